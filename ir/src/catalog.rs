@@ -1,0 +1,92 @@
+//! The catalogue index: what is known of a server's objects apart from their texts.
+
+use serde::{Deserialize, Serialize};
+
+/// A tool's behaviour hints (MCP schema, `ToolAnnotations`). Absent hints mean the cautious value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hints {
+    /// The tool changes nothing. Absent: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only_hint: Option<bool>,
+    /// The tool may destroy. Absent: true, unless it is read-only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destructive_hint: Option<bool>,
+    /// Calling again changes nothing more. Absent: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotent_hint: Option<bool>,
+    /// The tool reaches an open world. Absent: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_world_hint: Option<bool>,
+}
+
+impl Hints {
+    /// True when no hint is given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These hints where given, else `other`'s.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            read_only_hint: self.read_only_hint.or(other.read_only_hint),
+            destructive_hint: self.destructive_hint.or(other.destructive_hint),
+            idempotent_hint: self.idempotent_hint.or(other.idempotent_hint),
+            open_world_hint: self.open_world_hint.or(other.open_world_hint),
+        }
+    }
+
+    /// The tool changes nothing.
+    #[must_use]
+    pub fn read_only(self) -> bool {
+        self.read_only_hint.unwrap_or(false)
+    }
+
+    /// The tool may destroy.
+    #[must_use]
+    pub fn destructive(self) -> bool {
+        self.destructive_hint.unwrap_or(!self.read_only())
+    }
+
+    /// Calling again changes nothing more.
+    #[must_use]
+    pub fn idempotent(self) -> bool {
+        self.idempotent_hint.unwrap_or(false)
+    }
+
+    /// The tool reaches an open world.
+    #[must_use]
+    pub fn open_world(self) -> bool {
+        self.open_world_hint.unwrap_or(true)
+    }
+}
+
+/// One tool of an index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexedTool {
+    /// The upstream's own name.
+    pub name: String,
+    /// What the upstream says of it.
+    #[serde(default, skip_serializing_if = "Hints::is_empty")]
+    pub hints: Hints,
+    /// Hex SHA-256 of the canonical definition.
+    pub digest: String,
+}
+
+/// A server's objects as one observer saw them (decisions.md 15): names, hints and digests, no texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CatalogIndex {
+    /// Protocol revisions that the server speaks.
+    pub versions: Vec<String>,
+    /// Its tools, in its own order.
+    pub tools: Vec<IndexedTool>,
+    /// Names of its prompts.
+    pub prompts: Vec<String>,
+    /// URIs of its resources.
+    pub resources: Vec<String>,
+    /// URI templates of its resources.
+    pub resource_templates: Vec<String>,
+}

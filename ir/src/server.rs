@@ -1,0 +1,124 @@
+//! An upstream MCP server as the proxy sees it: where it is, what it is given, which of its tools exist.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Hints;
+use crate::id::{SecretId, ServerId};
+use crate::resource::{Body, ResourceKind};
+
+/// One McpServer. Ids and times are in the units that their names say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Server {
+    /// Its stable identity.
+    pub id: ServerId,
+    /// How it is reached.
+    pub endpoint: Endpoint,
+    /// Headers that every request to it carries; the caller's own credentials never do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<CredentialHeader>,
+    /// Which of its tools exist, and under which names.
+    #[serde(default)]
+    pub tools: ToolRules,
+    /// Deadlines of a request to it.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+}
+
+/// Where an upstream is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Endpoint {
+    /// An MCP endpoint at a URL.
+    Remote {
+        /// `http` or `https`.
+        url: String,
+        /// How MCP is spoken there.
+        transport: Transport,
+        /// True where the installation lets this URL lead to loopback and private addresses (decisions.md 22).
+        #[serde(default, rename = "allowPrivate")]
+        allow_private: bool,
+    },
+    /// A process that the installation runs under the server's own id. What it runs is not in a snapshot.
+    Workload {},
+}
+
+/// The transports of a remote server (MCP basic/transports).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Transport {
+    /// Found out by asking.
+    Auto,
+    /// Streamable HTTP, revisions 2025-03-26 and later.
+    StreamableHttp,
+    /// HTTP+SSE, revision 2024-11-05.
+    Sse,
+}
+
+/// A header whose value is `prefix` followed by a Secret's value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialHeader {
+    /// Header name, lower case.
+    pub name: String,
+    /// Put before the value, such as `Bearer `.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// The Secret resource.
+    pub secret: SecretId,
+    /// Its key.
+    pub key: String,
+}
+
+/// Which upstream tools exist downstream, matched on the upstream's own names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolRules {
+    /// Globs; empty means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Globs that take away from `include`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// By the upstream's own tool name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub overrides: BTreeMap<String, ToolOverride>,
+}
+
+/// What a tool is shown as. The tool's identity stays its upstream name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolOverride {
+    /// Another name, before the prefix.
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    pub rename: Option<String>,
+    /// Another title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Another description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Annotations that hold whatever the upstream says: these alone can satisfy an Allow.
+    #[serde(default, skip_serializing_if = "Hints::is_empty")]
+    pub annotations: Hints,
+}
+
+/// Deadlines in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// For the connection, TLS included.
+    pub connect_ms: u64,
+    /// For a request until the first byte of its answer.
+    pub first_byte_ms: u64,
+    /// For a request until the end of its answer; progress does not extend it.
+    pub total_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect_ms: 5_000, first_byte_ms: 60_000, total_ms: 300_000 }
+    }
+}
+
+impl Body for Server {
+    const KIND: ResourceKind = ResourceKind::Server;
+}
