@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The data plane of MCP Mesh.
+
+pub mod mcp;

@@ -1,0 +1,268 @@
+//! The one place that renders an error of the gateway: HTTP status, JSON-RPC code, message, data
+//! and headers, per era.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+
+use super::envelope::{INVALID_PARAMS, INVALID_REQUEST, Id, PARSE_ERROR, Refusal};
+use super::era::{Era, Revision};
+use super::json;
+
+/// A text of ours or one that was made for this fault.
+pub type Text = Cow<'static, str>;
+
+/// What went wrong, by concept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The body is not JSON.
+    #[error("parse error: {0}")]
+    Parse(Text),
+    /// The body is no message that may be sent here.
+    #[error("invalid request: {0}")]
+    InvalidRequest(Text),
+    /// The parameters do not fit.
+    #[error("invalid params: {0}")]
+    InvalidParams(Text),
+    /// No such method in this era.
+    #[error("Method not found: {0}")]
+    MethodNotFound(Box<str>),
+    /// No such object for this caller.
+    #[error("{} not found: {name}", kind.word())]
+    UnknownObject {
+        /// What was looked for.
+        kind: Object,
+        /// The caller's own word for it.
+        name: Box<str>,
+    },
+    /// A header is missing, malformed or says something else than the body.
+    #[error("Header mismatch: {0}")]
+    HeaderMismatch(Text),
+    /// The call needs something that the client did not declare.
+    #[error("Missing required client capability")]
+    MissingCapability {
+        /// The JSON object of what is needed.
+        required: Bytes,
+    },
+    /// A revision that we do not speak.
+    #[error("Unsupported protocol version")]
+    UnsupportedVersion {
+        /// The revision asked for.
+        requested: Box<str>,
+    },
+    /// Over a limit.
+    #[error("Rate limit exceeded")]
+    RateLimited {
+        /// When to come again.
+        retry_after: Duration,
+    },
+    /// No room or no working upstream: circuit open, queue full.
+    #[error("{message}")]
+    Unavailable {
+        /// Which of these.
+        message: Text,
+        /// When to come again.
+        retry_after: Option<Duration>,
+    },
+    /// The upstream failed in a way that the client can't mend.
+    #[error("{0}")]
+    Upstream(Text),
+    /// A fault of our own.
+    #[error("internal error")]
+    Internal,
+}
+
+/// The kinds of thing that a caller can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words of MCP")]
+pub enum Object {
+    Tool,
+    Prompt,
+    Resource,
+    Task,
+}
+
+impl Object {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Tool => "Unknown tool",
+            Self::Prompt => "Unknown prompt",
+            Self::Resource => "Resource",
+            Self::Task => "Task",
+        }
+    }
+}
+
+/// JSON-RPC: method not found.
+pub const METHOD_NOT_FOUND: i64 = -32601;
+/// JSON-RPC: internal error.
+pub const INTERNAL_ERROR: i64 = -32603;
+/// Legacy MCP: resource not found.
+pub const RESOURCE_NOT_FOUND: i64 = -32002;
+/// MCP 2026-07-28: header mismatch.
+pub const HEADER_MISMATCH: i64 = -32020;
+/// MCP 2026-07-28: missing required client capability.
+pub const MISSING_CAPABILITY: i64 = -32021;
+/// MCP 2026-07-28: unsupported protocol version.
+pub const UNSUPPORTED_VERSION: i64 = -32022;
+/// Ours, outside of what JSON-RPC and MCP reserve.
+pub const RATE_LIMITED: i64 = 42900;
+/// Ours, outside of what JSON-RPC and MCP reserve.
+pub const UNAVAILABLE: i64 = 50300;
+
+/// Longest piece of a caller's own text that an error repeats.
+const MAX_ECHO: usize = 256;
+
+/// A fault as it goes out.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    /// The HTTP status, as long as no byte has been sent.
+    pub status: StatusCode,
+    /// `Content-Type` and `Retry-After`.
+    pub headers: HeaderMap,
+    /// The JSON-RPC error message.
+    pub body: Bytes,
+}
+
+impl Fault {
+    /// A revision that we do not speak.
+    #[must_use]
+    pub fn unsupported_version(requested: &str) -> Self {
+        Self::UnsupportedVersion { requested: echo(requested).into() }
+    }
+
+    /// An object that is not there for this caller.
+    #[must_use]
+    pub fn unknown(kind: Object, name: &str) -> Self {
+        Self::UnknownObject { kind, name: echo(name).into() }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self, era: Era) -> StatusCode {
+        match self {
+            Self::Parse(_) | Self::InvalidRequest(_) => StatusCode::BAD_REQUEST,
+            Self::HeaderMismatch(_) | Self::MissingCapability { .. } | Self::UnsupportedVersion { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            // A legacy client reads 404 as the end of its session.
+            Self::MethodNotFound(_) | Self::InvalidParams(_) if era == Era::Legacy => StatusCode::OK,
+            Self::MethodNotFound(_) => StatusCode::NOT_FOUND,
+            Self::InvalidParams(_) => StatusCode::BAD_REQUEST,
+            Self::UnknownObject { .. } | Self::Upstream(_) => StatusCode::OK,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The JSON-RPC error code.
+    #[must_use]
+    pub fn code(&self, era: Era) -> i64 {
+        match self {
+            Self::Parse(_) => PARSE_ERROR,
+            Self::InvalidRequest(_) => INVALID_REQUEST,
+            Self::InvalidParams(_) => INVALID_PARAMS,
+            Self::MethodNotFound(_) => METHOD_NOT_FOUND,
+            Self::UnknownObject { kind: Object::Resource, .. } if era == Era::Legacy => RESOURCE_NOT_FOUND,
+            Self::UnknownObject { .. } => INVALID_PARAMS,
+            Self::HeaderMismatch(_) => HEADER_MISMATCH,
+            Self::MissingCapability { .. } => MISSING_CAPABILITY,
+            Self::UnsupportedVersion { .. } => UNSUPPORTED_VERSION,
+            Self::RateLimited { .. } => RATE_LIMITED,
+            Self::Unavailable { .. } => UNAVAILABLE,
+            Self::Upstream(_) | Self::Internal => INTERNAL_ERROR,
+        }
+    }
+
+    /// When to come again.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after } => Some(*retry_after),
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The JSON-RPC error message. Without an id the member is left out, as the schema has it.
+    #[must_use]
+    pub fn to_body(&self, era: Era, id: Option<&Id>) -> Bytes {
+        let mut out = Vec::with_capacity(192);
+        out.extend_from_slice(br#"{"jsonrpc":"2.0","#);
+        if let Some(id) = id {
+            out.extend_from_slice(br#""id":"#);
+            out.extend_from_slice(id.as_json());
+            out.push(b',');
+        }
+        out.extend_from_slice(br#""error":{"code":"#);
+        out.extend_from_slice(self.code(era).to_string().as_bytes());
+        out.extend_from_slice(br#","message":"#);
+        json::push_text(&mut out, &self.to_string());
+        out.extend_from_slice(br#","data":{"source":"gateway""#);
+        self.push_data(&mut out);
+        out.extend_from_slice(b"}}}");
+        Bytes::from(out)
+    }
+
+    fn push_data(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::MissingCapability { required } => {
+                out.extend_from_slice(br#","requiredCapabilities":"#);
+                out.extend_from_slice(required);
+            }
+            Self::UnsupportedVersion { requested } => {
+                out.extend_from_slice(br#","supported":["#);
+                for (index, revision) in Revision::ALL.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    json::push_text(out, revision.as_str());
+                }
+                out.extend_from_slice(br#"],"requested":"#);
+                json::push_text(out, requested);
+            }
+            Self::UnknownObject { kind: Object::Resource, name } => {
+                out.extend_from_slice(br#","uri":"#);
+                json::push_text(out, name);
+            }
+            _ => {}
+        }
+        if let Some(wait) = self.retry_after() {
+            out.extend_from_slice(br#","retryAfterMs":"#);
+            out.extend_from_slice(wait.as_millis().to_string().as_bytes());
+        }
+    }
+
+    /// The whole answer.
+    #[must_use]
+    pub fn render(&self, era: Era, id: Option<&Id>) -> Rendered {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(wait) = self.retry_after() {
+            // Whole seconds, rounded up: a client that comes at that second finds room.
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000) as u64));
+        }
+        Rendered { status: self.status(era), headers, body: self.to_body(era, id) }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.code {
+            PARSE_ERROR => Self::Parse(refusal.message),
+            INVALID_PARAMS => Self::InvalidParams(refusal.message),
+            _ => Self::InvalidRequest(refusal.message),
+        }
+    }
+}
+
+fn echo(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_ECHO)).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests;

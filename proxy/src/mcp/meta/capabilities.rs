@@ -1,0 +1,141 @@
+//! What a client declares that it can be asked for.
+
+use std::ops::BitAnd;
+
+use bytes::Bytes;
+
+use crate::mcp::json;
+
+/// A client's capabilities as declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    raw: Bytes,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self { raw: Bytes::from_static(b"{}") }
+    }
+}
+
+impl Capabilities {
+    /// Takes the JSON text of a checked object.
+    #[must_use]
+    pub fn new(raw: Bytes) -> Self {
+        Self { raw }
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    /// The part that the gateway decides by.
+    #[must_use]
+    pub fn set(&self) -> CapabilitySet {
+        let mut set = CapabilitySet::default();
+        for (key, value) in json::members(&self.raw).unwrap_or_default() {
+            let has = |name| json::member(value, name).is_some();
+            set.0 |= match key.as_ref() {
+                "roots" => CapabilitySet::ROOTS.0,
+                "sampling" if has("tools") => CapabilitySet::SAMPLING.0 | CapabilitySet::SAMPLING_TOOLS.0,
+                "sampling" => CapabilitySet::SAMPLING.0,
+                "elicitation" => elicitation(has("form"), has("url")),
+                "tasks" => CapabilitySet::LEGACY_TASKS.0,
+                "extensions" if has("io.modelcontextprotocol/tasks") => CapabilitySet::TASKS.0,
+                _ => 0,
+            };
+        }
+        set
+    }
+}
+
+/// An empty `elicitation` means form only (2025-11-25, client/elicitation, "Capabilities").
+fn elicitation(form: bool, url: bool) -> u8 {
+    let form = if form || !url { CapabilitySet::ELICITATION_FORM.0 } else { 0 };
+    form | if url { CapabilitySet::ELICITATION_URL.0 } else { 0 }
+}
+
+/// A small set of client capabilities, to compare and to key session pools by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CapabilitySet(u8);
+
+impl CapabilitySet {
+    /// `roots`
+    pub const ROOTS: Self = Self(1);
+    /// `sampling`
+    pub const SAMPLING: Self = Self(1 << 1);
+    /// `sampling.tools`
+    pub const SAMPLING_TOOLS: Self = Self(1 << 2);
+    /// `elicitation.form`, or an empty `elicitation`
+    pub const ELICITATION_FORM: Self = Self(1 << 3);
+    /// `elicitation.url`
+    pub const ELICITATION_URL: Self = Self(1 << 4);
+    /// The extension `io.modelcontextprotocol/tasks`.
+    pub const TASKS: Self = Self(1 << 5);
+    /// The experimental `tasks` of 2025-11-25.
+    pub const LEGACY_TASKS: Self = Self(1 << 6);
+
+    /// Are all of `other` here?
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Is nothing declared?
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The set as one byte, for sealed handles.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set of one byte.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits & 0x7f)
+    }
+
+    /// The JSON object that declares exactly this set (without the legacy tasks).
+    #[must_use]
+    pub fn to_json(self) -> Bytes {
+        let pick = |all: &[(Self, &str)]| {
+            let named = all.iter().filter(|(one, _)| self.contains(*one)).map(|(_, text)| *text);
+            named.collect::<Vec<_>>().join(",")
+        };
+        let modes = pick(&[(Self::ELICITATION_FORM, r#""form":{}"#), (Self::ELICITATION_URL, r#""url":{}"#)]);
+        let tools = pick(&[(Self::SAMPLING_TOOLS, r#""tools":{}"#)]);
+        let mut members = Vec::new();
+        if self.contains(Self::ROOTS) {
+            members.push(r#""roots":{}"#.to_owned());
+        }
+        if self.contains(Self::SAMPLING) {
+            members.push(format!(r#""sampling":{{{tools}}}"#));
+        }
+        if !modes.is_empty() {
+            members.push(format!(r#""elicitation":{{{modes}}}"#));
+        }
+        if self.contains(Self::TASKS) {
+            members.push(r#""extensions":{"io.modelcontextprotocol/tasks":{}}"#.to_owned());
+        }
+        Bytes::from(format!("{{{}}}", members.join(",")))
+    }
+}
+
+impl BitAnd for CapabilitySet {
+    type Output = Self;
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
