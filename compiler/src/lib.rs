@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Pure: objects in, snapshots, workloads and diagnostics out.
+//!
+//! `manifest` reads YAML and JSON text into objects that know their lines, [`compile`] turns objects into what the
+//! proxies serve and what is run. Equal inputs give equal bytes; nothing here does I/O, reads the clock or the
+//! environment, or fails: a user's mistake is a [`Diagnostic`] (docs/adr/0003).
+
+pub mod diagnostic;
+pub mod inputs;
+pub mod manifest;
+pub mod workload;
+
+mod compile;
+
+pub use compile::{Compiled, IMPLIED_GATEWAY, IMPLIED_POLICY, compile};
+pub use diagnostic::{Diagnostic, Location, ObjectKind, ObjectRef, Reason, Severity};
+pub use inputs::{Inputs, Install, Secret};
+pub use workload::{EnvValue, EnvVar, Launch, Transport, Workload};

@@ -1,1 +1,40 @@
-//! Placeholder.
+//! The user's words: the three kinds of `mcpmesh.io/v1alpha1` as Rust types, with the schemas and CEL rules that
+//! become their CustomResourceDefinitions.
+//!
+//! A field that is not implemented is not here, and a field that is not here is an error: nothing is accepted and
+//! ignored. Names with a meaning of their own (`env`, label selectors) have the shape of their Kubernetes namesakes.
+
+#![expect(unreachable_pub, reason = "KubeSchema repeats each struct inside a function")]
+
+mod duration;
+mod env;
+mod gateway;
+mod policy;
+mod selector;
+mod server;
+
+pub use duration::{Duration, InvalidDuration};
+pub use env::{EnvFromSource, EnvVar, EnvVarSource, SecretEnvSource, SecretKeySelector};
+pub use gateway::{
+    Anonymous, ApiKeys, GatewayAuthentication, Listener, McpGateway, McpGatewaySpec, Naming, Prefixing,
+    ServerRef, ServerSelection,
+};
+pub use policy::{
+    AccessRule, Dimension, Effect, Empty, GatewayRef, Limit, McpPolicy, McpPolicySpec, Method, Mode,
+    Requests, Subject, TargetKind, TargetRef, To,
+};
+pub use selector::{From, LabelSelector, LabelSelectorRequirement, NamespaceSelection, SelectorOperator};
+pub use server::{
+    Container, ContainerTransport, CredentialHeader, Credentials, ExportTo, McpServer, McpServerSpec,
+    Package, Registry, Remote, RemoteTransport, SecretKeyRef, State, Timeouts, ToolAnnotations, ToolOverride,
+    Tools,
+};
+
+/// The API group of the three kinds.
+pub const GROUP: &str = "mcpmesh.io";
+
+/// The version of the three kinds.
+pub const VERSION: &str = "v1alpha1";
+
+/// The label that makes a Secret an API key (with the value `true`).
+pub const API_KEY_LABEL: &str = "mcpmesh.io/api-key";

@@ -1,1 +1,2 @@
+//! Writes the CustomResourceDefinitions.
 fn main() {}

@@ -1,0 +1,197 @@
+//! What is wrong with an object, where, and what to do: data, not errors.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One finding on one object, or on a text that holds none.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Diagnostic {
+    /// The object; none when a text could not be read as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectRef>,
+    /// Where in the object, such as `spec.access[0].to.tools[1]`; empty for all of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Which mistake it is: stable, for conditions and scripts.
+    pub reason: Reason,
+    /// What is wrong, in a sentence without capital and full stop.
+    pub message: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// Where in the files; [`crate::manifest::locate`] fills it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<Location>,
+}
+
+impl fmt::Display for Diagnostic {
+    /// `FILE:LINE:COLUMN: severity: KIND NAMESPACE/NAME: PATH: MESSAGE; HELP`, without the parts that are not known.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(location) = &self.location {
+            write!(f, "{location}: ")?;
+        }
+        write!(f, "{}: ", self.severity.as_str())?;
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)?;
+        self.help.as_ref().map_or(Ok(()), |help| write!(f, "; {help}"))
+    }
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Severity {
+    /// Something that was asked for does not happen.
+    Error,
+    /// It happens, though probably not as meant.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+impl Severity {
+    /// The lower-case word for texts.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// The kinds that a compile reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ObjectKind {
+    /// `mcpmesh.io`
+    McpServer,
+    /// `mcpmesh.io`
+    McpGateway,
+    /// `mcpmesh.io`
+    McpPolicy,
+    /// core/v1
+    Secret,
+    /// core/v1, for its labels
+    Namespace,
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// An object by kind and name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: ObjectKind,
+    /// Its namespace; empty for a Namespace.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectRef {
+    /// An object by kind and name.
+    pub fn new(kind: ObjectKind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind, self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
+
+/// A place in a file. Lines and columns count from 1; 0 means the whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Location {
+    /// As the caller named it.
+    pub file: String,
+    /// From 1.
+    pub line: u64,
+    /// In characters, from 1.
+    pub column: u64,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        if self.line > 0 { write!(f, ":{}:{}", self.line, self.column) } else { Ok(()) }
+    }
+}
+
+/// Which mistake a finding is. Becomes a condition's `reason` in a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A text is not YAML or JSON.
+    InvalidSyntax,
+    /// A field, value or type that the kind does not have, or a missing one.
+    InvalidField,
+    /// A kind of our group that does not exist.
+    UnknownKind,
+    /// A kind that is none of ours: skipped.
+    IgnoredKind,
+    /// The same object twice.
+    DuplicateObject,
+    /// The same name or key twice in one list.
+    DuplicateName,
+    /// A pattern that is not a glob.
+    InvalidGlob,
+    /// A URL that is not one, or may not be used.
+    InvalidUrl,
+    /// A value that is out of bounds or malformed.
+    InvalidValue,
+    /// Fields that exclude each other, or of which one is needed.
+    InvalidUnion,
+    /// A reference to a Secret or key that is not there.
+    SecretNotFound,
+    /// A Secret's value cannot be used as meant.
+    InvalidSecret,
+    /// An API key Secret that cannot be used.
+    InvalidApiKey,
+    /// A server that is named and not there, or not exported.
+    ServerNotFound,
+    /// A target that is not there.
+    TargetNotFound,
+    /// A target that this policy may not have.
+    InvalidTarget,
+    /// A policy is invalid: what it targets is closed.
+    PolicyClosed,
+    /// A server with credentials cannot be exported yet.
+    CredentialsNotExportable,
+    /// Two servers have one prefix.
+    PrefixConflict,
+    /// A name that cannot be a prefix.
+    InvalidPrefix,
+    /// Nobody can call a gateway.
+    NoAccess,
+    /// A server stands behind no gateway.
+    NotAttached,
+    /// A package without a version.
+    UnpinnedPackage,
+    /// Credentials that travel in the clear.
+    Cleartext,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}

@@ -1,0 +1,61 @@
+//! What a compile reads: the objects by identity, and what the installation settles.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
+use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
+
+/// Everything that a compile depends on. The keys are the objects' namespaces and names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Inputs {
+    /// Servers.
+    pub servers: BTreeMap<ServerId, McpServer>,
+    /// Gateways.
+    pub gateways: BTreeMap<GatewayId, McpGateway>,
+    /// Policies.
+    pub policies: BTreeMap<PolicyId, McpPolicy>,
+    /// Secrets. `${env:NAME}` in a value is resolved before; here a value is only bytes.
+    pub secrets: BTreeMap<SecretId, Secret>,
+    /// Labels of the namespaces that are known. `kubernetes.io/metadata.name` need not be among them.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// What the installation settles.
+    pub install: Install,
+}
+
+/// What the installation settles, never an object.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Install {
+    /// Without any McpGateway there is an implied one over all servers (`mcpmesh up`; decisions.md 3).
+    pub implied_gateway: bool,
+    /// URLs may lead to loopback and private addresses (`mcpmesh up`; decisions.md 22).
+    pub allow_private: bool,
+    /// The key of the hashes that version Secrets.
+    pub version_key: [u8; 32],
+}
+
+impl fmt::Debug for Install {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Install")
+            .field("implied_gateway", &self.implied_gateway)
+            .field("allow_private", &self.allow_private)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A core/v1 Secret. Its Debug output names the keys only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret {
+    /// `metadata.labels`
+    pub labels: BTreeMap<String, String>,
+    /// `metadata.annotations`
+    pub annotations: BTreeMap<String, String>,
+    /// `data` decoded, and `stringData` over it.
+    pub data: BTreeMap<String, Vec<u8>>,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.data.keys()).finish()
+    }
+}
