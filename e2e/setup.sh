@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Installs what the black-box tests and the quickstart run: node 22, the conformance suite, real MCP servers and
+# clients, Python environments of several SDK generations. Everything lands in one cache folder with a stamp; a
+# second run is a stat. Parallel callers wait for each other. Needs: node >= 20 with npm, python >= 3.11 with pip.
+#   e2e/setup.sh            install, then print where the environment file is
+#   . "$(e2e/setup.sh -q)"  install and export PATH etc. into this shell
+set -euo pipefail
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+cache="${MCPMESH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mcpmesh}"
+uv_version=0.13.9
+quiet=
+[ "${1:-}" = "-q" ] && quiet=1
+
+say() { [ -n "$quiet" ] || printf '%s\n' "$*"; }
+fail() { printf 'e2e/setup.sh: %s\n' "$*" >&2; exit 1; }
+
+mkdir -p "$cache"
+cache="$(cd "$cache" && pwd)"
+exec 9>"$cache/.lock"
+flock 9
+
+export npm_config_cache="$cache/npm-cache" npm_config_update_notifier=false npm_config_fund=false npm_config_audit=false
+export UV_CACHE_DIR="$cache/uv-cache" UV_PYTHON_DOWNLOADS=never UV_TOOL_DIR="$cache/uv-tools" UV_NO_PROGRESS=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+# stamped NAME INPUTS-DIGEST: has this part already been installed from these very pins?
+stamped() { [ "$(cat "$cache/.stamps/$1" 2>/dev/null)" = "$2" ]; }
+stamp() { mkdir -p "$cache/.stamps"; printf '%s' "$2" >"$cache/.stamps/$1"; }
+digest() { cat "$@" | sha256sum | cut -d' ' -f1; }
+
+# run WHAT CMD...: one line for what is installed, its output only when it fails.
+run() {
+  local what="$1" log
+  shift
+  say "installing $what"
+  log="$(mktemp)"
+  if ! "$@" >"$log" 2>&1 </dev/null; then
+    cat "$log" >&2
+    rm -f "$log"
+    fail "could not install $what"
+  fi
+  rm -f "$log"
+}
+
+install_npm() {
+  local want
+  command -v npm >/dev/null || fail "npm is missing (apt-get install nodejs npm)"
+  want="$(digest "$here/npm/package.json" "$here/npm/package-lock.json")"
+  stamped npm "$want" && [ -x "$cache/npm/node_modules/.bin/node" ] && return
+  mkdir -p "$cache/npm"
+  cp "$here/npm/package.json" "$here/npm/package-lock.json" "$cache/npm/"
+  # No install scripts: nothing of this needs one.
+  run "node 22, the conformance suite, the TypeScript SDKs and npm servers" \
+    npm ci --prefix "$cache/npm" --ignore-scripts --prefer-offline --loglevel=error
+  [ "$("$cache/npm/node_modules/.bin/node" --version | cut -d. -f1)" = v22 ] || fail "node 22 does not run here"
+  mkdir -p "$cache/bin"
+  ln -sfn ../npm/node_modules/.bin/node "$cache/bin/node"
+  stamp npm "$want"
+}
+
+install_uv() {
+  stamped uv "$uv_version" && [ -x "$cache/uv/bin/uv" ] && return
+  command -v python3 >/dev/null || fail "python3 is missing (apt-get install python3 python3-pip)"
+  rm -rf "$cache/uv"
+  # --target works without a venv, without root and on "externally managed" Debian.
+  run "uv $uv_version" python3 -m pip install --quiet --no-cache-dir --target "$cache/uv" "uv==$uv_version"
+  mkdir -p "$cache/bin"
+  ln -sfn ../uv/bin/uv "$cache/bin/uv"
+  ln -sfn ../uv/bin/uvx "$cache/bin/uvx"
+  stamp uv "$uv_version"
+}
+
+install_venv() {
+  local name="$1" pins="$here/python/$1.txt" want
+  want="$(digest "$pins")"
+  stamped "venv-$name" "$want" && [ -x "$cache/venv/$name/bin/python" ] && return
+  rm -rf "$cache/venv/$name"
+  run "Python environment $name" venv "$name" "$pins"
+  stamp "venv-$name" "$want"
+}
+
+venv() {
+  "$cache/bin/uv" venv --quiet --python "$(command -v python3)" "$cache/venv/$1"
+  "$cache/bin/uv" pip install --quiet --python "$cache/venv/$1/bin/python" --require-hashes --only-binary :all: -r "$2"
+}
+
+# What `mcpmesh up` starts through npx and uvx is resolved once here, so that tests don't wait for registries.
+warm_packages() {
+  local want spec
+  want="$(digest "$here/packages.txt")"
+  stamped packages "$want" && return
+  while read -r registry spec; do
+    case "$registry" in
+    npm) run "npx $spec" "$cache/npm/node_modules/.bin/node" "$(npm_cli)" exec --yes --package="$spec" -- true ;;
+    pypi) run "uvx $spec" "$cache/bin/uvx" --quiet --from "$spec" python -c '' ;;
+    "#"* | "") ;;
+    *) fail "packages.txt: unknown registry $registry" ;;
+    esac
+  done <"$here/packages.txt"
+  stamp packages "$want"
+}
+
+npm_cli() { readlink -f "$(command -v npm)"; }
+
+# Plain `export NAME=VALUE` lines: shells source it, tests parse it.
+write_env() {
+  cat >"$cache/env.sh.new" <<ENV
+export MCPMESH_CACHE='$cache'
+export PATH='$cache/bin:'"\$PATH"
+export npm_config_cache='$cache/npm-cache'
+export npm_config_update_notifier='false'
+export UV_CACHE_DIR='$cache/uv-cache'
+export UV_TOOL_DIR='$cache/uv-tools'
+export UV_PYTHON_DOWNLOADS='never'
+ENV
+  mv "$cache/env.sh.new" "$cache/env.sh"
+}
+
+install_npm
+install_uv
+for pins in "$here"/python/*.txt; do install_venv "$(basename "$pins" .txt)"; done
+warm_packages
+write_env
+if [ -n "$quiet" ]; then printf '%s\n' "$cache/env.sh"; else say "ready: $cache/env.sh"; fi
