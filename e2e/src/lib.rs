@@ -1,1 +1,11 @@
-//! Placeholder.
+//! Black-box tests of MCP Mesh and what they stand on: real processes, the official conformance suite, raw HTTP.
+//!
+//! Nothing here knows how the product works inside; everything goes through its command line and its ports.
+//! `setup.sh` installs the foreign servers, clients and the suite; [`tools::Tools`] finds them.
+
+pub mod conformance;
+pub mod fixture;
+pub mod http;
+pub mod mesh;
+pub mod process;
+pub mod tools;
