@@ -11,6 +11,10 @@ use super::envelope::{Message, Method, Params, Request};
 use super::era::{METHOD, NAME, single};
 use super::fault::Fault;
 
+mod params;
+
+pub use params::{Invalid, ParamHeaders};
+
 const OPEN: &str = "=?base64?";
 const CLOSE: &str = "?=";
 
@@ -97,3 +101,6 @@ fn verify_name(headers: &HeaderMap, method: &Method, params: &Params, required: 
         Err(Malformed) => Err(Fault::HeaderMismatch("Mcp-Name is malformed".into())),
     }
 }
+
+#[cfg(test)]
+mod tests;

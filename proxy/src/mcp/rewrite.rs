@@ -1,0 +1,369 @@
+//! The one streaming scanner over an upstream's response (decisions 26). It tracks strings and
+//! depth, replaces what belongs to the hop (the id, URIs, era members) where it stands and forwards
+//! every other byte; nothing is held beyond one such token.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+
+use super::envelope::Id;
+use super::era::{Era, Revision};
+use super::{json, uri};
+
+mod grammar;
+mod place;
+mod progress;
+mod writer;
+
+use place::{Place, Slot};
+pub use progress::{rewrite_params, rewrite_progress};
+use writer::{Pieces, Sink, Writer};
+
+/// What a response is rewritten to.
+#[derive(Clone)]
+pub struct Rules {
+    /// The id that the client gave.
+    pub id: Id,
+    /// The client's revision.
+    pub target: Revision,
+    /// The era that the upstream answered in.
+    pub upstream: Era,
+    /// Wrap the upstream's URIs.
+    pub uris: Option<UriWrap>,
+    /// What a modern cacheable result says when the upstream did not.
+    pub cache: Option<Cache>,
+    /// Seal what the client sends back later.
+    pub states: Option<Arc<dyn States>>,
+    /// The request was `resources/read`: -32602 becomes -32002 for legacy clients.
+    pub reads_resource: bool,
+}
+
+impl Rules {
+    /// Rules that replace the id and translate between the eras.
+    #[must_use]
+    pub fn new(id: Id, target: Revision, upstream: Era) -> Self {
+        Self { id, target, upstream, uris: None, cache: None, states: None, reads_resource: false }
+    }
+
+    fn modern(&self) -> bool {
+        self.target.era() == Era::Modern
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules").field("id", &self.id).field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// Wraps URIs under a server's prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UriWrap {
+    /// The server's prefix.
+    pub prefix: Arc<str>,
+}
+
+impl UriWrap {
+    fn apply(&self, text: &str) -> String {
+        uri::wrap(&self.prefix, text)
+    }
+}
+
+/// The caching members of a modern result (2026-07-28, server/utilities/caching).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cache {
+    /// `ttlMs`
+    pub ttl_ms: u64,
+    /// `cacheScope: public`, else `private`
+    pub public: bool,
+}
+
+/// Seals what an upstream hands the client to bring back.
+pub trait States: Send + Sync {
+    /// The sealed form of `requestState`; none was given when `upstream` is none.
+    fn request_state(&self, upstream: Option<&str>) -> Option<String>;
+    /// The sealed form of a `taskId`.
+    fn task_id(&self, upstream: &str) -> Option<String>;
+}
+
+/// What a response said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// `result.isError` is true.
+    pub is_error_result: bool,
+    /// `error.code` as the upstream gave it.
+    pub error_code: Option<i64>,
+    /// `result.resultType` as the upstream gave it.
+    pub result_type: Option<String>,
+    /// Bytes read.
+    pub bytes: u64,
+}
+
+/// Why a response can't be forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Not a JSON-RPC response.
+    #[error("not a JSON-RPC response at byte {0}")]
+    Syntax(u64),
+    /// It ended in the middle.
+    #[error("the response is cut off")]
+    Truncated,
+    /// More than 256 objects and arrays open at once.
+    #[error("the response is nested too deeply")]
+    Depth,
+    /// A token that has to be rewritten exceeds 64 KiB.
+    #[error("a rewritten value is too long")]
+    TooLong,
+    /// A member that is rewritten stands twice, or in another spelling.
+    #[error("a rewritten member is ambiguous")]
+    Ambiguous,
+    /// `resultType` is none that we know: an invalid response (2026-07-28, basic).
+    #[error("unknown resultType")]
+    ResultType,
+}
+
+const MAX_DEPTH: usize = 256;
+const MAX_TOKEN: usize = 64 * 1024;
+
+/// What the next byte may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The value of a member, an element, or the document.
+    Value,
+    /// A key, or the end of an object that has begun.
+    FirstKey,
+    Key,
+    Colon,
+    /// An element or the end of an array that has begun.
+    FirstElement,
+    /// What follows a value.
+    After,
+    /// Anything inside a container that nothing is rewritten in.
+    Loose,
+    /// Inside a string, a key's or a value's.
+    Text {
+        key: bool,
+        escape: bool,
+    },
+    /// Inside a number or a literal.
+    Scalar,
+    Done,
+}
+
+/// Where bytes go while they are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    /// Forwarded as they are.
+    Forward,
+    /// A comma and a key whose fate hangs on what the member is.
+    Hold,
+    /// A value to look at before it is written.
+    Token,
+    /// Left out.
+    Drop,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    object: bool,
+    place: Place,
+    /// Something of it has been written, so that a comma must come before more.
+    written: bool,
+}
+
+/// What has been met in the rewritten places.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    id: bool,
+    result: bool,
+    error: bool,
+    result_type: bool,
+    ttl: bool,
+    scope: bool,
+    state: bool,
+}
+
+/// The streaming scanner; one per response.
+#[derive(Debug)]
+pub struct Rewriter {
+    rules: Rules,
+    stack: SmallVec<[Frame; 12]>,
+    state: State,
+    lane: Lane,
+    slot: Slot,
+    held: Vec<u8>,
+    token: Vec<u8>,
+    seen: Seen,
+    outcome: Outcome,
+}
+
+impl Rewriter {
+    /// A scanner for one response.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            stack: SmallVec::new(),
+            state: State::Value,
+            lane: Lane::Forward,
+            slot: Slot::Document,
+            held: Vec::new(),
+            token: Vec::new(),
+            seen: Seen::default(),
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// Takes a chunk and appends what can be sent of it.
+    ///
+    /// # Errors
+    /// [`Malformed`]; nothing more can be forwarded after it.
+    pub fn feed(&mut self, chunk: &[u8], out: &mut BytesMut) -> Result<(), Malformed> {
+        self.run(chunk, out)
+    }
+
+    /// The same without a copy: long untouched runs come out as slices of the chunk.
+    ///
+    /// # Errors
+    /// [`Malformed`]; nothing more can be forwarded after it.
+    pub fn feed_bytes(&mut self, chunk: &Bytes, out: &mut Vec<Bytes>) -> Result<(), Malformed> {
+        let mut pieces = Pieces::new(chunk, out);
+        self.run(chunk, &mut pieces)?;
+        pieces.finish();
+        Ok(())
+    }
+
+    /// Ends the response.
+    ///
+    /// # Errors
+    /// [`Malformed::Truncated`] when it has not come to its end.
+    pub fn finish(self) -> Result<Outcome, Malformed> {
+        if self.state == State::Done { Ok(self.outcome) } else { Err(Malformed::Truncated) }
+    }
+
+    /// What has been met so far.
+    #[must_use]
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    fn run<S: Sink>(&mut self, chunk: &[u8], sink: &mut S) -> Result<(), Malformed> {
+        let mut writer = Writer::new(chunk, sink);
+        let mut at = 0;
+        while at < chunk.len() {
+            let begun = at;
+            let step = match self.state {
+                State::Loose => self.loose(chunk, at, &mut writer),
+                State::Text { key, escape } => self.text(chunk, at, (key, escape), &mut writer),
+                State::Scalar => self.scalar(chunk, at, &mut writer),
+                _ => self.step(chunk, at, &mut writer),
+            };
+            at = step.map_err(|error| self.locate(error, begun))?;
+        }
+        writer.flush();
+        self.outcome.bytes += chunk.len() as u64;
+        Ok(())
+    }
+
+    fn locate(&self, error: Malformed, at: usize) -> Malformed {
+        match error {
+            Malformed::Syntax(_) => Malformed::Syntax(self.outcome.bytes + at as u64),
+            other => other,
+        }
+    }
+
+    /// Sends bytes of the chunk where they go now.
+    fn put<S: Sink>(&mut self, from: usize, to: usize, writer: &mut Writer<'_, S>) -> Result<(), Malformed> {
+        let buffer = match self.lane {
+            Lane::Forward => {
+                writer.keep(from, to);
+                return Ok(());
+            }
+            Lane::Drop => return Ok(()),
+            Lane::Hold => &mut self.held,
+            Lane::Token => &mut self.token,
+        };
+        let bytes = writer.bytes(from, to);
+        if buffer.len() + bytes.len() > MAX_TOKEN {
+            return Err(Malformed::TooLong);
+        }
+        buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The value of a slot has been read into `token`: writes what it becomes.
+    fn token_done<S: Sink>(&mut self, writer: &mut Writer<'_, S>) -> Result<(), Malformed> {
+        let token = std::mem::take(&mut self.token);
+        let text = || json::check(&token, &json::Limits::default()).ok().and_then(|()| json::text(&token));
+        let number = || std::str::from_utf8(&token).ok().and_then(|text| text.parse::<i64>().ok());
+        let mut new = None;
+        match self.slot {
+            Slot::Code => {
+                self.outcome.error_code = number();
+                new = self.mapped_code().map(|code| code.to_string().into_bytes());
+            }
+            Slot::ResultType => {
+                let name = text().ok_or(Malformed::ResultType)?.into_owned();
+                if !matches!(name.as_str(), "complete" | "input_required" | "task") {
+                    return Err(Malformed::ResultType);
+                }
+                self.outcome.result_type = Some(name);
+                if !self.rules.modern() {
+                    new = Some(Vec::new());
+                }
+            }
+            Slot::IsError => self.outcome.is_error_result = token == b"true",
+            Slot::Uri => {
+                let wrapped = text().and_then(|uri| self.rules.uris.as_ref().map(|wrap| wrap.apply(&uri)));
+                new = wrapped.map(|uri| quoted(&uri));
+            }
+            Slot::State | Slot::TaskId => {
+                let text = text().ok_or(Malformed::Syntax(0))?;
+                let states = self.rules.states.as_deref();
+                let sealed = match self.slot {
+                    Slot::State => states.and_then(|states| states.request_state(Some(&text))),
+                    _ => states.and_then(|states| states.task_id(&text)),
+                };
+                new = sealed.map(|sealed| quoted(&sealed));
+            }
+            _ => {}
+        }
+        writer.insert(new.as_deref().unwrap_or(&token));
+        // The buffer is used again for the next token.
+        self.token = token;
+        self.token.clear();
+        Ok(())
+    }
+
+    fn mapped_code(&self) -> Option<i64> {
+        match (self.outcome.error_code?, self.rules.modern()) {
+            (super::fault::RESOURCE_NOT_FOUND, true) => Some(super::envelope::INVALID_PARAMS),
+            (super::envelope::INVALID_PARAMS, false) if self.rules.reads_resource => {
+                Some(super::fault::RESOURCE_NOT_FOUND)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn quoted(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    json::push_text(&mut out, text);
+    out
+}
+
+/// Rewrites a response that is already in memory.
+///
+/// # Errors
+/// [`Malformed`]
+pub fn rewrite_whole(response: &[u8], rules: Rules) -> Result<(Bytes, Outcome), Malformed> {
+    let mut out = BytesMut::with_capacity(response.len() + 128);
+    let mut rewriter = Rewriter::new(rules);
+    rewriter.feed(response, &mut out)?;
+    Ok((out.freeze(), rewriter.finish()?))
+}
+
+#[cfg(test)]
+mod tests;

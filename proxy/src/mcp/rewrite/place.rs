@@ -1,0 +1,136 @@
+//! The places of a response that something is rewritten in, and what their members are.
+
+use super::Rules;
+use crate::mcp::era::{Era, Revision};
+use crate::mcp::json;
+
+/// An open object or array, by its path from the top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Top,
+    /// `result`
+    Result,
+    /// `error`
+    Error,
+    /// `error.data`
+    ErrorData,
+    /// `result._meta`
+    Meta,
+    /// An array of content blocks, or the single block of a prompt's message.
+    Content,
+    /// An object with a `uri`, and maybe an embedded `resource` that has one.
+    Block,
+    /// `resource` of an embedded resource
+    Resource,
+    /// `result.contents`
+    Contents,
+    /// `messages`
+    Messages,
+    Message,
+    /// `result.inputRequests`
+    InputRequests,
+    InputRequest,
+    InputParams,
+    /// Nothing is rewritten below.
+    Other,
+}
+
+/// What a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// The whole response.
+    Document,
+    /// Nothing to rewrite.
+    Pass,
+    /// The response's id.
+    Id,
+    /// `error.code`
+    Code,
+    ResultType,
+    IsError,
+    /// A URI of the upstream.
+    Uri,
+    /// `requestState`
+    State,
+    TaskId,
+    /// `structuredContent`, kept only if it is an object.
+    Structured,
+    /// Not for this client.
+    Drop,
+    /// A container in a place that is rewritten.
+    Inside(Place),
+}
+
+impl Slot {
+    /// Is its value looked at before it is written?
+    pub(super) fn is_token(self) -> bool {
+        matches!(self, Self::Code | Self::ResultType | Self::IsError | Self::Uri | Self::State | Self::TaskId)
+    }
+}
+
+/// What an element of an array is.
+pub(super) fn element(place: Place) -> Slot {
+    match place {
+        Place::Content | Place::Contents => Slot::Inside(Place::Block),
+        Place::Messages => Slot::Inside(Place::Message),
+        _ => Slot::Pass,
+    }
+}
+
+/// What a member is, by its decoded name; `None` for a name that may be taken for another.
+pub(super) fn member(place: Place, key: &str, rules: &Rules) -> Option<Slot> {
+    Some(match place {
+        Place::Top => return top(key),
+        Place::Result => result(key, rules),
+        Place::Error => match key {
+            "code" => Slot::Code,
+            "data" if rules.uris.is_some() => Slot::Inside(Place::ErrorData),
+            _ => Slot::Pass,
+        },
+        Place::Meta if is_reserved(key) => Slot::Drop,
+        Place::Block if key == "resource" => Slot::Inside(Place::Resource),
+        Place::Block | Place::Resource | Place::ErrorData if key == "uri" => Slot::Uri,
+        Place::Message | Place::Block if key == "content" => Slot::Inside(Place::Content),
+        Place::InputRequests => Slot::Inside(Place::InputRequest),
+        Place::InputRequest if key == "params" => Slot::Inside(Place::InputParams),
+        Place::InputParams if key == "messages" => Slot::Inside(Place::Messages),
+        _ => Slot::Pass,
+    })
+}
+
+fn top(key: &str) -> Option<Slot> {
+    match key {
+        "id" => Some(Slot::Id),
+        "result" => Some(Slot::Inside(Place::Result)),
+        "error" => Some(Slot::Inside(Place::Error)),
+        other if ["id", "result", "error", "method"].iter().any(|name| json::is_variant(other, name)) => None,
+        // A request in a response's place.
+        "method" => None,
+        _ => Some(Slot::Pass),
+    }
+}
+
+fn result(key: &str, rules: &Rules) -> Slot {
+    let legacy = rules.target.era() == Era::Legacy;
+    let wraps = rules.uris.is_some();
+    match key {
+        "resultType" => Slot::ResultType,
+        "ttlMs" | "cacheScope" if legacy => Slot::Drop,
+        "isError" => Slot::IsError,
+        "structuredContent" if legacy && rules.target < Revision::V2025_06_18 => Slot::Drop,
+        "structuredContent" if legacy => Slot::Structured,
+        "_meta" if legacy => Slot::Inside(Place::Meta),
+        "requestState" if rules.states.is_some() => Slot::State,
+        "taskId" if rules.states.is_some() => Slot::TaskId,
+        "content" if wraps => Slot::Inside(Place::Content),
+        "contents" if wraps => Slot::Inside(Place::Contents),
+        "messages" if wraps => Slot::Inside(Place::Messages),
+        "inputRequests" if wraps => Slot::Inside(Place::InputRequests),
+        _ => Slot::Pass,
+    }
+}
+
+/// Keys that a legacy client must not see; `related-task` is one of its own.
+fn is_reserved(key: &str) -> bool {
+    key.strip_prefix("io.modelcontextprotocol/").is_some_and(|name| name != "related-task")
+}

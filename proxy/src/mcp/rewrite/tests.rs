@@ -1,0 +1,458 @@
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::*;
+
+fn rules(target: Revision, upstream: Era) -> Rules {
+    Rules::new(Id::from_json(Bytes::from_static(br#""c-7""#)).unwrap(), target, upstream)
+}
+
+fn modern() -> Rules {
+    rules(Revision::V2026_07_28, Era::Legacy)
+}
+
+fn legacy() -> Rules {
+    rules(Revision::V2025_11_25, Era::Modern)
+}
+
+fn whole(text: &str, rules: Rules) -> String {
+    let (bytes, _) = rewrite_whole(text.as_bytes(), rules).unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn refused(text: &str, rules: Rules) -> Malformed {
+    rewrite_whole(text.as_bytes(), rules).unwrap_err()
+}
+
+#[test]
+fn a_legacy_result_gains_what_a_modern_client_needs_and_keeps_every_other_byte() {
+    let text = "{ \"jsonrpc\":\"2.0\",\"id\" : 90311, \"result\": {\"content\":[{\"type\":\"text\",\"text\":\"a\\\"}\"}],\"n\":1.0e+2 \n} }";
+    assert_eq!(
+        whole(text, modern()),
+        "{ \"jsonrpc\":\"2.0\",\"id\" : \"c-7\", \"result\": {\"content\":[{\"type\":\"text\",\"text\":\"a\\\"}\"}],\"n\":1.0e+2 \n,\"resultType\":\"complete\"} }"
+    );
+    assert_eq!(
+        whole(r#"{"result":{},"id":1}"#, modern()),
+        r#"{"result":{"resultType":"complete"},"id":"c-7"}"#
+    );
+}
+
+#[test]
+fn a_modern_result_loses_what_a_legacy_client_must_not_see() {
+    let text = r#"{"id":1,"result":{"resultType":"complete","a":1,"ttlMs":5,"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"x"},"mine":{"k":[]}},"cacheScope":"private"}}"#;
+    assert_eq!(whole(text, legacy()), r#"{"id":"c-7","result":{"a":1,"_meta":{"mine":{"k":[]}}}}"#);
+    let only = r#"{"id":1,"result":{"resultType":"complete"}}"#;
+    assert_eq!(whole(only, legacy()), r#"{"id":"c-7","result":{}}"#);
+}
+
+#[test]
+fn structured_content_that_is_no_object_is_dropped_for_legacy_clients_only() {
+    let text =
+        r#"{"id":1,"result":{"resultType":"complete","structuredContent":[1,{"a":"]"}],"content":[]}}"#;
+    assert_eq!(whole(text, legacy()), r#"{"id":"c-7","result":{"content":[]}}"#);
+    assert_eq!(whole(text, modern()), text.replace(":1,\"r", ":\"c-7\",\"r"));
+    let object = r#"{"id":1,"result":{"structuredContent":{"resultType":9}}}"#;
+    assert_eq!(whole(object, legacy()), object.replacen('1', "\"c-7\"", 1));
+}
+
+#[test]
+fn uris_are_wrapped_wherever_a_client_may_send_them_back() {
+    let mut rules = legacy();
+    rules.uris = Some(UriWrap { prefix: "fs".into() });
+    let text = r#"{"id":1,"result":{"content":[{"type":"resource_link","uri":"file:\/\/\/a"},{"type":"resource","resource":{"uri":"b:c","text":"uri"}}],"contents":[{"uri":"d:e"}],"messages":[{"content":{"resource":{"uri":"f:g"}}}],"structuredContent":{"uri":"h:i"}}}"#;
+    assert_eq!(
+        whole(text, rules.clone()),
+        r#"{"id":"c-7","result":{"content":[{"type":"resource_link","uri":"mcpmesh://fs/file%3A%2F%2F%2Fa"},{"type":"resource","resource":{"uri":"mcpmesh://fs/b%3Ac","text":"uri"}}],"contents":[{"uri":"mcpmesh://fs/d%3Ae"}],"messages":[{"content":{"resource":{"uri":"mcpmesh://fs/f%3Ag"}}}],"structuredContent":{"uri":"h:i"}}}"#
+    );
+    let asks =
+        r#"{"id":1,"result":{"inputRequests":{"p":{"params":{"messages":[{"content":[{"uri":"a:b"}]}]}}}}}"#;
+    assert!(whole(asks, rules.clone()).contains("mcpmesh://fs/a%3Ab"));
+    let error = r#"{"id":1,"error":{"code":-32002,"message":"m","data":{"uri":"a:b"}}}"#;
+    assert!(whole(error, rules).contains("mcpmesh://fs/a%3Ab"));
+}
+
+#[test]
+fn resource_not_found_has_the_code_of_the_clients_era() {
+    let missing = r#"{"id":1,"error":{"code":-32002,"message":"m"}}"#;
+    assert_eq!(whole(missing, modern()), r#"{"id":"c-7","error":{"code":-32602,"message":"m"}}"#);
+    assert_eq!(whole(missing, legacy()), r#"{"id":"c-7","error":{"code":-32002,"message":"m"}}"#);
+    let params = r#"{"id":1,"error":{"code":-32602,"message":"m"}}"#;
+    let read = Rules { reads_resource: true, ..legacy() };
+    assert_eq!(whole(params, read), r#"{"id":"c-7","error":{"code":-32002,"message":"m"}}"#);
+    assert_eq!(whole(params, legacy()), r#"{"id":"c-7","error":{"code":-32602,"message":"m"}}"#);
+}
+
+#[test]
+fn an_error_without_an_id_is_given_the_clients() {
+    assert_eq!(whole(r#"{"error":{"code":1}}"#, modern()), r#"{"error":{"code":1},"id":"c-7"}"#);
+    assert_eq!(whole(r#"{"id":null,"error":{"code":1}}"#, modern()), r#"{"id":"c-7","error":{"code":1}}"#);
+}
+
+#[test]
+fn the_outcome_says_what_the_response_was() {
+    let text = r#"{"id":1,"result":{"isError":true,"resultType":"complete"}}"#;
+    let (_, outcome) = rewrite_whole(text.as_bytes(), modern()).unwrap();
+    assert!(outcome.is_error_result);
+    assert_eq!(outcome.result_type.as_deref(), Some("complete"));
+    assert_eq!(outcome.bytes, text.len() as u64);
+    let (_, outcome) = rewrite_whole(br#"{"id":1,"error":{"code":-32603}}"#, modern()).unwrap();
+    assert_eq!(outcome.error_code, Some(-32603));
+}
+
+#[test]
+fn cache_members_are_added_to_complete_results_that_lack_them() {
+    let rules = Rules { cache: Some(Cache { ttl_ms: 0, public: false }), ..modern() };
+    assert_eq!(
+        whole(r#"{"id":1,"result":{"ttlMs":9}}"#, rules.clone()),
+        r#"{"id":"c-7","result":{"ttlMs":9,"resultType":"complete","cacheScope":"private"}}"#
+    );
+    let asks = r#"{"id":1,"result":{"resultType":"input_required"}}"#;
+    assert_eq!(whole(asks, rules), asks.replacen('1', "\"c-7\"", 1));
+}
+
+#[derive(Debug)]
+struct Sealed;
+
+impl States for Sealed {
+    fn request_state(&self, upstream: Option<&str>) -> Option<String> {
+        Some(format!("gw1.{}", upstream.unwrap_or("none")))
+    }
+    fn task_id(&self, upstream: &str) -> Option<String> {
+        Some(format!("t.{upstream}"))
+    }
+}
+
+#[test]
+fn states_are_sealed_even_when_the_upstream_gave_none() {
+    let rules = Rules { states: Some(Arc::new(Sealed)), ..modern() };
+    let given = r#"{"id":1,"result":{"resultType":"input_required","requestState":"a\"b"}}"#;
+    assert!(whole(given, rules.clone()).contains(r#""requestState":"gw1.a\"b""#));
+    let none = r#"{"id":1,"result":{"resultType":"input_required"}}"#;
+    assert!(whole(none, rules.clone()).contains(r#","requestState":"gw1.none"}"#));
+    assert!(whole(r#"{"id":1,"result":{"taskId":"x"}}"#, rules).contains(r#""taskId":"t.x""#));
+}
+
+#[test]
+fn what_is_no_response_is_refused() {
+    for text in [
+        "[]",
+        "1",
+        r#"{"id":1}"#,
+        r#"{"id":1,"result":[]}"#,
+        r#"{"id":1,"result":null}"#,
+        r#"{"id":1,"result":{},"error":{}}"#,
+        r#"{"id":1,"result":{}}{"#,
+        r#"{"id":1,"result":{]}"#,
+        r#"{"id":1,"result":{"a":[}]}}"#,
+        r#"{"id":1,"result":{"a":1,}}"#,
+        r#"{"id":1,,"result":{}}"#,
+        r#"{"id":{},"result":{}}"#,
+        r#"{"id":1 "result":{}}"#,
+        "{\"id\":1,\"result\":{\"a\":NaN\u{1}}}",
+    ] {
+        assert!(matches!(refused(text, modern()), Malformed::Syntax(_)), "{text}");
+    }
+    assert_eq!(refused(r#"{"id":1,"result":{}"#, modern()), Malformed::Truncated);
+    assert_eq!(refused(r#"{"id":1,"result":{"resultType":"new"}}"#, modern()), Malformed::ResultType);
+    assert_eq!(refused(r#"{"id":1,"result":{"resultType":1}}"#, modern()), Malformed::ResultType);
+}
+
+#[test]
+fn a_second_spelling_of_a_rewritten_member_is_refused() {
+    for text in [
+        r#"{"id":1,"id":2,"result":{}}"#,
+        r#"{"id":1,"ID":2,"result":{}}"#,
+        r#"{"id":1,"\u0069d":2,"result":{}}"#,
+        r#"{"id":1,"Result":{},"result":{}}"#,
+        r#"{"id":1,"result":{"resultType":"complete","resultType":"complete"}}"#,
+        r#"{"id":1,"method":"tools/call","result":{}}"#,
+    ] {
+        assert_eq!(refused(text, modern()), Malformed::Ambiguous, "{text}");
+    }
+}
+
+#[test]
+fn threat_deep_or_huge_json_a_response_is_bounded_in_depth_and_in_what_is_held() {
+    let deep = format!(r#"{{"id":1,"result":{{"a":{}"#, "[".repeat(100_000));
+    assert_eq!(refused(&deep, modern()), Malformed::Depth);
+    let key = format!(r#"{{"{}":1"#, "k".repeat(MAX_TOKEN + 1));
+    assert_eq!(refused(&key, modern()), Malformed::TooLong);
+    let blanks = format!(r#"{{"id":1,{}"#, " ".repeat(MAX_TOKEN + 1));
+    assert_eq!(refused(&blanks, modern()), Malformed::TooLong);
+    let text = format!(r#"{{"id":1,"result":{{"text":"{}"}}}}"#, "x".repeat(1 << 20));
+    assert_eq!(whole(&text, legacy()), text.replacen('1', "\"c-7\"", 1));
+}
+
+#[test]
+fn long_runs_come_out_as_slices_of_the_chunk() {
+    let text = Bytes::from(format!(r#"{{"id":1,"result":{{"text":"{}"}}}}"#, "x".repeat(1 << 20)));
+    let mut rewriter = Rewriter::new(modern());
+    let mut out = Vec::new();
+    rewriter.feed_bytes(&text, &mut out).unwrap();
+    rewriter.finish().unwrap();
+    assert!(out.len() <= 3, "{}", out.len());
+    assert_eq!(out.concat(), rewrite_whole(&text, modern()).unwrap().0);
+    let long = out.iter().find(|piece| piece.len() > 1 << 19).unwrap();
+    assert!(text.as_ptr_range().contains(&long.as_ptr()));
+}
+
+#[test]
+fn notifications_get_the_clients_token_and_uris() {
+    let raw = Bytes::from_static(
+        br#"{"method":"notifications/progress","params":{"progress": 1.0,"progressToken":"g-9"}}"#,
+    );
+    assert_eq!(
+        rewrite_progress(&raw, b"7").unwrap(),
+        r#"{"method":"notifications/progress","params":{"progress": 1.0,"progressToken":7}}"#
+    );
+    let raw = Bytes::from_static(br#"{"method":"m","params":{"uri":"a:b"}}"#);
+    let wrap = UriWrap { prefix: "p".into() };
+    assert_eq!(wrap.wrap_updated(&raw).unwrap(), r#"{"method":"m","params":{"uri":"mcpmesh://p/a%3Ab"}}"#);
+}
+
+// ---- properties: the scanner against a model that parses everything ----
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any_text().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            members(inner, &["uri", "resource", "resultType", "id", "content", "text"])
+                .prop_map(Value::Object),
+        ]
+    })
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![3 => "[a-z\"\\\\{}\\[\\],: /\u{e9}\n]{0,12}", 1 => any::<String>()]
+}
+
+fn members(
+    value: impl Strategy<Value = Value> + 'static,
+    names: &[&'static str],
+) -> BoxedStrategy<Map<String, Value>> {
+    let key = prop_oneof![prop::sample::select(names.to_vec()).prop_map(str::to_owned), any_text()];
+    prop::collection::btree_map(key, value, 0..5).prop_map(|map| map.into_iter().collect()).boxed()
+}
+
+fn any_result() -> impl Strategy<Value = Map<String, Value>> {
+    let block = members(any_json(), &["uri", "resource", "content", "text"]).prop_map(Value::Object);
+    let message = block.clone().prop_map(|block| json!({"role": "user", "content": block}));
+    let specials = (
+        prop::option::of(prop::sample::select(vec!["complete", "input_required", "task"])),
+        prop::option::of(any_json()),
+        prop::option::of(members(any_json(), &["io.modelcontextprotocol/serverInfo", "mine"])),
+        prop::option::of(prop::collection::vec(block.clone(), 0..3)),
+        prop::option::of(prop::collection::vec(prop_oneof![message, any_json()], 0..3)),
+        prop::option::of(any_json()),
+    );
+    let rest = members(any_json(), &["ttlMs", "isError", "contents", "structuredContents"]);
+    (specials, rest).prop_map(|((kind, structured, meta, content, messages, scope), mut result)| {
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                result.insert(key.to_owned(), value);
+            }
+        };
+        put("resultType", kind.map(Value::from));
+        put("structuredContent", structured);
+        put("_meta", meta.map(Value::Object));
+        put("content", content.map(Value::from));
+        put("messages", messages.map(Value::from));
+        put("cacheScope", scope);
+        result
+    })
+}
+
+fn any_response() -> impl Strategy<Value = Value> {
+    let error = (any::<i32>(), any_json()).prop_map(|(code, data)| {
+        let code = if code % 3 == 0 { -32002 } else { i64::from(code) };
+        json!({"code": code, "message": "m", "data": data})
+    });
+    let outcome = prop_oneof![
+        4 => any_result().prop_map(|result| ("result", Value::Object(result))),
+        1 => error.prop_map(|error| ("error", error)),
+    ];
+    (any::<u32>(), outcome).prop_map(|(id, (key, value))| json!({"jsonrpc": "2.0", "id": id, key: value}))
+}
+
+/// Writes a value with white space and escapes that a seed picks.
+fn spell(value: &Value, seed: &mut u64, out: &mut String) {
+    let mut pick = |n: u64| {
+        *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (*seed >> 33) % n
+    };
+    out.push_str(["", "", " ", "\n\t", "\r "][pick(5) as usize]);
+    match value {
+        Value::Array(values) => {
+            out.push('[');
+            for (index, value) in values.iter().enumerate() {
+                out.push_str(if index > 0 { "," } else { "" });
+                spell(value, seed, out);
+            }
+            out.push(']');
+        }
+        Value::Object(members) => {
+            out.push('{');
+            for (index, (key, value)) in members.iter().enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                if *seed % 7 == 0 && key.chars().all(|c| c.is_ascii_alphanumeric()) {
+                    out.push('"');
+                    key.chars().for_each(|c| out.push_str(&format!("\\u{:04x}", c as u32)));
+                    out.push('"');
+                } else {
+                    out.push_str(&Value::from(key.as_str()).to_string());
+                }
+                out.push(':');
+                spell(value, seed, out);
+            }
+            out.push('}');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+    out.push_str(if *seed % 5 == 0 { " " } else { "" });
+}
+
+/// What the rules say, on a parsed tree.
+fn model(mut response: Value, rules: &Rules) -> Value {
+    response["id"] = serde_json::from_slice(rules.id.as_json()).unwrap();
+    if response.get("error").is_some() {
+        if rules.modern() && response["error"]["code"] == -32002 {
+            response["error"]["code"] = json!(-32602);
+        }
+        if let (Some(wrap), Some(Value::Object(data))) = (&rules.uris, response["error"].get_mut("data")) {
+            wrap_uri(data, wrap);
+        }
+        return response;
+    }
+    let result = response["result"].as_object_mut().unwrap();
+    if rules.modern() {
+        result.entry("resultType").or_insert(json!("complete"));
+        if let (Some(cache), "complete") = (rules.cache, result["resultType"].as_str().unwrap()) {
+            result.entry("ttlMs").or_insert(json!(cache.ttl_ms));
+            result.entry("cacheScope").or_insert(json!("private"));
+        }
+    } else {
+        result.retain(|key, _| !["resultType", "ttlMs", "cacheScope"].contains(&key.as_str()));
+        let keeps = rules.target >= Revision::V2025_06_18;
+        result.retain(|key, value| key != "structuredContent" || (keeps && value.is_object()));
+        if let Some(Value::Object(meta)) = result.get_mut("_meta") {
+            meta.retain(|key, _| !key.starts_with("io.modelcontextprotocol/"));
+        }
+    }
+    if let Some(wrap) = &rules.uris {
+        result.get_mut("content").into_iter().for_each(|value| wrap_content(value, wrap));
+        for block in result.get_mut("contents").and_then(Value::as_array_mut).into_iter().flatten() {
+            wrap_block(block, wrap);
+        }
+        for message in result.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten() {
+            message.get_mut("content").into_iter().for_each(|value| wrap_content(value, wrap));
+        }
+    }
+    response
+}
+
+fn wrap_uri(object: &mut Map<String, Value>, wrap: &UriWrap) {
+    if let Some(Value::String(uri)) = object.get_mut("uri") {
+        *uri = wrap.apply(uri);
+    }
+}
+
+fn wrap_content(value: &mut Value, wrap: &UriWrap) {
+    match value {
+        Value::Array(blocks) => blocks.iter_mut().for_each(|block| wrap_block(block, wrap)),
+        block => wrap_block(block, wrap),
+    }
+}
+
+fn wrap_block(block: &mut Value, wrap: &UriWrap) {
+    let Value::Object(block) = block else { return };
+    wrap_uri(block, wrap);
+    if let Some(Value::Object(resource)) = block.get_mut("resource") {
+        wrap_uri(resource, wrap);
+    }
+    if let Some(content) = block.get_mut("content") {
+        wrap_content(content, wrap);
+    }
+}
+
+fn any_rules() -> impl Strategy<Value = Rules> {
+    let target = prop::sample::select(Revision::ALL.to_vec());
+    (target, any::<bool>(), any::<bool>(), any::<u64>()).prop_map(|(target, wraps, caches, id)| Rules {
+        uris: wraps.then(|| UriWrap { prefix: "up".into() }),
+        cache: caches.then_some(Cache { ttl_ms: 30, public: false }),
+        ..Rules::new(Id::from(id), target, Era::Modern)
+    })
+}
+
+fn in_chunks(text: &str, cuts: &[usize], rules: Rules) -> Result<(Vec<u8>, Outcome), Malformed> {
+    let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (text.len() + 1)).collect();
+    cuts.extend([0, text.len()]);
+    cuts.sort_unstable();
+    let mut rewriter = Rewriter::new(rules);
+    let mut out = BytesMut::new();
+    for pair in cuts.windows(2) {
+        rewriter.feed(&text.as_bytes()[pair[0]..pair[1]], &mut out)?;
+    }
+    Ok((out.to_vec(), rewriter.finish()?))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn splicing_equals_parsing_and_rewriting(
+        response in any_response(),
+        rules in any_rules(),
+        mut seed in any::<u64>(),
+        cuts in prop::collection::vec(any::<usize>(), 0..8),
+    ) {
+        let mut text = String::new();
+        spell(&response, &mut seed, &mut text);
+        let (out, _) = in_chunks(&text, &cuts, rules.clone()).unwrap();
+        let out: Value = serde_json::from_slice(&out).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&out)));
+        prop_assert_eq!(out, model(response, &rules), "{}", text);
+    }
+
+    #[test]
+    fn chunking_makes_no_difference(
+        response in any_response(),
+        rules in any_rules(),
+        mut seed in any::<u64>(),
+        flip in prop::option::of((any::<usize>(), any::<u8>())),
+    ) {
+        let mut text = String::new();
+        spell(&response, &mut seed, &mut text);
+        let mut bytes = text.into_bytes();
+        if let Some((at, byte)) = flip {
+            let at = at % bytes.len();
+            bytes[at] = byte & 0x7f;
+        }
+        let Ok(text) = String::from_utf8(bytes) else { return Ok(()) };
+        let every: Vec<_> = (0..text.len()).collect();
+        let whole = in_chunks(&text, &[], rules.clone());
+        let single = in_chunks(&text, &every, rules.clone());
+        match (whole, single) {
+            (Ok(whole), Ok(single)) => prop_assert_eq!(whole, single),
+            (whole, single) => prop_assert!(whole.is_err() && single.is_err(), "{:?} {:?}", whole, single),
+        }
+        let (bytes, mut pieces) = (Bytes::from(text.clone()), Vec::new());
+        let mut rewriter = Rewriter::new(rules.clone());
+        if rewriter.feed_bytes(&bytes, &mut pieces).is_ok() && rewriter.finish().is_ok() {
+            prop_assert_eq!(pieces.concat(), in_chunks(&text, &[], rules).unwrap().0);
+        }
+    }
+
+    #[test]
+    fn what_is_not_rewritten_keeps_its_bytes(value in any_json(), mut seed in any::<u64>(), cut in any::<usize>()) {
+        let mut middle = String::new();
+        spell(&value, &mut seed, &mut middle);
+        let text = format!("{{\"jsonrpc\" : \"2.0\",\"x\":{middle},\"result\":{{ \"other\":{middle}}},\"id\":17}}");
+        let (out, _) = in_chunks(&text, &[cut], rules(Revision::V2025_11_25, Era::Legacy)).unwrap();
+        prop_assert_eq!(String::from_utf8(out).unwrap(), text.replace("\"id\":17}", "\"id\":\"c-7\"}"));
+    }
+}
