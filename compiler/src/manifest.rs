@@ -1,10 +1,18 @@
 //! Text to objects: multi-document YAML and JSON, with the line and column of every field.
 
-use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
-use std::collections::BTreeMap;
+mod decode;
+mod node;
 
-use crate::diagnostic::{Diagnostic, Location, ObjectRef};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
+use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
+use serde_saphyr::{MessageFormatter, Spanned, UserMessageFormatter};
+
+use crate::diagnostic::{Diagnostic, Location, ObjectRef, Reason, Severity};
 use crate::inputs::{Inputs, Install, Secret};
+use node::{Document, Node, Place};
 
 /// What a text holds.
 #[derive(Debug, Clone, Default)]
@@ -22,8 +30,8 @@ pub struct Located {
     pub reference: ObjectRef,
     /// The object.
     pub object: Object,
-    file: std::sync::Arc<str>,
-    places: BTreeMap<String, (u64, u64)>,
+    file: Arc<str>,
+    places: BTreeMap<String, Place>,
 }
 
 /// An object of a kind that a compile reads.
@@ -45,34 +53,137 @@ impl Located {
     /// Where a path such as `spec.access[0].to.tools[1]` stands: at its value, or at what is there of it.
     #[must_use]
     pub fn location(&self, path: &str) -> Location {
-        let mut path = path;
-        loop {
-            if let Some(&(line, column)) = self.places.get(path) {
-                return Location { file: self.file.to_string(), line, column };
+        let (line, column) = nearest(&self.places, path);
+        Location { file: self.file.to_string(), line, column }
+    }
+}
+
+/// Reads one file's text. A document that is no valid object is a diagnostic, and the others are read all the same; a
+/// text that is neither YAML nor JSON is one diagnostic. No diagnostic shows a Secret's value.
+#[must_use]
+pub fn parse(file: &str, text: &str) -> Parsed {
+    let mut parsed = Parsed::default();
+    match serde_saphyr::from_multiple_with_options::<Spanned<Node>>(text, options()) {
+        Ok(documents) => {
+            let file: Arc<str> = file.into();
+            for document in documents {
+                parsed.add(&file, Document::new(document));
             }
-            match path.rfind(['.', '[']) {
-                Some(cut) => path = path.get(..cut).unwrap_or_default(),
-                None if path.is_empty() => {
-                    return Location { file: self.file.to_string(), line: 0, column: 0 };
-                }
-                None => path = "",
+        }
+        Err(error) => parsed.diagnostics.push(syntax(file, &error)),
+    }
+    parsed
+}
+
+/// Bounds what hostile or broken text can cost: a folder's files are small.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        with_snippet: false,
+        strict_booleans: true,
+        budget: serde_saphyr::budget! { max_depth: 48, max_nodes: 200_000, max_events: 1_000_000 },
+    }
+}
+
+fn syntax(file: &str, error: &serde_saphyr::Error) -> Diagnostic {
+    let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+    let message = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
+    Diagnostic {
+        object: None,
+        path: String::new(),
+        severity: Severity::Error,
+        reason: Reason::InvalidSyntax,
+        message,
+        help: None,
+        location: Some(Location { file: file.to_owned(), line, column }),
+    }
+}
+
+impl Parsed {
+    fn add(&mut self, file: &Arc<str>, document: Document) {
+        let Document { value, places, keys } = document;
+        if value.is_null() {
+            return;
+        }
+        let reference = decode::reference(&value);
+        match (decode::object(value), reference) {
+            (Ok(object), Some(reference)) => {
+                self.objects.push(Located { reference, object, file: file.clone(), places });
+            }
+            (Ok(_), None) => {}
+            (Err(mistake), object) => {
+                let key = keys.get(&mistake.path).filter(|_| mistake.at_key).copied();
+                let (line, column) = key.unwrap_or_else(|| nearest(&places, &mistake.path));
+                self.diagnostics.push(Diagnostic {
+                    object,
+                    path: mistake.path,
+                    severity: mistake.severity,
+                    reason: mistake.reason,
+                    message: mistake.message,
+                    help: mistake.help,
+                    location: Some(Location { file: file.to_string(), line, column }),
+                });
             }
         }
     }
 }
 
-/// Reads one file's text. A document that cannot be read is a diagnostic; the others are read all the same.
-#[must_use]
-pub fn parse(file: &str, text: &str) -> Parsed {
-    let _ = (file, text);
-    Parsed::default()
+/// The place of a path, else of the nearest thing around it that is there.
+fn nearest(places: &BTreeMap<String, Place>, mut path: &str) -> Place {
+    loop {
+        if let Some(&place) = places.get(path) {
+            return place;
+        }
+        if path.is_empty() {
+            return (0, 0);
+        }
+        path = path.rfind(['.', '[']).and_then(|cut| path.get(..cut)).unwrap_or_default();
+    }
 }
 
 /// Gathers objects into inputs. An object that is there twice is a diagnostic; the first one stands.
 #[must_use]
 pub fn gather(objects: &[Located], install: Install) -> (Inputs, Vec<Diagnostic>) {
-    let _ = objects;
-    (Inputs { install, ..Inputs::default() }, Vec::new())
+    let mut inputs = Inputs { install, ..Inputs::default() };
+    let mut diagnostics = Vec::new();
+    let mut first: BTreeMap<&ObjectRef, &Located> = BTreeMap::new();
+    for located in objects {
+        let ObjectRef { namespace, name, .. } = &located.reference;
+        if let Some(earlier) = first.get(&located.reference) {
+            diagnostics.push(duplicate(located, earlier));
+            continue;
+        }
+        first.insert(&located.reference, located);
+        match &located.object {
+            Object::Server(server) => {
+                inputs.servers.insert(ServerId::new(namespace, name), (**server).clone());
+            }
+            Object::Gateway(gateway) => {
+                inputs.gateways.insert(GatewayId::new(namespace, name), (**gateway).clone());
+            }
+            Object::Policy(policy) => {
+                inputs.policies.insert(PolicyId::new(namespace, name), (**policy).clone());
+            }
+            Object::Secret(secret) => {
+                inputs.secrets.insert(SecretId::new(namespace, name), secret.clone());
+            }
+            Object::Namespace(labels) => {
+                inputs.namespaces.insert(name.clone(), labels.clone());
+            }
+        }
+    }
+    (inputs, diagnostics)
+}
+
+fn duplicate(located: &Located, earlier: &Located) -> Diagnostic {
+    Diagnostic {
+        object: Some(located.reference.clone()),
+        path: String::new(),
+        severity: Severity::Error,
+        reason: Reason::DuplicateObject,
+        message: format!("this object is already at {}", earlier.location("metadata.name")),
+        help: Some("rename one of them, or remove it".to_owned()),
+        location: Some(located.location("metadata.name")),
+    }
 }
 
 /// Fills in where diagnostics of a compile stand in the files.
@@ -82,3 +193,6 @@ pub fn locate(objects: &[Located], diagnostics: &mut [Diagnostic]) {
         diagnostic.location = object.map(|object| object.location(&diagnostic.path));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! A document to an object: which kind it is, its fields checked strictly, every mistake with its path.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mcpmesh_crds::{GROUP, McpGateway, McpPolicy, McpServer, VERSION};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Object;
+use crate::diagnostic::{ObjectKind, ObjectRef, Reason, Severity};
+use crate::inputs::Secret;
+
+/// A mistake in a document, before it has a place.
+pub(super) struct Mistake {
+    pub(super) severity: Severity,
+    pub(super) reason: Reason,
+    pub(super) path: String,
+    /// Whether the key at the path is wrong, not its value.
+    pub(super) at_key: bool,
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Mistake {
+    fn new(reason: Reason, path: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            reason,
+            path: path.to_owned(),
+            at_key: false,
+            message: message.into(),
+            help: Some(help.into()),
+        }
+    }
+
+    fn ignored(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Note,
+            reason: Reason::IgnoredKind,
+            path: String::new(),
+            at_key: false,
+            message: message.into(),
+            help: None,
+        }
+    }
+}
+
+const KINDS: [&str; 3] = ["McpServer", "McpGateway", "McpPolicy"];
+
+/// The fields of ObjectMeta: kube's own type ignores what it doesn't know.
+const METADATA: [&str; 15] = [
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// Which object a document is, as far as it says so.
+pub(super) fn reference(value: &Value) -> Option<ObjectRef> {
+    let kind = kind(value).ok()?;
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
+    let namespace = match kind {
+        ObjectKind::Namespace => "",
+        _ => text("/metadata/namespace").unwrap_or("default"),
+    };
+    Some(ObjectRef::new(kind, namespace, text("/metadata/name")?))
+}
+
+fn kind(value: &Value) -> Result<ObjectKind, Mistake> {
+    let text = |field: &str| value.get(field).and_then(Value::as_str);
+    let (api, kind) = match (text("apiVersion"), text("kind")) {
+        (None, None) => return Err(Mistake::ignored("not a Kubernetes object: skipped")),
+        (Some(api), Some(kind)) => (api, kind),
+        (None, Some(_)) => {
+            let help = format!("our kinds have `apiVersion: {GROUP}/{VERSION}`");
+            return Err(Mistake::new(Reason::InvalidField, "", "apiVersion is missing", help));
+        }
+        (Some(_), None) => {
+            let help = format!("expected one of {}", KINDS.join(", "));
+            return Err(Mistake::new(Reason::InvalidField, "", "kind is missing", help));
+        }
+    };
+    match (api.split_once('/').unwrap_or(("", api)), kind) {
+        ((GROUP, VERSION), "McpServer") => Ok(ObjectKind::McpServer),
+        ((GROUP, VERSION), "McpGateway") => Ok(ObjectKind::McpGateway),
+        ((GROUP, VERSION), "McpPolicy") => Ok(ObjectKind::McpPolicy),
+        ((GROUP, VERSION), kind) => {
+            let help =
+                suggestion(kind, KINDS).unwrap_or_else(|| format!("expected one of {}", KINDS.join(", ")));
+            Err(Mistake::new(Reason::UnknownKind, "kind", format!("unknown kind `{kind}`"), help))
+        }
+        ((GROUP, version), _) => {
+            let message = format!("unknown version `{version}`");
+            Err(Mistake::new(Reason::UnknownKind, "apiVersion", message, format!("use `{GROUP}/{VERSION}`")))
+        }
+        (("", "v1"), "Secret") => Ok(ObjectKind::Secret),
+        (("", "v1"), "Namespace") => Ok(ObjectKind::Namespace),
+        (_, kind) if KINDS.contains(&kind) => {
+            let message = format!("`{api}` has no kind that mcpmesh reads");
+            Err(Mistake::new(Reason::UnknownKind, "apiVersion", message, format!("use `{GROUP}/{VERSION}`")))
+        }
+        _ => Err(Mistake::ignored(format!("{api} {kind} is not read: skipped"))),
+    }
+}
+
+/// Decodes a document. Errors never show a Secret's value.
+pub(super) fn object(value: Value) -> Result<Object, Mistake> {
+    let kind = kind(&value)?;
+    metadata(&value)?;
+    match kind {
+        ObjectKind::McpServer => {
+            let (metadata, spec) = custom(value)?;
+            Ok(Object::Server(Box::new(McpServer { metadata, spec })))
+        }
+        ObjectKind::McpGateway => {
+            let (metadata, spec) = custom(value)?;
+            Ok(Object::Gateway(Box::new(McpGateway { metadata, spec })))
+        }
+        ObjectKind::McpPolicy => {
+            let (metadata, spec) = custom(value)?;
+            Ok(Object::Policy(Box::new(McpPolicy { metadata, spec })))
+        }
+        ObjectKind::Secret => secret(value).map(Object::Secret),
+        ObjectKind::Namespace => Ok(Object::Namespace(labels(&value))),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Custom<S> {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    metadata: ObjectMeta,
+    spec: S,
+}
+
+fn custom<S: DeserializeOwned>(value: Value) -> Result<(ObjectMeta, S), Mistake> {
+    let Custom { mut metadata, spec, .. } = typed::<Custom<S>>(value)?;
+    metadata.namespace.get_or_insert_with(|| "default".to_owned());
+    Ok((metadata, spec))
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Mistake> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." { String::new() } else { path };
+        let message = error.into_inner().to_string();
+        let mut quoted = message.split('`').skip(1).step_by(2);
+        let unknown = message.starts_with("unknown ").then(|| quoted.next()).flatten();
+        let help = match unknown {
+            Some(unknown) => suggestion(unknown, quoted),
+            None if message.ends_with("expected a string") => Some("put quotes around it".to_owned()),
+            None => None,
+        };
+        let at_key = message.starts_with("unknown field");
+        Mistake { severity: Severity::Error, reason: Reason::InvalidField, path, at_key, message, help }
+    })
+}
+
+/// The likeliest of the words that could have been meant.
+fn suggestion<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let distance =
+        |candidate: &str| strsim::damerau_levenshtein(&candidate.to_lowercase(), &word.to_lowercase());
+    let best = candidates.into_iter().map(|candidate| (distance(candidate), candidate)).min()?;
+    (best.0 <= 1 + word.chars().count() / 4).then(|| format!("did you mean `{}`?", best.1))
+}
+
+fn metadata(value: &Value) -> Result<(), Mistake> {
+    let Some(Value::Object(metadata)) = value.get("metadata") else {
+        return Err(Mistake::new(Reason::InvalidField, "", "metadata is missing", "add metadata.name"));
+    };
+    if let Some(unknown) = metadata.keys().find(|key| !METADATA.contains(&key.as_str())) {
+        let help =
+            suggestion(unknown, METADATA).unwrap_or_else(|| "labels and annotations take such words".into());
+        let message = format!("unknown field `{unknown}`");
+        let path = format!("metadata.{unknown}");
+        return Err(Mistake { at_key: true, ..Mistake::new(Reason::InvalidField, &path, message, help) });
+    }
+    match metadata.get("name").and_then(Value::as_str) {
+        None => {
+            return Err(Mistake::new(
+                Reason::InvalidField,
+                "metadata",
+                "name is missing",
+                "add metadata.name",
+            ));
+        }
+        Some(name) => dns(name, 253, true, "metadata.name")?,
+    }
+    match metadata.get("namespace") {
+        None => Ok(()),
+        Some(Value::String(namespace)) => dns(namespace, 63, false, "metadata.namespace"),
+        Some(_) => Err(Mistake::new(
+            Reason::InvalidField,
+            "metadata.namespace",
+            "not a string",
+            "put quotes around it",
+        )),
+    }
+}
+
+/// RFC 1123 names, as Kubernetes wants them. Keeps slashes, spaces and control characters out of ids and logs.
+fn dns(name: &str, max: usize, dots: bool, path: &str) -> Result<(), Mistake> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    if name.len() <= max && if dots { name.split('.').all(label) } else { label(name) } {
+        return Ok(());
+    }
+    let help = "use lower-case letters, digits and dashes, beginning and ending with a letter or digit";
+    Err(Mistake::new(Reason::InvalidValue, path, format!("{name:?} is not a Kubernetes name"), help))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawSecret {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    metadata: ObjectMeta,
+    #[serde(rename = "type")]
+    _type: Option<String>,
+    #[serde(rename = "immutable")]
+    _immutable: Option<bool>,
+    #[serde(default)]
+    data: BTreeMap<String, Value>,
+    #[serde(default)]
+    string_data: BTreeMap<String, Value>,
+}
+
+fn secret(value: Value) -> Result<Secret, Mistake> {
+    for field in ["data", "stringData"] {
+        if value.get(field).is_some_and(|values| !values.is_object()) {
+            return Err(Mistake::new(
+                Reason::InvalidSecret,
+                field,
+                "not a mapping",
+                "write `key: value` under it",
+            ));
+        }
+    }
+    let RawSecret { metadata, data, string_data, .. } = typed(value)?;
+    let mut bytes = BTreeMap::new();
+    for (key, value) in data {
+        let path = format!("data.{key}");
+        let text = string(&path, value)?.replace(['\n', '\r'], "");
+        let decoded = STANDARD.decode(text).map_err(|_| {
+            let help = "encode it, or put the plain text under stringData";
+            Mistake::new(Reason::InvalidSecret, &path, "the value is not base64", help)
+        })?;
+        bytes.insert(key, decoded);
+    }
+    for (key, value) in string_data {
+        let text = string(&format!("stringData.{key}"), value)?;
+        bytes.insert(key, text.into_bytes());
+    }
+    let labels = metadata.labels.unwrap_or_default();
+    Ok(Secret { labels, annotations: metadata.annotations.unwrap_or_default(), data: bytes })
+}
+
+fn string(path: &str, value: Value) -> Result<String, Mistake> {
+    match value {
+        Value::String(text) => Ok(text),
+        _ => Err(Mistake::new(
+            Reason::InvalidSecret,
+            path,
+            "the value is not a string",
+            "put quotes around it",
+        )),
+    }
+}
+
+fn labels(value: &Value) -> BTreeMap<String, String> {
+    let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
+    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    labels.into_iter().flatten().filter_map(text).collect()
+}

@@ -1,0 +1,177 @@
+use super::*;
+
+fn one(text: &str) -> String {
+    let parsed = parse("a.yaml", text);
+    assert_eq!(parsed.diagnostics.len(), 1, "{:?}", parsed.diagnostics);
+    parsed.diagnostics[0].to_string()
+}
+
+const SERVER: &str = "apiVersion: mcpmesh.io/v1alpha1
+kind: McpServer
+metadata:
+  name: time
+spec:
+  package:
+    registry: PyPI
+    name: mcp-server-time
+    args: [--local-timezone, UTC]
+";
+
+const POLICY: &str = "apiVersion: mcpmesh.io/v1alpha1
+kind: McpPolicy
+metadata: {name: p, namespace: team-a}
+spec:
+  targetRefs:
+    - {kind: McpGateway, name: main}
+  access:
+    - name: a
+      effect: Allow
+      from: [{anyone: {}}]
+      to:
+        tools: [x, y]
+";
+
+#[test]
+fn an_object_knows_its_lines() {
+    let parsed = parse("a.yaml", &format!("# a comment\n---\n{SERVER}---\n{POLICY}"));
+    assert_eq!(parsed.diagnostics, []);
+    let [server, policy] = &parsed.objects[..] else { panic!("{:?}", parsed.objects) };
+    assert_eq!(server.reference, ObjectRef::new(crate::ObjectKind::McpServer, "default", "time"));
+    assert_eq!(server.location("spec.package.args[1]").to_string(), "a.yaml:11:30");
+    assert_eq!(server.location("spec.package").to_string(), "a.yaml:8:3");
+    assert_eq!(server.location("spec.package.version").to_string(), "a.yaml:8:3");
+    assert_eq!(policy.location("spec.access[0].to.tools[1]").to_string(), "a.yaml:24:20");
+    assert_eq!(policy.location("").to_string(), "a.yaml:13:1");
+}
+
+#[test]
+fn json_is_read_as_well() {
+    let text = "{\n\t\"apiVersion\": \"mcpmesh.io/v1alpha1\",\n\t\"kind\": \"McpGateway\",\n\t\"metadata\": {\"name\": \"g\"},\n\t\"spec\": {}\n}";
+    let parsed = parse("a.json", text);
+    assert_eq!(parsed.diagnostics, []);
+    assert_eq!(parsed.objects[0].location("spec").to_string(), "a.json:5:2");
+}
+
+#[test]
+fn an_unknown_field_is_an_error_at_its_line_with_the_field_that_was_meant() {
+    let text = POLICY.replace("tools:", "tool:");
+    assert_eq!(
+        one(&text),
+        "a.yaml:12:9: error: McpPolicy team-a/p: spec.access[0].to.tool: unknown field `tool`, expected one of \
+         `servers`, `tools`, `prompts`, `resources`, `methods`, `annotations`; did you mean `tools`?"
+    );
+}
+
+#[test]
+fn unknown_fields_are_errors_at_every_level() {
+    for (from, to) in
+        [("spec:", "sepc:"), ("metadata:", "metdata:"), ("name: time", "nam: time"), ("  args", "  arg")]
+    {
+        let parsed = parse("a.yaml", &SERVER.replace(from, to));
+        assert_eq!((parsed.objects.len(), parsed.diagnostics.len()), (0, 1), "{to}");
+    }
+    let labels = SERVER.replace("name: time", "name: time\n  lables: {a: b}");
+    assert!(one(&labels).ends_with("unknown field `lables`; did you mean `labels`?"));
+}
+
+#[test]
+fn a_wrong_value_says_what_is_expected() {
+    assert_eq!(
+        one(&SERVER.replace("PyPI", "Pypi")),
+        "a.yaml:7:15: error: McpServer default/time: spec.package.registry: unknown variant `Pypi`, expected `Npm` or \
+         `PyPI`; did you mean `PyPI`?"
+    );
+    assert_eq!(
+        one(&SERVER.replace("[--local-timezone, UTC]", "[8080]")),
+        "a.yaml:9:12: error: McpServer default/time: spec.package.args[0]: invalid type: integer `8080`, expected a \
+         string; put quotes around it"
+    );
+}
+
+#[test]
+fn a_document_with_a_mistake_leaves_the_others_alone() {
+    let parsed = parse("a.yaml", &format!("{}---\n{POLICY}", SERVER.replace("PyPI", "Cargo")));
+    assert_eq!((parsed.objects.len(), parsed.diagnostics.len()), (1, 1));
+}
+
+#[test]
+fn other_kinds_are_skipped_with_a_note_and_unknown_ones_of_ours_are_errors() {
+    assert_eq!(
+        one("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}"),
+        "a.yaml:1:1: note: v1 ConfigMap is not read: skipped"
+    );
+    assert_eq!(one("services: {a: b}"), "a.yaml:1:1: note: not a Kubernetes object: skipped");
+    let wrong = one(&SERVER.replace("McpServer", "MCPServer"));
+    assert!(wrong.ends_with("unknown kind `MCPServer`; did you mean `McpServer`?"), "{wrong}");
+    let old = one(&SERVER.replace("v1alpha1", "v1"));
+    assert!(old.ends_with("unknown version `v1`; use `mcpmesh.io/v1alpha1`"), "{old}");
+}
+
+#[test]
+fn broken_text_says_where() {
+    let parsed = parse("a.yaml", "a: b\n c: [d\n");
+    assert_eq!(parsed.diagnostics.len(), 1);
+    assert_eq!(parsed.diagnostics[0].reason, Reason::InvalidSyntax);
+    assert!(parsed.diagnostics[0].location.as_ref().is_some_and(|location| location.line > 0));
+}
+
+#[test]
+fn a_key_twice_is_an_error() {
+    let parsed = parse("a.yaml", &SERVER.replace("name: time", "name: time\n  name: tide"));
+    assert_eq!(parsed.diagnostics[0].reason, Reason::InvalidSyntax, "{:?}", parsed.diagnostics);
+    assert!(parsed.objects.is_empty());
+}
+
+#[test]
+fn a_secret_decodes_and_its_values_stay_out_of_every_text() {
+    let text =
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: Y2FuYXJ5}\nstringData: {b: canary}\n";
+    let parsed = parse("a.yaml", text);
+    let Object::Secret(secret) = &parsed.objects[0].object else { panic!("{:?}", parsed.objects) };
+    assert_eq!(secret.data["a"], secret.data["b"]);
+    assert!(!format!("{parsed:?}").contains("canary"));
+    for wrong in ["data: {a: canary!}", "stringData: {a: 424242}", "data: canary", "stringData: [canary]"] {
+        let text = format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n{wrong}\n");
+        let message = one(&text);
+        assert!(!message.contains("canary") && !message.contains("424242"), "{message}");
+    }
+}
+
+#[test]
+fn names_that_kubernetes_refuses_are_refused() {
+    for name in ["a/b", "A", "\"a b\"", "-a", "\"a\\u001b[31m\"", "\"\""] {
+        let parsed = parse("a.yaml", &SERVER.replace("time\nspec", &format!("{name}\nspec")));
+        assert_eq!((parsed.objects.len(), parsed.diagnostics.len()), (0, 1), "{name}");
+    }
+}
+
+#[test]
+fn words_that_old_yaml_took_for_booleans_are_words() {
+    let parsed = parse("a.yaml", &SERVER.replace("[--local-timezone, UTC]", "[y, no, on, 'true']"));
+    assert_eq!(parsed.diagnostics, []);
+}
+
+#[test]
+fn bombs_are_refused() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..9 {
+        let inner = format!("*a{}, ", level - 1).repeat(10);
+        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", inner.trim_end_matches(", ")));
+    }
+    assert_eq!(parse("a.yaml", &bomb).diagnostics[0].reason, Reason::InvalidSyntax);
+    assert_eq!(parse("a.yaml", &"[".repeat(100_000)).diagnostics[0].reason, Reason::InvalidSyntax);
+}
+
+#[test]
+fn the_same_object_twice_is_a_diagnostic_and_the_first_stands() {
+    let first = parse("a.yaml", SERVER);
+    let second = parse("b.yaml", &SERVER.replace("mcp-server-time", "other"));
+    let objects: Vec<_> = first.objects.into_iter().chain(second.objects).collect();
+    let (inputs, diagnostics) = gather(&objects, Install::default());
+    assert_eq!(
+        diagnostics[0].to_string(),
+        "b.yaml:4:9: error: McpServer default/time: this object is already at a.yaml:4:9; rename one of them, or remove it"
+    );
+    let server = inputs.servers.values().next().and_then(|server| server.spec.package.as_ref());
+    assert_eq!(server.map(|package| package.name.as_str()), Some("mcp-server-time"));
+}
