@@ -15,6 +15,9 @@ use crate::tools::Tools;
 /// How long one run may take; some 10 s alone on a machine.
 const RUN: Duration = Duration::from_secs(300);
 
+/// How much of a failed check's message is kept; some quote whole lists of tools.
+const MESSAGE: usize = 600;
+
 /// Which scenarios to run, and the revision that the suite speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -155,7 +158,8 @@ fn read_failures(results: &Path, scenario: &str) -> anyhow::Result<Vec<String>> 
         failures.extend(checks.iter().filter(|check| check["status"] == "FAILURE").map(|check| {
             let message =
                 check["errorMessage"].as_str().map_or_else(|| check["details"].to_string(), str::to_owned);
-            format!("{}: {message}", check["id"].as_str().unwrap_or("?"))
+            let start: String = message.chars().take(MESSAGE).collect();
+            format!("{}: {start}", check["id"].as_str().unwrap_or("?"))
         }));
     }
     Ok(failures)

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::ensure;
+
+use crate::mesh::target_folder;
 use crate::process::Process;
 use crate::tools::{Tools, crate_folder};
 
@@ -14,17 +17,20 @@ const START: Duration = Duration::from_secs(60);
 pub enum Fixture {
     /// PyPI `mcp` 2.x; without the tasks extension.
     Python,
+    /// crates.io `rmcp` 3.x; with the tasks extension.
+    Rmcp,
 }
 
 impl Fixture {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Python];
+    pub const ALL: [Self; 2] = [Self::Python, Self::Rmcp];
 
     /// A short name for tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Python => "mcp 2.3.0 (PyPI)",
+            Self::Rmcp => "rmcp 3 (crates.io)",
         }
     }
 
@@ -33,6 +39,7 @@ impl Fixture {
     pub fn has_tasks(self) -> bool {
         match self {
             Self::Python => false,
+            Self::Rmcp => true,
         }
     }
 
@@ -45,6 +52,7 @@ impl Fixture {
             Self::Python => {
                 vec![Tools::installed()?.python("mcp-2"), crate_folder().join("fixtures/python/server.py")]
             }
+            Self::Rmcp => vec![rmcp_program()?],
         })
     }
 
@@ -61,4 +69,11 @@ impl Fixture {
             process.wait_for_line(START, |line| line.starts_with("http").then(|| line.to_owned())).await?;
         Ok((process, url))
     }
+}
+
+/// Cargo builds a package's binaries before its tests; only tests of other packages have to build it themselves.
+fn rmcp_program() -> anyhow::Result<PathBuf> {
+    let program = target_folder().join("debug/fixture-rmcp");
+    ensure!(program.is_file(), "{} is not built: cargo build -p mcpmesh-e2e", program.display());
+    Ok(program)
 }

@@ -25,3 +25,8 @@ async fn passes_directly(fixture: Fixture) -> anyhow::Result<()> {
 async fn python_fixture_passes_directly() -> anyhow::Result<()> {
     passes_directly(Fixture::Python).await
 }
+
+#[tokio::test]
+async fn rmcp_fixture_passes_directly() -> anyhow::Result<()> {
+    passes_directly(Fixture::Rmcp).await
+}
