@@ -1,1 +1,40 @@
-fn main() {}
+//! `mcpmesh`, the command line: one MCP endpoint on one machine, and everything that looks at objects offline.
+
+mod args;
+mod connect;
+mod exit;
+mod import;
+mod key;
+mod launch;
+mod names;
+mod private_file;
+mod process;
+mod shim;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use exit::Outcome;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == shim::SUBCOMMAND) {
+        return ExitCode::from(shim::run(words));
+    }
+    exit::report(run(Cli::parse().command))
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Import(args) => import::run(&args),
+        Command::Connect(args) => connect::run(&args),
+        Command::Key(command) => key::run(&command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "mcpmesh", &mut std::io::stdout());
+            Ok(())
+        }
+        _ => Err(exit::Failure::failed("not there yet")),
+    }
+}

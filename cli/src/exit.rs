@@ -1,0 +1,49 @@
+//! How a command ends: 0 good, 1 the objects or the call have errors, 2 wrong use.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Wrong use: the command line, not the world.
+    Usage(anyhow::Error),
+    /// The objects, the call or the machine.
+    Failed(anyhow::Error),
+    /// As `Failed`, where everything has been said already.
+    Said,
+}
+
+/// What every command returns.
+pub(crate) type Outcome = Result<(), Failure>;
+
+impl Failure {
+    /// Wrong use, with what to do instead.
+    pub(crate) fn usage(message: impl Display) -> Self {
+        Self::Usage(anyhow::anyhow!("{message}"))
+    }
+
+    /// A failed command, with what to do.
+    pub(crate) fn failed(message: impl Display) -> Self {
+        Self::Failed(anyhow::anyhow!("{message}"))
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Says what is left to say and picks the exit code.
+pub(crate) fn report(outcome: Outcome) -> ExitCode {
+    let (error, code) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Said) => return ExitCode::from(1),
+        Err(Failure::Failed(error)) => (error, 1),
+        Err(Failure::Usage(error)) => (error, 2),
+    };
+    let style = anstyle::AnsiColor::Red.on_default().bold();
+    anstream::eprintln!("{style}error{style:#}: {error:#}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,97 @@
+//! `mcpmesh import`: the configuration of an MCP client becomes McpServers and Secrets.
+//!
+//! `up` uses the same translation, in memory, for a folder that has a client's configuration and no YAML.
+
+mod client_file;
+mod docker_run;
+mod launcher;
+mod secrets;
+mod translate;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::args::{ImportArgs, SecretsTo};
+use crate::exit::{Failure, Outcome};
+use crate::private_file;
+
+pub(crate) use translate::{Imported, Note};
+
+/// Files in which clients keep their servers, in the order in which `up` looks for them.
+pub(crate) const KNOWN: [&str; 3] = [".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json"];
+
+/// Reads a client's configuration and translates it.
+pub(crate) fn read(file: &Path, namespace: &str, secrets: SecretsTo) -> anyhow::Result<Imported> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let entries = client_file::parse(&text).with_context(|| file.display().to_string())?;
+    let place = translate::Place::of(file, namespace);
+    Ok(translate::translate(&entries, &place, secrets))
+}
+
+/// Runs `mcpmesh import`.
+pub(crate) fn run(args: &ImportArgs) -> Outcome {
+    let secrets = match (args.secrets, &args.out) {
+        (Some(SecretsTo::File), None) => {
+            return Err(Failure::usage("--secrets file needs --out DIR: secrets are not printed"));
+        }
+        (Some(chosen), _) => chosen,
+        (None, Some(_)) => SecretsTo::File,
+        (None, None) => SecretsTo::Env,
+    };
+    let imported = read(&args.file, &args.namespace, secrets)?;
+    match &args.out {
+        None => anstream::print!("{}", documents(&imported)?),
+        Some(folder) => write(&imported, folder, secrets)?,
+    }
+    for note in &imported.notes {
+        note.say();
+    }
+    if imported.notes.iter().any(|note| note.error) { Err(Failure::Said) } else { Ok(()) }
+}
+
+fn write(imported: &Imported, folder: &Path, secrets: SecretsTo) -> Outcome {
+    let servers = folder.join("servers.yaml");
+    let private = folder.join("secrets.yaml");
+    let split = secrets == SecretsTo::File && !imported.secrets.is_empty();
+    let exists = [Some(&servers), split.then_some(&private)].into_iter().flatten().find(|path| path.exists());
+    if let Some(path) = exists {
+        return Err(Failure::failed(format!("{} exists: move it away or choose another --out", path.display())));
+    }
+    if split {
+        let text = yaml(&imported.secrets)?;
+        private_file::write(&private, text.as_bytes())
+            .with_context(|| format!("cannot write {}", private.display()))?;
+        anstream::println!("{} (mode 0600: keep it out of version control)", private.display());
+    }
+    let text = if split { yaml(&imported.servers)? } else { documents(imported)? };
+    private_file::replace(&servers, text.as_bytes(), 0o644)
+        .with_context(|| format!("cannot write {}", servers.display()))?;
+    anstream::println!("{}", servers.display());
+    anstream::eprintln!("Next: mcpmesh up {}", folder.display());
+    Ok(())
+}
+
+/// Everything as one YAML stream.
+pub(crate) fn documents(imported: &Imported) -> anyhow::Result<String> {
+    let mut all = imported.servers.clone();
+    all.extend(imported.secrets.iter().cloned());
+    yaml(&all)
+}
+
+fn yaml(objects: &[serde_json::Value]) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for object in objects {
+        let separator = if text.is_empty() { "" } else { "---\n" };
+        let document = serde_saphyr::to_string(object).context("cannot write YAML")?;
+        write!(text, "{separator}{document}")?;
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+use super::*;
+use crate::args::SecretsTo;
+
+fn import(text: &str, secrets: SecretsTo) -> Imported {
+    let entries = client_file::parse(text).unwrap();
+    translate::translate(&entries, &translate::Place::of(Path::new("/w/.vscode/mcp.json"), "default"), secrets)
+}
+
+const VSCODE: &str = r#"{
+  // comments are fine
+  "inputs": [{ "id": "gh-token", "type": "promptString", "password": true }],
+  "servers": {
+    "GitHub (work)": {
+      "command": "docker",
+      "args": ["run", "-i", "--rm", "-e", "GITHUB_TOKEN", "-e", "LOG=debug", "ghcr.io/github/github-mcp-server", "stdio"],
+      "env": { "GITHUB_TOKEN": "${input:gh-token}" },
+    },
+    "files": { "command": "npx", "args": ["-y", "@acme/files@1.0.0", "${workspaceFolder}/docs"], "env": { "DEPTH": 3 } },
+    "remote": { "type": "http", "url": "https://mcp.example.com/mcp", "headers": { "Authorization": "Bearer abc" } },
+  },
+}"#;
+
+#[test]
+fn a_configuration_becomes_servers_and_secrets() {
+    let imported = import(VSCODE, SecretsTo::File);
+    let names: Vec<_> = imported.servers.iter().map(|s| s["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["github-work", "files", "remote"]);
+    let container = &imported.servers[0]["spec"]["container"];
+    assert_eq!(container["args"], serde_json::json!(["stdio"]));
+    assert_eq!(container["env"][0]["valueFrom"]["secretKeyRef"]["name"], "github-work-secrets");
+    assert_eq!(container["env"][1], serde_json::json!({"name": "LOG", "value": "debug"}));
+    assert_eq!(imported.servers[1]["spec"]["package"]["args"], serde_json::json!(["/w/docs"]));
+    assert_eq!(imported.servers[1]["spec"]["package"]["env"][0]["value"], "3");
+    let header = &imported.servers[2]["spec"]["credentials"]["headers"][0];
+    assert_eq!(header["prefix"], "Bearer ");
+    assert_eq!(imported.secrets[0]["stringData"]["GITHUB_TOKEN"], "${env:GH_TOKEN}");
+    assert_eq!(imported.secrets[1]["stringData"]["authorization"], "abc");
+}
+
+#[test]
+fn in_env_mode_no_secret_value_is_in_the_output() {
+    let text = r#"{"mcpServers": {
+        "a": {"command": "uvx", "args": ["x"], "env": {"API_KEY": "canary-1"}},
+        "b": {"command": "uvx", "args": ["y"], "env": {"API_KEY": "canary-2"}},
+        "c": {"url": "https://example.com", "headers": {"X-Key": "canary-3"}}}}"#;
+    let imported = import(text, SecretsTo::Env);
+    let yaml = documents(&imported).unwrap();
+    assert!(!yaml.contains("canary"), "{yaml}");
+    for variable in ["${env:API_KEY}", "${env:B_API_KEY}", "${env:C_X_KEY}"] {
+        assert!(yaml.contains(variable), "{variable}: {yaml}");
+    }
+    assert!(!format!("{:?}", imported.notes).contains("canary"));
+}
+
+#[test]
+fn a_server_that_cannot_be_said_in_yaml_hides_no_other() {
+    let text = r#"{"mcpServers": {"local": {"command": "node", "args": ["x.js"]}, "ok": {"command": "uvx", "args": ["x"]}}}"#;
+    let imported = import(text, SecretsTo::File);
+    assert_eq!(imported.servers.len(), 1);
+    assert!(imported.notes.iter().any(|note| note.error && note.server == "local"));
+}
+
+#[test]
+fn a_file_that_is_no_configuration_says_so() {
+    assert!(client_file::parse("{}").unwrap_err().to_string().contains("mcpServers"));
+    assert!(client_file::parse("nonsense").unwrap_err().to_string().starts_with("not JSON"));
+}

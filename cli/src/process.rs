@@ -1,0 +1,159 @@
+//! Starts a server's process under the shim, with a clean environment, and logs what it says on stderr.
+
+use std::ffi::OsString;
+use std::process::Stdio;
+
+use mcpmesh_compiler::workload::Environment;
+use mcpmesh_ir::ServerId;
+use rustix::process::{Pid, Signal};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use crate::shim;
+
+/// Longest line of a server's stderr that is logged whole, in bytes.
+const LONGEST_LINE: u64 = 8 * 1024;
+
+/// Variables that a process gets of ours: what it takes to find programs, caches, proxies and certificates. Nothing
+/// else of our environment reaches a server.
+const PASSED_ON: [&str; 44] = [
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TMP", "TEMP",
+    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "HTTP_PROXY", "HTTPS_PROXY",
+    "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "SSL_CERT_FILE",
+    "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "npm_config_cache", "npm_config_registry",
+    "npm_config_userconfig", "NPM_CONFIG_CACHE", "NPM_CONFIG_REGISTRY", "NPM_CONFIG_USERCONFIG", "UV_CACHE_DIR",
+    "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_TOOL_DIR", "PIP_INDEX_URL", "PIPX_HOME", "DOCKER_HOST",
+    "DOCKER_CONFIG", "DOCKER_CONTEXT", "CONTAINER_HOST",
+];
+
+/// What to run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The program and its arguments.
+    pub(crate) argv: Vec<OsString>,
+    /// What it gets besides [`PASSED_ON`].
+    pub(crate) environment: Environment,
+    /// Engine and name of the container that `argv` starts.
+    pub(crate) container: Option<(OsString, String)>,
+}
+
+/// A process and the two ends of it.
+pub(crate) struct Running {
+    /// Its standard input.
+    pub(crate) stdin: ChildStdin,
+    /// Its standard output.
+    pub(crate) stdout: ChildStdout,
+    /// Ends it, and all that it started, when dropped.
+    pub(crate) guard: Guard,
+}
+
+/// Ends a process group when dropped.
+pub(crate) struct Guard {
+    _end: oneshot::Sender<()>,
+}
+
+/// Starts a process. `children` counts it until nothing of it is left.
+pub(crate) fn start(server: &ServerId, plan: &Plan, children: &TaskTracker) -> std::io::Result<Running> {
+    let mut child = command(plan)?.spawn()?;
+    let taken = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(stdin), Some(stdout), Some(stderr)) = taken else {
+        return Err(std::io::ErrorKind::BrokenPipe.into());
+    };
+    children.spawn(log(server.clone(), stderr));
+    let (end, ended) = oneshot::channel();
+    children.spawn(watch(server.clone(), child, ended));
+    Ok(Running { stdin, stdout, guard: Guard { _end: end } })
+}
+
+fn command(plan: &Plan) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(shim::SUBCOMMAND);
+    if let Some((engine, name)) = &plan.container {
+        command.arg(shim::CONTAINER).arg(engine).arg(name);
+    }
+    command.arg("--").args(&plan.argv);
+    command.env_clear();
+    command.envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.envs(plan.environment.0.iter().map(|(name, value)| (name, value)));
+    // A group of its own: Ctrl-C in the terminal reaches us alone, and we end the servers in order.
+    command.process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// Waits for the end of a process and brings it about once its guard is gone.
+async fn watch(server: ServerId, mut child: Child, ended: oneshot::Receiver<()>) {
+    let status = tokio::select! {
+        status = child.wait() => status,
+        _ = ended => {
+            // The child has not been waited for, so the pid is still its own.
+            let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+            if let Some(pid) = pid {
+                let _ = rustix::process::kill_process(pid, Signal::TERM);
+            }
+            let _ = child.wait().await;
+            return;
+        }
+    };
+    match status {
+        Ok(status) => tracing::warn!(%server, "the server's process ended: {status}"),
+        Err(error) => tracing::warn!(%server, %error, "cannot wait for the server's process"),
+    }
+}
+
+async fn log(server: ServerId, stderr: impl AsyncRead + Unpin) {
+    let mut lines = Lines::new(stderr);
+    while let Some(line) = lines.next().await {
+        if !line.is_empty() {
+            tracing::info!(target: "server", %server, "{line}");
+        }
+    }
+}
+
+/// Lines of text that a stranger writes: bounded, and without anything that could forge a line or move the cursor.
+struct Lines<R> {
+    reader: BufReader<R>,
+}
+
+impl<R: AsyncRead + Unpin> Lines<R> {
+    fn new(reader: R) -> Self {
+        Self { reader: BufReader::new(reader) }
+    }
+
+    async fn next(&mut self) -> Option<String> {
+        let mut bytes = Vec::new();
+        let mut limited = tokio::io::AsyncReadExt::take(&mut self.reader, LONGEST_LINE);
+        let read = limited.read_until(b'\n', &mut bytes).await.ok()?;
+        (read > 0).then(|| printable(String::from_utf8_lossy(&bytes).trim_end()))
+    }
+}
+
+fn printable(line: &str) -> String {
+    line.chars().fold(String::with_capacity(line.len()), |mut text, character| {
+        if character.is_control() && character != '\t' {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_is_bounded_and_cannot_forge_another() {
+        let text = format!("one\r\n\u{1b}[2Jtwo\n{}\nlast", "x".repeat(10_000));
+        let mut lines = Lines::new(text.as_bytes());
+        assert_eq!(lines.next().await.as_deref(), Some("one"));
+        assert_eq!(lines.next().await.as_deref(), Some("\\u{1b}[2Jtwo"));
+        assert_eq!(lines.next().await.unwrap().len(), 8 * 1024);
+        assert_eq!(lines.next().await.unwrap().len(), 10_000 - 8 * 1024);
+        assert_eq!(lines.next().await.as_deref(), Some("last"));
+        assert_eq!(lines.next().await, None);
+    }
+}
