@@ -17,7 +17,7 @@ use crate::args::{ImportArgs, SecretsTo};
 use crate::exit::{Failure, Outcome};
 use crate::private_file;
 
-pub(crate) use translate::{Imported, Note};
+pub(crate) use translate::Imported;
 
 /// Files in which clients keep their servers, in the order in which `up` looks for them.
 pub(crate) const KNOWN: [&str; 3] = [".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json"];

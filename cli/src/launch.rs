@@ -63,7 +63,10 @@ pub(crate) async fn prepare(workload: &Workload, environment: Environment) -> Re
             let argv = run.argv(path, &environment);
             tracing::debug!(server = %workload.server, engine, container = name, "runs a container");
             let container = argv.first().cloned().map(|engine| (engine, name));
-            Ok(Launched { plan: Plan { argv, environment, container }, url: port.map(|port| port.url) })
+            let Environment(mut variables) = environment;
+            variables.retain(|(name, _)| !steers_client(name));
+            let plan = Plan { argv, environment: Environment(variables), container };
+            Ok(Launched { plan, url: port.map(|port| port.url) })
         }
     }
 }

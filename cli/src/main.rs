@@ -5,10 +5,10 @@ mod connect;
 mod exit;
 mod import;
 mod key;
-mod launch;
+
 mod names;
 mod private_file;
-mod process;
+
 mod shim;
 
 use std::process::ExitCode;

@@ -1,0 +1,36 @@
+//! `connect --write` merges: nothing of a client's file is lost, and there is a backup.
+
+use std::fs;
+
+use assert_cmd::Command;
+
+fn connect(folder: &std::path::Path, extra: &[&str]) -> assert_cmd::assert::Assert {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcpmesh"));
+    command.args(["connect", "vscode", "--write"]).args(extra).current_dir(folder).assert()
+}
+
+#[test]
+fn a_written_configuration_keeps_the_old_one_and_a_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(".vscode/mcp.json");
+    connect(folder.path(), &[]).success();
+    let first = fs::read_to_string(&file).unwrap();
+    assert!(first.contains("http://127.0.0.1:8080/mcp"), "{first}");
+    assert!(!file.with_extension("json.bak").exists());
+
+    let mine = first.replacen('{', "{\n  // mine", 1);
+    fs::write(&file, &mine).unwrap();
+    connect(folder.path(), &["--url", "http://127.0.0.1:9/mcp"]).success();
+    let second = fs::read_to_string(&file).unwrap();
+    assert!(second.contains("// mine") && second.contains("http://127.0.0.1:9/mcp"), "{second}");
+    assert_eq!(fs::read_to_string(file.with_extension("json.bak")).unwrap(), mine);
+}
+
+#[test]
+fn a_file_that_cannot_be_merged_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mcp.json");
+    fs::write(&file, "{ broken").unwrap();
+    connect(folder.path(), &["--file", "mcp.json"]).code(1);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "{ broken");
+}
