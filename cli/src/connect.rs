@@ -39,17 +39,17 @@ pub(crate) fn run(args: &ConnectArgs) -> Outcome {
     }
     let recipe = recipe(args);
     let file = args.file.clone().unwrap_or_else(|| recipe.file.clone());
-    if args.write {
-        write(args, &recipe, &file)
-    } else {
-        show(args, &recipe, &file)
-    }
+    if args.write { write(args, &recipe, &file) } else { show(args, &recipe, &file) }
 }
 
 fn show(args: &ConnectArgs, recipe: &Recipe, file: &Path) -> Outcome {
     let whole = json!({ recipe.member: { &args.name: recipe.entry } });
     let text = serde_json::to_string_pretty(&whole).context("cannot write JSON")?;
-    anstream::println!("{}: put this into {} (or repeat with --write)\n\n{text}", recipe.title, file.display());
+    anstream::println!(
+        "{}: put this into {} (or repeat with --write)\n\n{text}",
+        recipe.title,
+        file.display()
+    );
     if let Some(command) = &recipe.command {
         anstream::println!("\nor run\n\n  {command}");
     }
@@ -79,7 +79,8 @@ fn write(args: &ConnectArgs, recipe: &Recipe, file: &Path) -> Outcome {
             .with_context(|| format!("cannot write the backup {}", backup.display()))?;
         anstream::println!("backup   {}", backup.display());
     }
-    private_file::replace(file, new.as_bytes(), mode).with_context(|| format!("cannot write {}", file.display()))?;
+    private_file::replace(file, new.as_bytes(), mode)
+        .with_context(|| format!("cannot write {}", file.display()))?;
     anstream::println!("written  {}\n\n{}", file.display(), recipe.then);
     Ok(())
 }
@@ -101,7 +102,10 @@ fn recipe(args: &ConnectArgs) -> Recipe {
             title: "Windsurf",
             file: home.join(".codeium/windsurf/mcp_config.json"),
             member: "mcpServers",
-            entry: with_headers(json!({ "serverUrl": args.url.as_str() }), bearer(args, |name| format!("${{env:{name}}}"))),
+            entry: with_headers(
+                json!({ "serverUrl": args.url.as_str() }),
+                bearer(args, |name| format!("${{env:{name}}}")),
+            ),
             link: None,
             command: None,
             then: "Then refresh the MCP servers in Windsurf's settings.",
@@ -110,7 +114,8 @@ fn recipe(args: &ConnectArgs) -> Recipe {
 }
 
 fn cursor(args: &ConnectArgs, home: &Path) -> Recipe {
-    let entry = with_headers(json!({ "url": args.url.as_str() }), bearer(args, |name| format!("${{env:{name}}}")));
+    let entry =
+        with_headers(json!({ "url": args.url.as_str() }), bearer(args, |name| format!("${{env:{name}}}")));
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("name", &args.name)
         .append_pair("config", &BASE64_STANDARD.encode(entry.to_string()))
@@ -128,7 +133,8 @@ fn cursor(args: &ConnectArgs, home: &Path) -> Recipe {
 
 fn claude_code(args: &ConnectArgs) -> Recipe {
     let headers = bearer(args, |name| format!("${{{name}}}"));
-    let option = headers.as_ref().map(|value| format!(" --header {}", quote(&format!("Authorization: {value}"))));
+    let option =
+        headers.as_ref().map(|value| format!(" --header {}", quote(&format!("Authorization: {value}"))));
     let command = format!(
         "claude mcp add --transport http {} {}{}",
         quote(&args.name),
@@ -148,7 +154,8 @@ fn claude_code(args: &ConnectArgs) -> Recipe {
 
 /// Claude Desktop's file knows programs only, so a bridge makes the connection.
 fn claude_desktop(args: &ConnectArgs, home: &Path) -> Recipe {
-    let folder = if cfg!(target_os = "macos") { "Library/Application Support/Claude" } else { ".config/Claude" };
+    let folder =
+        if cfg!(target_os = "macos") { "Library/Application Support/Claude" } else { ".config/Claude" };
     let mut words = vec!["-y".to_owned(), "mcp-remote".to_owned(), args.url.to_string()];
     words.extend(["--transport".to_owned(), "http-only".to_owned()]);
     let mut entry = json!({ "command": "npx" });
@@ -176,8 +183,10 @@ fn claude_desktop(args: &ConnectArgs, home: &Path) -> Recipe {
 }
 
 fn vscode(args: &ConnectArgs) -> Recipe {
-    let entry =
-        with_headers(json!({ "type": "http", "url": args.url.as_str() }), bearer(args, |name| format!("${{env:{name}}}")));
+    let entry = with_headers(
+        json!({ "type": "http", "url": args.url.as_str() }),
+        bearer(args, |name| format!("${{env:{name}}}")),
+    );
     let mut named = json!({ "name": args.name });
     if let (Some(named), Some(entry)) = (named.as_object_mut(), entry.as_object()) {
         named.extend(entry.clone());

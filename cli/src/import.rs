@@ -17,7 +17,7 @@ use crate::args::{ImportArgs, SecretsTo};
 use crate::exit::{Failure, Outcome};
 use crate::private_file;
 
-pub(crate) use translate::Imported;
+pub(crate) use translate::{Imported, Note};
 
 /// Files in which clients keep their servers, in the order in which `up` looks for them.
 pub(crate) const KNOWN: [&str; 3] = [".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json"];
@@ -57,7 +57,10 @@ fn write(imported: &Imported, folder: &Path, secrets: SecretsTo) -> Outcome {
     let split = secrets == SecretsTo::File && !imported.secrets.is_empty();
     let exists = [Some(&servers), split.then_some(&private)].into_iter().flatten().find(|path| path.exists());
     if let Some(path) = exists {
-        return Err(Failure::failed(format!("{} exists: move it away or choose another --out", path.display())));
+        return Err(Failure::failed(format!(
+            "{} exists: move it away or choose another --out",
+            path.display()
+        )));
     }
     if split {
         let text = yaml(&imported.secrets)?;

@@ -46,7 +46,8 @@ fn write_new(path: &Path, yaml: &str) -> Outcome {
     if path.exists() {
         return Err(Failure::failed(format!("{} exists: choose another --out or remove it", path.display())));
     }
-    Ok(private_file::write(path, yaml.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?)
+    Ok(private_file::write(path, yaml.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?)
 }
 
 /// The time that `--expires` names, in UTC and whole seconds.
@@ -55,9 +56,13 @@ fn expiry(when: &str, now: &Zoned) -> Result<Timestamp, Failure> {
         Ok(time) => time,
         Err(_) => {
             let span: Span = when.parse().map_err(|_| {
-                Failure::usage(format!("--expires {when}: write a time (2027-01-31T00:00:00Z) or a span (90d)"))
+                Failure::usage(format!(
+                    "--expires {when}: write a time (2027-01-31T00:00:00Z) or a span (90d)"
+                ))
             })?;
-            now.checked_add(span).map_err(|error| Failure::usage(format!("--expires {when}: {error}")))?.timestamp()
+            now.checked_add(span)
+                .map_err(|error| Failure::usage(format!("--expires {when}: {error}")))?
+                .timestamp()
         }
     };
     if time <= now.timestamp() {

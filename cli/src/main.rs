@@ -1,15 +1,17 @@
 //! `mcpmesh`, the command line: one MCP endpoint on one machine, and everything that looks at objects offline.
 
 mod args;
+mod can_i;
+mod check;
 mod connect;
 mod exit;
 mod import;
 mod key;
-
 mod names;
 mod private_file;
-
 mod shim;
+#[expect(dead_code, reason = "`up` uses the rest and comes next")]
+mod source;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
+        Command::Check(args) => check::run(&args),
+        Command::CanI(args) => can_i::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Connect(args) => connect::run(&args),
         Command::Key(command) => key::run(&command),

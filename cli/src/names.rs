@@ -20,11 +20,11 @@ pub(crate) fn label(text: &str) -> String {
 }
 
 /// As [`label`], made unlike all of `taken` by a number at its end.
-pub(crate) fn unique<'a>(text: &str, taken: impl Iterator<Item = &'a str> + Clone) -> String {
+pub(crate) fn unique(text: &str, taken: &[String]) -> String {
     let base = label(text);
     let mut name = base.clone();
     let mut number = 2;
-    while taken.clone().any(|other| other == name) {
+    while taken.contains(&name) {
         let suffix = format!("-{number}");
         let kept = base.get(..base.len().min(LONGEST - suffix.len())).unwrap_or_default();
         name = format!("{}{suffix}", kept.trim_end_matches('-'));
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn equal_names_are_told_apart() {
-        assert_eq!(unique("Time", ["time", "time-2"].into_iter()), "time-3");
-        assert_eq!(unique(&"a".repeat(40), [label(&"a".repeat(40)).as_str()].into_iter()).len(), 32);
+        assert_eq!(unique("Time", &["time".to_owned(), "time-2".to_owned()]), "time-3");
+        assert_eq!(unique(&"a".repeat(40), &[label(&"a".repeat(40))]).len(), 32);
     }
 }

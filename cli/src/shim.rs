@@ -63,13 +63,16 @@ impl Plan {
 /// Runs the program after `--` and returns its exit code, once nothing that it started is left.
 pub(crate) fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let Some(plan) = Plan::parse(args) else {
-        eprintln!("mcpmesh {SUBCOMMAND} is internal: it runs a server under `mcpmesh up`");
+        anstream::eprintln!("mcpmesh {SUBCOMMAND} is internal: it runs a server under `mcpmesh up`");
         return 2;
     };
     match supervise(&plan) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("{}: {error}", plan.argv.first().map(|word| word.to_string_lossy()).unwrap_or_default());
+            anstream::eprintln!(
+                "{}: {error}",
+                plan.argv.first().map(|word| word.to_string_lossy()).unwrap_or_default()
+            );
             NOT_STARTED
         }
     }

@@ -42,9 +42,11 @@ fn after_a_kill_9_of_the_parent_no_process_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let pids_file = folder.path().join("pids");
     // A server that heeds neither its stdin nor SIGTERM, with one grandchild in its group and one in its own session.
-    let server = "trap '' TERM; sleep 1000 & echo $! >>pids; setsid sleep 1001 & echo $! >>pids; echo $$ >>pids; wait";
+    let server =
+        "trap '' TERM; sleep 1000 & echo $! >>pids; setsid sleep 1001 & echo $! >>pids; echo $$ >>pids; wait";
     // The parent holds the other end of the shim's stdin, as `mcpmesh up` does.
-    let parent = format!("mkfifo in; {MCPMESH} __shim -- sh -c \"$SERVER\" <in & echo $! >>pids; exec 3>in; wait");
+    let parent =
+        format!("mkfifo in; {MCPMESH} __shim -- sh -c \"$SERVER\" <in & echo $! >>pids; exec 3>in; wait");
     let mut parent = Command::new("sh")
         .args(["-c", &parent])
         .env("SERVER", server)

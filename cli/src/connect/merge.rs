@@ -16,7 +16,8 @@ pub(super) enum Error {
 /// The text of the file with `member.name` set to `entry`.
 pub(super) fn merge(text: &str, member: &str, name: &str, entry: &Value) -> Result<String, Error> {
     let text = if text.trim().is_empty() { "{}\n" } else { text };
-    let root = CstRootNode::parse(text, &ParseOptions::default()).map_err(|error| Error::Json(error.to_string()))?;
+    let root =
+        CstRootNode::parse(text, &ParseOptions::default()).map_err(|error| Error::Json(error.to_string()))?;
     let object = root.object_value_or_create().ok_or_else(|| Error::NotAnObject("top level".to_owned()))?;
     let servers =
         object.object_value_or_create(member).ok_or_else(|| Error::NotAnObject(member.to_owned()))?;
@@ -50,8 +51,12 @@ mod tests {
     #[test]
     fn everything_else_in_the_file_stays() {
         let text = "{\n  // mine\n  \"theme\": \"dark\",\n  \"mcpServers\": {\n    \"other\": { \"command\": \"x\" }\n  }\n}\n";
-        let merged = merge(text, "mcpServers", "mcpmesh", &json!({"url": "http://127.0.0.1:8080/mcp"})).unwrap();
-        assert!(merged.contains("// mine") && merged.contains("\"other\": { \"command\": \"x\" }"), "{merged}");
+        let merged =
+            merge(text, "mcpServers", "mcpmesh", &json!({"url": "http://127.0.0.1:8080/mcp"})).unwrap();
+        assert!(
+            merged.contains("// mine") && merged.contains("\"other\": { \"command\": \"x\" }"),
+            "{merged}"
+        );
         let value: Value = jsonc_parser::parse_to_serde_value(&merged, &ParseOptions::default()).unwrap();
         assert_eq!(value["mcpServers"]["mcpmesh"]["url"], "http://127.0.0.1:8080/mcp");
     }

@@ -60,8 +60,9 @@ pub(super) enum Error {
 
 /// Reads JSON with comments, as VS Code and Cursor allow.
 pub(super) fn parse(text: &str) -> Result<Vec<Entry>, Error> {
-    let file: Value = jsonc_parser::parse_to_serde_value(text.trim_start_matches('\u{feff}'), &ParseOptions::default())
-        .map_err(|error| Error::Json(error.to_string()))?;
+    let file: Value =
+        jsonc_parser::parse_to_serde_value(text.trim_start_matches('\u{feff}'), &ParseOptions::default())
+            .map_err(|error| Error::Json(error.to_string()))?;
     let servers = servers(&file).ok_or(Error::NoServers)?;
     servers.iter().map(|(name, value)| entry(name, value)).collect()
 }

@@ -37,7 +37,8 @@ pub(super) fn read(words: &[&str]) -> Result<Container, String> {
         match flag {
             "-e" | "--env" => {
                 let value = value()?;
-                let (name, value) = value.split_once('=').map_or((value, None), |(name, value)| (name, Some(value)));
+                let (name, value) =
+                    value.split_once('=').map_or((value, None), |(name, value)| (name, Some(value)));
                 container.env.push((name.to_owned(), value.map(str::to_owned)));
             }
             "--entrypoint" => container.command = vec![value()?.to_owned()],

@@ -54,10 +54,14 @@ fn npm(runner: &str, words: &[&str]) -> Result<Source, String> {
     if let Some(package) = package
         && name.rsplit('/').next() != Some(spec)
     {
-        return Err(format!("{spec:?} is not the main program of the package {package:?}: give a package of its own"));
+        return Err(format!(
+            "{spec:?} is not the main program of the package {package:?}: give a package of its own"
+        ));
     }
     if name.contains(':') || name.starts_with('.') || name.starts_with('/') {
-        return Err(format!("{name:?} is no package of the npm registry: publish it, or use a container image"));
+        return Err(format!(
+            "{name:?} is no package of the npm registry: publish it, or use a container image"
+        ));
     }
     if name == "mcp-remote" {
         return bridge(&args);
@@ -119,7 +123,9 @@ fn pypi(runner: &str, words: &[&str]) -> Result<Source, String> {
         None => (spec, None),
     };
     if from.is_some() && plain(name) != plain(program) {
-        return Err(format!("{program:?} is not the main program of the package {name:?}: use a container image"));
+        return Err(format!(
+            "{program:?} is not the main program of the package {name:?}: use a container image"
+        ));
     }
     let args = words.map(str::to_owned).collect();
     Ok(Source::Package { registry: "PyPI", name: name.to_owned(), version, args })

@@ -13,8 +13,20 @@ pub(super) enum Value {
 
 /// Parts of names whose values are secrets.
 const NAMES: [&str; 14] = [
-    "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "APIKEY", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY",
-    "CREDENTIAL", "AUTH", "COOKIE", "CONNECTION_STRING", "DATABASE_URL",
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "APIKEY",
+    "API_KEY",
+    "ACCESS_KEY",
+    "PRIVATE_KEY",
+    "CREDENTIAL",
+    "AUTH",
+    "COOKIE",
+    "CONNECTION_STRING",
+    "DATABASE_URL",
 ];
 const SUFFIXES: [&str; 4] = ["_KEY", "_PAT", "_PASS", "_DSN"];
 /// How well-known tokens begin.
@@ -31,7 +43,8 @@ pub(super) fn judge(name: &str, value: &str) -> Value {
 /// True for a value that should not stand in the open.
 pub(super) fn is_secret(name: &str, value: &str) -> bool {
     let name = name.to_ascii_uppercase().replace('-', "_");
-    let named = NAMES.iter().any(|part| name.contains(part)) || SUFFIXES.iter().any(|end| name.ends_with(end));
+    let named =
+        NAMES.iter().any(|part| name.contains(part)) || SUFFIXES.iter().any(|end| name.ends_with(end));
     let switch = matches!(value.to_ascii_lowercase().as_str(), "" | "true" | "false" | "0" | "1" | "none");
     (named && !switch) || looks_secret(value)
 }
@@ -39,7 +52,9 @@ pub(super) fn is_secret(name: &str, value: &str) -> bool {
 /// True for a value that is a secret under any name.
 pub(super) fn looks_secret(value: &str) -> bool {
     let password_in_url = url::Url::parse(value).is_ok_and(|url| url.password().is_some());
-    password_in_url || TOKENS.iter().any(|start| value.starts_with(start) && value.len() >= 16) || random(value)
+    password_in_url
+        || TOKENS.iter().any(|start| value.starts_with(start) && value.len() >= 16)
+        || random(value)
 }
 
 /// Long, without structure, and of mixed characters.
@@ -104,7 +119,9 @@ mod tests {
         ] {
             assert!(matches!(judge(name, value), Value::Secret(_)), "{name}={value}");
         }
-        for (name, value) in [("LOG_LEVEL", "debug"), ("HOME_DIR", "/srv/data"), ("USE_TOKEN", "true"), ("KEYS", "3")] {
+        for (name, value) in
+            [("LOG_LEVEL", "debug"), ("HOME_DIR", "/srv/data"), ("USE_TOKEN", "true"), ("KEYS", "3")]
+        {
             assert!(matches!(judge(name, value), Value::Plain(_)), "{name}={value}");
         }
     }

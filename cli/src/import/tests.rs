@@ -3,7 +3,11 @@ use crate::args::SecretsTo;
 
 fn import(text: &str, secrets: SecretsTo) -> Imported {
     let entries = client_file::parse(text).unwrap();
-    translate::translate(&entries, &translate::Place::of(Path::new("/w/.vscode/mcp.json"), "default"), secrets)
+    translate::translate(
+        &entries,
+        &translate::Place::of(Path::new("/w/.vscode/mcp.json"), "default"),
+        secrets,
+    )
 }
 
 const VSCODE: &str = r#"{

@@ -75,7 +75,7 @@ pub(super) fn translate(entries: &[Entry], place: &Place, secrets: SecretsTo) ->
     let mut taken: Vec<String> = Vec::new();
     let mut variables = BTreeMap::new();
     for entry in entries {
-        let name = names::unique(&entry.name, taken.iter().map(String::as_str));
+        let name = names::unique(&entry.name, &taken);
         taken.push(name.clone());
         let mut server =
             Server { entry, name, place, to: secrets, data: BTreeMap::new(), notes: Vec::new(), variables };
@@ -111,7 +111,8 @@ impl Server<'_> {
                 self.source(source)?
             }
             (None, Some(url)) => {
-                let headers = self.entry.headers.iter().map(|(name, value)| (name.clone(), value.to_string()));
+                let headers =
+                    self.entry.headers.iter().map(|(name, value)| (name.clone(), value.to_string()));
                 let headers = headers.collect();
                 self.remote(url, headers)
             }
@@ -121,7 +122,8 @@ impl Server<'_> {
             spec.insert("state".to_owned(), json!("Disabled"));
         }
         if self.entry.name != self.name {
-            let message = format!("is called {:?}, since names are of a-z, 0-9 and -, at most 32 long", self.name);
+            let message =
+                format!("is called {:?}, since names are of a-z, 0-9 and -, at most 32 long", self.name);
             self.note(false, message);
         }
         Ok(json!({
@@ -138,8 +140,9 @@ impl Server<'_> {
             Source::Package { registry, name, version, args } => {
                 self.look_at(&args)?;
                 let env = self.entry.env.iter();
-                let env: Vec<_> =
-                    env.map(|(name, value)| (name.clone(), value.as_ref().map(ToString::to_string))).collect();
+                let env: Vec<_> = env
+                    .map(|(name, value)| (name.clone(), value.as_ref().map(ToString::to_string)))
+                    .collect();
                 let mut package = Map::from_iter([
                     ("registry".to_owned(), json!(registry)),
                     ("name".to_owned(), json!(name)),
@@ -180,7 +183,8 @@ impl Server<'_> {
         };
         let remote = json!({ "url": url, "transport": transport });
         let mut spec = Map::from_iter([("remote".to_owned(), remote)]);
-        let headers: Vec<Json> = headers.into_iter().map(|(name, value)| self.header(&name, &value)).collect();
+        let headers: Vec<Json> =
+            headers.into_iter().map(|(name, value)| self.header(&name, &value)).collect();
         if !headers.is_empty() {
             spec.insert("credentials".to_owned(), json!({ "headers": headers }));
         }
@@ -190,7 +194,9 @@ impl Server<'_> {
     /// Values of headers come from Secrets only, so each is one.
     fn header(&mut self, name: &str, value: &str) -> Json {
         let (scheme, value) = match value.split_once(' ') {
-            Some((scheme, value)) if ["bearer", "basic", "token"].contains(&scheme.to_ascii_lowercase().as_str()) => {
+            Some((scheme, value))
+                if ["bearer", "basic", "token"].contains(&scheme.to_ascii_lowercase().as_str()) =>
+            {
                 (Some(format!("{scheme} ")), value)
             }
             _ => (None, value),
@@ -232,7 +238,10 @@ impl Server<'_> {
             (Value::Plain(text) | Value::Secret(text), SecretsTo::Env) => self.refer(variable, &text),
             (Value::Reference(text), _) => {
                 for name in secrets::variables(&text).map(str::to_owned).collect::<Vec<_>>() {
-                    self.note(false, format!("takes {name} from the environment: set it before `mcpmesh up`"));
+                    self.note(
+                        false,
+                        format!("takes {name} from the environment: set it before `mcpmesh up`"),
+                    );
                 }
                 text
             }
@@ -260,7 +269,10 @@ impl Server<'_> {
             return Err(format!("the argument {word:?} is a reference, which only env and headers can hold"));
         }
         if args.iter().any(|word| secrets::looks_secret(word)) {
-            self.note(false, "an argument looks like a secret and stands in the YAML: pass it in env".to_owned());
+            self.note(
+                false,
+                "an argument looks like a secret and stands in the YAML: pass it in env".to_owned(),
+            );
         }
         Ok(())
     }

@@ -1,0 +1,122 @@
+//! `mcpmesh check`, and the diagnostics of every other command: what is wrong, where, what to do.
+
+use anstyle::AnsiColor;
+use anyhow::Context;
+use mcpmesh_compiler::{Diagnostic, Severity};
+
+use crate::args::{CheckArgs, DiagnosticFormat};
+use crate::exit::{Failure, Outcome};
+use crate::source::{self, Source};
+
+/// Runs `mcpmesh check`.
+pub(crate) fn run(args: &CheckArgs) -> Outcome {
+    let loaded = source::load(&Source::Manifests(args.paths.clone()), [0; 32])?;
+    match args.output {
+        DiagnosticFormat::Text => {
+            loaded.diagnostics.iter().for_each(|diagnostic| anstream::println!("{}", styled(diagnostic)));
+            anstream::println!("{}", summary(&loaded));
+        }
+        DiagnosticFormat::Json => {
+            let text = serde_json::to_string_pretty(&loaded.diagnostics).context("cannot write JSON")?;
+            anstream::println!("{text}");
+        }
+        DiagnosticFormat::Github => {
+            loaded.diagnostics.iter().for_each(|diagnostic| anstream::println!("{}", github(diagnostic)));
+        }
+    }
+    if loaded.has_errors() { Err(Failure::Said) } else { Ok(()) }
+}
+
+fn summary(loaded: &source::Loaded) -> String {
+    let inputs = &loaded.inputs;
+    let count = |severity| loaded.diagnostics.iter().filter(|found| found.severity == severity).count();
+    format!(
+        "{} servers, {} gateways, {} policies: {} errors, {} warnings",
+        inputs.servers.len(),
+        inputs.gateways.len(),
+        inputs.policies.len(),
+        count(Severity::Error),
+        count(Severity::Warning),
+    )
+}
+
+/// Prints diagnostics to stderr, for people.
+pub(crate) fn say(diagnostics: &[Diagnostic]) {
+    diagnostics.iter().for_each(|diagnostic| anstream::eprintln!("{}", styled(diagnostic)));
+}
+
+fn styled(diagnostic: &Diagnostic) -> String {
+    let color = match diagnostic.severity {
+        Severity::Error => AnsiColor::Red,
+        Severity::Warning => AnsiColor::Yellow,
+        Severity::Note => AnsiColor::Cyan,
+    };
+    let style = color.on_default().bold();
+    let word = diagnostic.severity.as_str();
+    // The first occurrence after the place is the severity's own.
+    let text = diagnostic.to_string();
+    let start = diagnostic.location.as_ref().map_or(0, |location| location.to_string().len());
+    let (place, rest) = text.split_at_checked(start).unwrap_or(("", &text));
+    format!("{place}{}", rest.replacen(word, &format!("{style}{word}{style:#}"), 1))
+}
+
+/// A workflow command (GitHub Actions, "Workflow commands").
+fn github(diagnostic: &Diagnostic) -> String {
+    let command = match diagnostic.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "notice",
+    };
+    let mut properties = Vec::new();
+    if let Some(location) = &diagnostic.location {
+        properties.push(format!("file={}", property(&location.file)));
+        if location.line > 0 {
+            properties.push(format!("line={},col={}", location.line, location.column));
+        }
+    }
+    properties.push(format!("title={}", property(&diagnostic.reason.to_string())));
+    let without_place = Diagnostic { location: None, ..diagnostic.clone() };
+    format!("::{command} {}::{}", properties.join(","), data(&without_place.to_string()))
+}
+
+fn data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+#[cfg(test)]
+mod tests {
+    use mcpmesh_compiler::{Location, Reason};
+
+    use super::*;
+
+    fn diagnostic() -> Diagnostic {
+        Diagnostic {
+            object: None,
+            path: "spec.x".to_owned(),
+            severity: Severity::Error,
+            reason: Reason::InvalidField,
+            message: "100% wrong\nreally".to_owned(),
+            help: Some("mend it".to_owned()),
+            location: Some(Location { file: "a,b.yaml".to_owned(), line: 3, column: 7 }),
+        }
+    }
+
+    #[test]
+    fn a_workflow_command_cannot_be_broken_by_its_text() {
+        let expected = "::error file=a%2Cb.yaml,line=3,col=7,title=InvalidField::error: spec.x: 100%25 wrong%0Areally; mend it";
+        assert_eq!(github(&diagnostic()), expected);
+    }
+
+    #[test]
+    fn the_place_comes_first_so_that_editors_can_jump_there() {
+        assert!(
+            anstream::adapter::strip_str(&styled(&diagnostic()))
+                .to_string()
+                .starts_with("a,b.yaml:3:7: error: ")
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! Files and folders to compiled objects: read, parse, resolve `${env:NAME}`, gather, compile, locate.
+
+mod environment;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use mcpmesh_compiler::manifest::{self, Located};
+use mcpmesh_compiler::{
+    Compiled, Diagnostic, Inputs, Install, Location, ObjectKind, Reason, Severity, compile,
+};
+use mcpmesh_ir::GatewayId;
+
+use crate::args::SecretsTo;
+use crate::exit::Failure;
+use crate::import;
+
+/// Where objects come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// YAML and JSON in these files and folders.
+    Manifests(Vec<PathBuf>),
+    /// A client's configuration.
+    Client(PathBuf),
+}
+
+/// Everything that one reading of the files gave.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The objects, with their places.
+    pub(crate) objects: Vec<Located>,
+    /// What was compiled.
+    pub(crate) inputs: Inputs,
+    /// What it was compiled to.
+    pub(crate) compiled: Compiled,
+    /// Everything that is wrong, errors first.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Something could not be read at all, so that applying the rest might open what it closes (decisions.md 9).
+    pub(crate) unreadable: bool,
+}
+
+impl Loaded {
+    /// True when there is an error among the diagnostics.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// True when there is nothing to serve.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inputs.servers.is_empty() && self.inputs.gateways.is_empty()
+    }
+
+    /// The implied gateway is in force.
+    pub(crate) fn is_open(&self) -> bool {
+        self.inputs.gateways.is_empty() && self.inputs.install.implied_gateway
+    }
+
+    /// The only gateway, or the one that is named.
+    pub(crate) fn gateway(&self, named: Option<&GatewayId>) -> Result<GatewayId, Failure> {
+        let all = || self.compiled.snapshots.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let mut gateways = self.compiled.snapshots.keys();
+        match (named, gateways.next(), gateways.next()) {
+            (Some(named), ..) if self.compiled.snapshots.contains_key(named) => Ok(named.clone()),
+            (Some(named), ..) => {
+                Err(Failure::failed(format!("there is no gateway {named}; there are: {}", all())))
+            }
+            (None, Some(only), None) => Ok(only.clone()),
+            (None, None, _) => Err(Failure::failed("the objects make no gateway: see `mcpmesh check`")),
+            (None, ..) => {
+                Err(Failure::usage(format!("several gateways: choose one with --gateway: {}", all())))
+            }
+        }
+    }
+}
+
+/// Reads and compiles. Fails only where a path cannot be read.
+pub(crate) fn load(source: &Source, version_key: [u8; 32]) -> anyhow::Result<Loaded> {
+    let mut texts = Vec::new();
+    match source {
+        Source::Manifests(paths) => {
+            for file in files(paths)? {
+                let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                texts.push((display(&file), text));
+            }
+        }
+        Source::Client(file) => {
+            let imported = import::read(file, "default", SecretsTo::File)?;
+            imported.notes.iter().for_each(import::Note::say);
+            texts.push((display(file), import::documents(&imported)?.into_bytes()));
+        }
+    }
+    let mut loaded = Reading::default();
+    texts.iter().for_each(|(file, bytes)| loaded.add(file, bytes));
+    if matches!(source, Source::Client(_)) {
+        loaded.forget_lines();
+    }
+    Ok(loaded.compile(version_key))
+}
+
+#[derive(Default)]
+struct Reading {
+    objects: Vec<Located>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Reading {
+    fn add(&mut self, file: &str, bytes: &[u8]) {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => {
+                let parsed = manifest::parse(file, text.trim_start_matches('\u{feff}'));
+                self.objects.extend(parsed.objects);
+                self.diagnostics.extend(parsed.diagnostics);
+            }
+            Err(_) => self.diagnostics.push(Diagnostic {
+                object: None,
+                path: String::new(),
+                severity: Severity::Error,
+                reason: Reason::InvalidSyntax,
+                message: "the file is not UTF-8".to_owned(),
+                help: Some("save it as UTF-8".to_owned()),
+                location: Some(Location { file: file.to_owned(), line: 0, column: 0 }),
+            }),
+        }
+    }
+
+    /// Lines of the YAML that a client's configuration became are no lines of its file.
+    fn forget_lines(&mut self) {
+        for location in self.diagnostics.iter_mut().filter_map(|diagnostic| diagnostic.location.as_mut()) {
+            (location.line, location.column) = (0, 0);
+        }
+    }
+
+    fn compile(mut self, version_key: [u8; 32]) -> Loaded {
+        let unreadable = self.diagnostics.iter().any(hides_a_rule);
+        environment::resolve(&mut self.objects, &mut self.diagnostics, |name| std::env::var(name).ok());
+        // A gateway that could not be read is not the absence of one: nothing is opened in its place.
+        let install = Install { implied_gateway: !unreadable, allow_private: true, version_key };
+        let (inputs, gathered) = manifest::gather(&self.objects, install);
+        let mut compiled = compile(&inputs);
+        manifest::locate(&self.objects, &mut compiled.diagnostics);
+        let mut diagnostics = self.diagnostics;
+        diagnostics.extend(gathered);
+        diagnostics.extend(compiled.diagnostics.iter().cloned());
+        diagnostics.sort_by(|a, b| (a.severity, &a.location).cmp(&(b.severity, &b.location)));
+        Loaded { objects: self.objects, inputs, compiled, diagnostics, unreadable }
+    }
+}
+
+/// What cannot be read may have been a policy or a gateway, whose absence would open something.
+fn hides_a_rule(diagnostic: &Diagnostic) -> bool {
+    let harmless = diagnostic.object.as_ref().is_some_and(|object| match object.kind {
+        ObjectKind::McpServer | ObjectKind::Secret | ObjectKind::Namespace => true,
+        ObjectKind::McpGateway | ObjectKind::McpPolicy => false,
+    });
+    diagnostic.severity == Severity::Error && !harmless
+}
+
+/// The files that `paths` mean, in order of their names: a folder means its own YAML and JSON, as for kubectl.
+fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = BTreeMap::new();
+    for path in paths {
+        let about = || format!("cannot read {}", path.display());
+        if !std::fs::metadata(path).with_context(about)?.is_dir() {
+            files.insert(path.clone(), ());
+            continue;
+        }
+        for entry in std::fs::read_dir(path).with_context(about)? {
+            let file = entry.with_context(about)?.path();
+            if is_manifest(&file) {
+                files.insert(file, ());
+            }
+        }
+    }
+    Ok(files.into_keys().collect())
+}
+
+/// A file of a folder that may hold objects. JSON often is something else, and objects in JSON are rare.
+pub(crate) fn is_manifest(file: &Path) -> bool {
+    let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    !hidden && yaml && file.is_file()
+}
+
+/// The file as the user would write it.
+fn display(file: &Path) -> String {
+    file.strip_prefix("./").unwrap_or(file).display().to_string()
+}
+
+/// The client's configuration that a folder without YAML has.
+pub(crate) fn client_configuration(folder: &Path) -> Option<PathBuf> {
+    import::KNOWN.iter().map(|name| folder.join(name)).find(|file| file.is_file())
+}
+
+/// True when `paths` hold any YAML.
+pub(crate) fn has_manifests(paths: &[PathBuf]) -> anyhow::Result<bool> {
+    Ok(!files(paths)?.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+use super::*;
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+fn read(folder: &tempfile::TempDir) -> Loaded {
+    load(&Source::Manifests(vec![folder.path().to_owned()]), [0; 32]).unwrap()
+}
+
+const SERVER: &str = "apiVersion: mcpmesh.io/v1alpha1\nkind: McpServer\nmetadata: {name: a}\nspec: {remote: {url: https://x.example/mcp}}\n";
+
+#[test]
+fn a_folder_means_its_own_yaml() {
+    let folder =
+        folder(&[("b.yml", ""), ("a.yaml", ""), (".hidden.yaml", ""), ("c.json", "{"), ("d.txt", "x")]);
+    std::fs::create_dir(folder.path().join("sub.yaml")).unwrap();
+    let found = files(&[folder.path().to_owned()]).unwrap();
+    let names: Vec<_> = found.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(names, ["a.yaml", "b.yml"]);
+}
+
+#[test]
+fn a_path_that_is_not_there_is_named() {
+    let error = load(&Source::Manifests(vec!["/no/such".into()]), [0; 32]).unwrap_err();
+    assert!(error.to_string().contains("/no/such"));
+}
+
+#[test]
+fn a_gateway_that_cannot_be_read_opens_nothing() {
+    let broken =
+        "apiVersion: mcpmesh.io/v1alpha1\nkind: McpGateway\nmetadata: {name: g}\nspec: {nonsense: 1}\n";
+    for text in
+        [broken, "a: [", "apiVersion: mcpmesh.io/v1alpha1\nkind: McpGatway\nmetadata: {name: g}\nspec: {}\n"]
+    {
+        let loaded = read(&folder(&[("a.yaml", SERVER), ("b.yaml", text)]));
+        assert!(loaded.unreadable && !loaded.is_open() && loaded.has_errors(), "{text}");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_be_read_stops_nobody_else() {
+    let broken = SERVER.replace("url", "uri");
+    let loaded = read(&folder(&[("a.yaml", SERVER), ("b.yaml", &broken)]));
+    assert!(!loaded.unreadable && loaded.is_open() && loaded.has_errors());
+    assert_eq!(loaded.inputs.servers.len(), 1);
+}
