@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 pub use super::json::Limits;
 use super::json::{self, Error, Key, Sink};
-use super::meta::Meta;
+use super::meta::{Meta, Reserved};
 
 mod method;
 mod params;
@@ -173,6 +173,9 @@ impl From<Error> for Refusal {
 // By value: the message keeps the body alive as its own storage.
 #[expect(clippy::needless_pass_by_value, reason = "slices of the body outlive the call")]
 pub fn parse(body: Bytes, limits: &Limits) -> Result<Incoming, Refusal> {
+    if u32::try_from(body.len()).is_err() {
+        return Err(Refusal::request("the message is too long"));
+    }
     let mut shape = Shape::default();
     let document = json::scan(&body, limits, &mut shape)?;
     match body.get(document.start) {
@@ -202,16 +205,16 @@ fn parse_batch(body: &Bytes, document: Range<usize>, limits: &Limits) -> Result<
     Ok(Incoming::Batch(messages.collect::<Result<_, _>>()?))
 }
 
-/// A member's name in the body: in place when it has no escapes.
+/// Where a member stands in the body. Offsets are 32 bits wide: a message is far smaller.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     /// Offset of the name's opening quote.
-    pub(crate) start: usize,
-    /// The decoded name when it was written with escapes.
-    pub(crate) decoded: Option<Box<str>>,
-    pub(crate) value: Range<usize>,
+    start: u32,
     /// Length of the name as written.
-    pub(crate) length: usize,
+    length: u32,
+    value: (u32, u32),
+    /// The decoded name when it was written with escapes.
+    decoded: Option<Box<str>>,
 }
 
 impl Member {
@@ -220,18 +223,41 @@ impl Member {
             Cow::Borrowed(_) => None,
             Cow::Owned(text) => Some(text.clone().into_boxed_str()),
         };
-        Self { start: key.at, decoded, value: 0..0, length: key.text.len() }
+        Self { start: key.at as u32, length: key.text.len() as u32, value: (0, 0), decoded }
+    }
+
+    fn key_bytes<'a>(&'a self, body: &'a [u8]) -> &'a [u8] {
+        if let Some(decoded) = &self.decoded {
+            return decoded.as_bytes();
+        }
+        let first = self.start as usize + 1;
+        body.get(first..first + self.length as usize).unwrap_or_default()
     }
 
     pub(crate) fn key<'a>(&'a self, body: &'a [u8]) -> &'a str {
-        self.decoded.as_deref().unwrap_or_else(|| {
-            let raw = body.get(self.start + 1..self.start + 1 + self.length).unwrap_or_default();
-            std::str::from_utf8(raw).unwrap_or_default()
-        })
+        std::str::from_utf8(self.key_bytes(body)).unwrap_or_default()
+    }
+
+    pub(crate) fn is(&self, key: &str, body: &[u8]) -> bool {
+        self.key_bytes(body) == key.as_bytes()
+    }
+
+    /// Where its value stands.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.value.0 as usize..self.value.1 as usize
     }
 
     pub(crate) fn value<'a>(&self, body: &'a [u8]) -> &'a [u8] {
-        body.get(self.value.clone()).unwrap_or_default()
+        body.get(self.range()).unwrap_or_default()
+    }
+
+    /// Where the whole member stands, from the name's quote to the value's end.
+    pub(crate) fn whole(&self) -> Range<usize> {
+        self.start as usize..self.value.1 as usize
+    }
+
+    fn set_value(&mut self, value: &Range<usize>) {
+        self.value = (value.start as u32, value.end as u32);
     }
 }
 
@@ -245,6 +271,8 @@ struct Shape {
     params: MemberList,
     in_meta: bool,
     meta: MemberList,
+    /// Indices into `meta` of the keys that belong to the hop.
+    reserved: Reserved,
 }
 
 const JUDGED: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
@@ -280,7 +308,7 @@ fn refuse_variants(key: &Key<'_>, judged: &[&str]) -> Result<(), Error> {
     if variant { Err(Error::Ambiguous(key.at)) } else { Ok(()) }
 }
 
-impl Sink for Shape {
+impl Sink<'_> for Shape {
     fn key(&mut self, depth: usize, key: &Key<'_>) -> Result<(), Error> {
         let text = key.text.as_ref();
         match depth {
@@ -298,7 +326,7 @@ impl Sink for Shape {
                 self.params.push(Member::new(key));
             }
             3 if self.in_meta && self.open == Some(PARAMS) => {
-                super::meta::refuse_variant(key)?;
+                self.reserved.note(key, self.meta.len())?;
                 self.meta.push(Member::new(key));
             }
             _ => {}
@@ -316,13 +344,13 @@ impl Sink for Shape {
             }
             (2, Some(PARAMS)) => {
                 if let Some(member) = self.params.last_mut() {
-                    member.value = value;
+                    member.set_value(&value);
                 }
                 self.in_meta = false;
             }
             (3, Some(PARAMS)) if self.in_meta => {
                 if let Some(member) = self.meta.last_mut() {
-                    member.value = value;
+                    member.set_value(&value);
                 }
             }
             _ => {}
@@ -399,12 +427,12 @@ impl Shape {
             Some([b'{', ..]) => {}
             Some(_) => return Err(Refusal::params("params must be an object")),
         }
-        if let Some(meta) = self.params.iter().find(|member| member.key(body) == "_meta")
+        if let Some(meta) = self.params.iter().find(|member| member.is("_meta", body))
             && meta.value(body).first() != Some(&b'{')
         {
             return Err(Refusal::params("_meta must be an object"));
         }
-        let meta = Meta::new(body.clone(), self.meta)?;
+        let meta = Meta::new(body.clone(), self.meta, self.reserved)?;
         Ok(Params::new(body.clone(), self.params, meta))
     }
 }

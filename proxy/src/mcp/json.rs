@@ -54,9 +54,9 @@ pub(crate) struct Key<'a> {
 }
 
 /// What a scan reports: the members of every object, children before their parent's end.
-pub(crate) trait Sink {
+pub(crate) trait Sink<'a> {
     /// A member's name. `depth` is 1 for the outermost object.
-    fn key(&mut self, depth: usize, key: &Key<'_>) -> Result<(), Error>;
+    fn key(&mut self, depth: usize, key: &Key<'a>) -> Result<(), Error>;
     /// The value of the member whose name came last at this depth.
     fn value(&mut self, depth: usize, value: Range<usize>);
 }
@@ -64,7 +64,7 @@ pub(crate) trait Sink {
 /// A sink for whoever only wants the verdict.
 struct Verdict;
 
-impl Sink for Verdict {
+impl Sink<'_> for Verdict {
     fn key(&mut self, _: usize, _: &Key<'_>) -> Result<(), Error> {
         Ok(())
     }
@@ -98,7 +98,11 @@ struct Scanner<'a> {
 }
 
 /// Scans one document and returns where its value stands.
-pub(crate) fn scan<S: Sink>(text: &[u8], limits: &Limits, sink: &mut S) -> Result<Range<usize>, Error> {
+pub(crate) fn scan<'a, S: Sink<'a>>(
+    text: &'a [u8],
+    limits: &Limits,
+    sink: &mut S,
+) -> Result<Range<usize>, Error> {
     let text = std::str::from_utf8(text).map_err(|_| Error::Encoding)?;
     let mut scanner =
         Scanner { text, limits: *limits, stack: SmallVec::new(), keys: SmallVec::new(), members: 0 };
@@ -106,7 +110,7 @@ pub(crate) fn scan<S: Sink>(text: &[u8], limits: &Limits, sink: &mut S) -> Resul
 }
 
 impl<'a> Scanner<'a> {
-    fn document<S: Sink>(&mut self, sink: &mut S) -> Result<Range<usize>, Error> {
+    fn document<S: Sink<'a>>(&mut self, sink: &mut S) -> Result<Range<usize>, Error> {
         let text = self.text.as_bytes();
         let mut at = skip_space(text, 0);
         loop {
@@ -137,7 +141,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn open<S: Sink>(&mut self, object: bool, at: usize, sink: &mut S) -> Result<Opened, Error> {
+    fn open<S: Sink<'a>>(&mut self, object: bool, at: usize, sink: &mut S) -> Result<Opened, Error> {
         let text = self.text.as_bytes();
         if self.stack.len() >= self.limits.depth {
             return Err(Error::Depth);
@@ -151,7 +155,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Closes what ends after a value and finds the next one.
-    fn after_value<S: Sink>(&mut self, mut value: Range<usize>, sink: &mut S) -> Result<Next, Error> {
+    fn after_value<S: Sink<'a>>(&mut self, mut value: Range<usize>, sink: &mut S) -> Result<Next, Error> {
         let text = self.text.as_bytes();
         loop {
             let at = skip_space(text, value.end);
@@ -176,7 +180,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads `"key" :` and returns where the value begins.
-    fn key<S: Sink>(&mut self, at: usize, sink: &mut S) -> Result<usize, Error> {
+    fn key<S: Sink<'a>>(&mut self, at: usize, sink: &mut S) -> Result<usize, Error> {
         let bytes = self.text.as_bytes();
         if bytes.get(at) != Some(&b'"') {
             return Err(Error::Syntax(at));
@@ -428,7 +432,7 @@ pub fn members(object: &[u8]) -> Option<Members<'_>> {
     if object.get(skip_space(object, 0)) != Some(&b'{') {
         return None;
     }
-    split.0.into_iter().map(|(key, value)| Some((Cow::Owned(key), object.get(value)?))).collect()
+    split.0.into_iter().map(|(key, value)| Some((key, object.get(value)?))).collect()
 }
 
 /// The value of one member of an object.
@@ -438,12 +442,12 @@ pub fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
 }
 
 #[derive(Default)]
-struct Split(SmallVec<[(String, Range<usize>); 8]>);
+struct Split<'a>(SmallVec<[(Cow<'a, str>, Range<usize>); 8]>);
 
-impl Sink for Split {
-    fn key(&mut self, depth: usize, key: &Key<'_>) -> Result<(), Error> {
+impl<'a> Sink<'a> for Split<'a> {
+    fn key(&mut self, depth: usize, key: &Key<'a>) -> Result<(), Error> {
         if depth == 1 {
-            self.0.push((key.text.clone().into_owned(), 0..0));
+            self.0.push((key.text.clone(), 0..0));
         }
         Ok(())
     }

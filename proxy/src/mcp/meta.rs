@@ -29,6 +29,10 @@ pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 /// `_meta` key that asks for progress.
 pub const PROGRESS_TOKEN: &str = "progressToken";
 
+const TRACE_PARENT: &str = "traceparent";
+const TRACE_STATE: &str = "tracestate";
+const BAGGAGE: &str = "baggage";
+
 /// The keys that every hop writes anew.
 const RESERVED: [&str; 9] = [
     PROTOCOL_VERSION,
@@ -37,14 +41,38 @@ const RESERVED: [&str; 9] = [
     LOG_LEVEL,
     SUBSCRIPTION_ID,
     PROGRESS_TOKEN,
-    "traceparent",
-    "tracestate",
-    "baggage",
+    TRACE_PARENT,
+    TRACE_STATE,
+    BAGGAGE,
 ];
 
-pub(super) fn refuse_variant(key: &json::Key<'_>) -> Result<(), json::Error> {
-    let variant = RESERVED.iter().any(|name| json::is_variant(&key.text, name));
-    if variant { Err(json::Error::Ambiguous(key.at)) } else { Ok(()) }
+/// Which members of `_meta` belong to the hop, found while the message is scanned.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Reserved {
+    /// One more than the member's index, per entry of [`RESERVED`].
+    at: [u32; RESERVED.len()],
+}
+
+impl Reserved {
+    /// Notes a key, or refuses one that a case-insensitive decoder takes for a reserved one.
+    pub(super) fn note(&mut self, key: &json::Key<'_>, index: usize) -> Result<(), json::Error> {
+        let place = RESERVED.iter().position(|name| key.text == *name);
+        if let Some(slot) = place.and_then(|place| self.at.get_mut(place)) {
+            *slot = index as u32 + 1;
+            return Ok(());
+        }
+        let variant = RESERVED.iter().any(|name| json::is_variant(&key.text, name));
+        if variant { Err(json::Error::Ambiguous(key.at)) } else { Ok(()) }
+    }
+
+    fn index(&self, key: &str) -> Option<usize> {
+        let place = RESERVED.iter().position(|name| *name == key)?;
+        (*self.at.get(place)? as usize).checked_sub(1)
+    }
+
+    fn holds(&self, index: usize) -> bool {
+        self.at.contains(&(index as u32 + 1))
+    }
 }
 
 /// The severities of RFC 5424, least severe first.
@@ -91,12 +119,13 @@ impl LogLevel {
 pub struct Meta {
     body: Bytes,
     members: MemberList,
+    reserved: Reserved,
 }
 
 impl Meta {
     /// Judges the reserved members' types.
-    pub(super) fn new(body: Bytes, members: MemberList) -> Result<Self, Refusal> {
-        let meta = Self { body, members };
+    pub(super) fn new(body: Bytes, members: MemberList, reserved: Reserved) -> Result<Self, Refusal> {
+        let meta = Self { body, members, reserved };
         if let Some(token) = meta.get(PROGRESS_TOKEN)
             && json::text(token).is_none()
             && !token.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-')
@@ -108,14 +137,17 @@ impl Meta {
                 return Err(Refusal::params(format!("{object} must be an object")));
             }
         }
-        if meta.get(PROTOCOL_VERSION).is_some() && meta.protocol_version().is_none() {
+        if meta.get(PROTOCOL_VERSION).is_some_and(|value| json::text(value).is_none()) {
             return Err(Refusal::params("protocolVersion must be a string"));
         }
         Ok(meta)
     }
 
     fn member(&self, key: &str) -> Option<&Member> {
-        self.members.iter().find(|member| member.key(&self.body) == key)
+        match self.reserved.index(key) {
+            Some(index) => self.members.get(index),
+            None => self.members.iter().find(|member| member.is(key, &self.body)),
+        }
     }
 
     /// The raw JSON of one member.
@@ -125,7 +157,7 @@ impl Meta {
     }
 
     fn bytes(&self, key: &str) -> Option<Bytes> {
-        self.member(key).map(|member| self.body.slice(member.value.clone()))
+        self.member(key).map(|member| self.body.slice(member.range()))
     }
 
     /// The revision that this request follows.
@@ -172,19 +204,20 @@ impl Meta {
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
         let text = |key| self.get(key).and_then(json::text);
-        TraceContext::parse(&text("traceparent")?, text("tracestate").as_deref(), text("baggage").as_deref())
+        TraceContext::parse(&text(TRACE_PARENT)?, text(TRACE_STATE).as_deref(), text(BAGGAGE).as_deref())
     }
 
     /// The members that are nobody's but the two ends', without braces, byte for byte.
     #[must_use]
     pub fn pass_through(&self) -> Bytes {
-        let mut kept = self.members.iter().filter(|member| !RESERVED.contains(&member.key(&self.body)));
+        let own = |(index, _): &(usize, &Member)| !self.reserved.holds(*index);
+        let mut kept = self.members.iter().enumerate().filter(own).map(|(_, member)| member.whole());
         let Some(first) = kept.next() else { return Bytes::new() };
-        let Some(second) = kept.next() else { return self.body.slice(first.start..first.value.end) };
-        let mut out = self.body.slice(first.start..first.value.end).to_vec();
+        let Some(second) = kept.next() else { return self.body.slice(first) };
+        let mut out = self.body.slice(first).to_vec();
         for member in std::iter::once(second).chain(kept) {
             out.push(b',');
-            out.extend_from_slice(self.body.get(member.start..member.value.end).unwrap_or_default());
+            out.extend_from_slice(self.body.get(member).unwrap_or_default());
         }
         Bytes::from(out)
     }

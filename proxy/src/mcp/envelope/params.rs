@@ -24,14 +24,14 @@ impl Params {
     /// The raw JSON of one member.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&[u8]> {
-        self.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
+        self.members.iter().find(|member| member.is(key, &self.body)).map(|member| member.value(&self.body))
     }
 
     /// The raw JSON of one member, sharing the body's storage.
     #[must_use]
     pub fn bytes(&self, key: &str) -> Option<Bytes> {
-        let member = self.members.iter().find(|member| member.key(&self.body) == key)?;
-        Some(self.body.slice(member.value.clone()))
+        let member = self.members.iter().find(|member| member.is(key, &self.body))?;
+        Some(self.body.slice(member.range()))
     }
 
     /// One member as text.
@@ -67,7 +67,7 @@ impl Params {
     #[must_use]
     pub fn splice(&self, replace: &[(&str, &[u8])], drop: &[&str]) -> Bytes {
         let added: usize = replace.iter().map(|(key, value)| key.len() + value.len() + 4).sum();
-        let kept: usize = self.members.iter().map(|member| member.value.end - member.start + 1).sum();
+        let kept: usize = self.members.iter().map(|member| member.whole().len() + 1).sum();
         let mut out = Vec::with_capacity(kept + added);
         let mut placed = 0_u64;
         for member in &self.members {
@@ -79,8 +79,9 @@ impl Params {
                 out.push(b',');
             }
             let new = replace.iter().position(|(name, _)| *name == key);
-            let end = if new.is_some() { member.value.start } else { member.value.end };
-            out.extend_from_slice(self.body.get(member.start..end).unwrap_or_default());
+            let whole = member.whole();
+            let end = if new.is_some() { member.range().start } else { whole.end };
+            out.extend_from_slice(self.body.get(whole.start..end).unwrap_or_default());
             if let Some((index, (_, value))) = new.and_then(|index| Some((index, replace.get(index)?))) {
                 out.extend_from_slice(value);
                 placed |= 1 << index.min(63);

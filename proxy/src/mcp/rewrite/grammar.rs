@@ -14,6 +14,17 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
+/// The first quote or backslash. Text full of escapes has it within a few bytes, where a call of
+/// memchr costs more than a look.
+fn find_special(text: &[u8]) -> Option<usize> {
+    const NEAR: usize = 16;
+    let special = |byte: &u8| *byte == b'"' || *byte == b'\\';
+    if let Some(found) = text.iter().take(NEAR).position(special) {
+        return Some(found);
+    }
+    memchr::memchr2(b'"', b'\\', text.get(NEAR..)?).map(|found| NEAR + found)
+}
+
 impl Rewriter {
     /// One byte of structure; returns where to go on.
     pub(super) fn step<S: Sink>(
@@ -241,7 +252,7 @@ impl Rewriter {
                 continue;
             }
             let rest = chunk.get(end..).unwrap_or_default();
-            let Some(found) = memchr::memchr2(b'"', b'\\', rest) else {
+            let Some(found) = find_special(rest) else {
                 end = chunk.len();
                 break;
             };

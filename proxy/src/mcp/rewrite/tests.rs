@@ -300,7 +300,7 @@ fn spell(value: &Value, seed: &mut u64, out: &mut String) {
             out.push('{');
             for (index, (key, value)) in members.iter().enumerate() {
                 out.push_str(if index > 0 { ", " } else { "" });
-                if *seed % 7 == 0 && key.chars().all(|c| c.is_ascii_alphanumeric()) {
+                if (*seed).is_multiple_of(7) && key.chars().all(|c| c.is_ascii_alphanumeric()) {
                     out.push('"');
                     key.chars().for_each(|c| out.push_str(&format!("\\u{:04x}", c as u32)));
                     out.push('"');
@@ -314,7 +314,7 @@ fn spell(value: &Value, seed: &mut u64, out: &mut String) {
         }
         scalar => out.push_str(&scalar.to_string()),
     }
-    out.push_str(if *seed % 5 == 0 { " " } else { "" });
+    out.push_str(if (*seed).is_multiple_of(5) { " " } else { "" });
 }
 
 /// What the rules say, on a parsed tree.
