@@ -1,11 +1,16 @@
 //! The compile: objects in, what proxies serve and what is run out. It has no memory (decisions.md 9).
+//!
+//! Three steps, each pure: every server and every policy by itself, then every gateway from those.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mcpmesh_ir::{GatewayId, ServerId, Snapshot};
+use mcpmesh_ir::{GatewayId, PolicyId, ServerId, Snapshot};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
+use crate::gateway::{self, Front};
 use crate::inputs::Inputs;
+use crate::policy::{self, CompiledPolicy};
+use crate::server::{self, CompiledServer};
 use crate::workload::Workload;
 
 /// Namespace and name of the gateway that a folder without McpGateway has.
@@ -25,9 +30,80 @@ pub struct Compiled {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// The objects compiled one by one: what a gateway is made of.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    /// Enabled servers without errors.
+    pub(crate) servers: BTreeMap<ServerId, CompiledServer>,
+    /// Servers that are there and cannot be used, and why in a word.
+    pub(crate) unusable: BTreeMap<ServerId, &'static str>,
+    /// All policies, invalid ones too: those close their targets.
+    pub(crate) policies: BTreeMap<PolicyId, CompiledPolicy>,
+}
+
 /// Compiles. Equal inputs give equal outputs, to the byte.
 #[must_use]
 pub fn compile(inputs: &Inputs) -> Compiled {
-    let _ = inputs;
-    Compiled::default()
+    let mut compiled = Compiled::default();
+    let parts = parts(inputs, &mut compiled);
+    let mut attached = BTreeSet::new();
+    for front in fronts(inputs) {
+        let (snapshot, servers, findings) = gateway::compile(&front, inputs, &parts);
+        attached.extend(servers);
+        compiled.diagnostics.extend(findings);
+        if let Some(snapshot) = snapshot {
+            compiled.snapshots.insert(snapshot.gateway.clone(), snapshot);
+        }
+    }
+    for id in parts.servers.keys().filter(|id| !attached.contains(*id)) {
+        compiled.diagnostics.extend(not_attached(id));
+    }
+    compiled.diagnostics.sort();
+    compiled.diagnostics.dedup();
+    compiled
+}
+
+fn parts(inputs: &Inputs, compiled: &mut Compiled) -> Parts {
+    let mut parts = Parts::default();
+    for (id, object) in &inputs.servers {
+        let (outcome, findings) = server::compile(id, object, inputs);
+        compiled.diagnostics.extend(findings);
+        match outcome {
+            Ok(mut server) => {
+                if let Some(workload) = server.workload.take() {
+                    compiled.workloads.insert(id.clone(), workload);
+                }
+                parts.servers.insert(id.clone(), server);
+            }
+            Err(why) => {
+                parts.unusable.insert(id.clone(), why);
+            }
+        }
+    }
+    for (id, object) in &inputs.policies {
+        let (policy, findings) = policy::compile(id, object, inputs);
+        compiled.diagnostics.extend(findings);
+        parts.policies.insert(id.clone(), policy);
+    }
+    parts
+}
+
+/// The gateways, or the implied one.
+fn fronts(inputs: &Inputs) -> Vec<Front<'_>> {
+    if inputs.has_implied_gateway() {
+        return vec![Front { id: implied_gateway(), object: None }];
+    }
+    inputs.gateways.iter().map(|(id, object)| Front { id: id.clone(), object: Some(object) }).collect()
+}
+
+/// The id of the implied gateway.
+pub(crate) fn implied_gateway() -> GatewayId {
+    GatewayId::new(IMPLIED_GATEWAY.0, IMPLIED_GATEWAY.1)
+}
+
+fn not_attached(id: &ServerId) -> Vec<Diagnostic> {
+    let mut findings = Findings::new(ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name));
+    let help = "an McpGateway of its namespace takes all its servers unless spec.servers says otherwise";
+    findings.note("", Reason::NotAttached, "no gateway has this server", help);
+    findings.into_list()
 }

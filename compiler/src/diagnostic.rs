@@ -195,3 +195,51 @@ impl fmt::Display for Reason {
         fmt::Debug::fmt(self, f)
     }
 }
+
+/// The findings on one object while it is compiled.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    object: ObjectRef,
+    list: Vec<Diagnostic>,
+}
+
+impl Findings {
+    pub(crate) fn new(object: ObjectRef) -> Self {
+        Self { object, list: Vec::new() }
+    }
+
+    /// Something that was asked for does not happen. `help` says what to do.
+    pub(crate) fn error(&mut self, path: &str, reason: Reason, message: impl Into<String>, help: &str) {
+        self.add(Severity::Error, path, reason, (message.into(), help));
+    }
+
+    /// It happens, though probably not as meant.
+    pub(crate) fn warning(&mut self, path: &str, reason: Reason, message: impl Into<String>, help: &str) {
+        self.add(Severity::Warning, path, reason, (message.into(), help));
+    }
+
+    /// Worth knowing.
+    pub(crate) fn note(&mut self, path: &str, reason: Reason, message: impl Into<String>, help: &str) {
+        self.add(Severity::Note, path, reason, (message.into(), help));
+    }
+
+    fn add(&mut self, severity: Severity, path: &str, reason: Reason, (message, help): (String, &str)) {
+        self.list.push(Diagnostic {
+            object: Some(self.object.clone()),
+            path: path.to_owned(),
+            severity,
+            reason,
+            message,
+            help: (!help.is_empty()).then(|| help.to_owned()),
+            location: None,
+        });
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        self.list.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    pub(crate) fn into_list(self) -> Vec<Diagnostic> {
+        self.list
+    }
+}

@@ -23,6 +23,21 @@ pub struct Inputs {
     pub install: Install,
 }
 
+impl Inputs {
+    /// Whether the one gateway is the implied one.
+    #[must_use]
+    pub fn has_implied_gateway(&self) -> bool {
+        self.install.implied_gateway && self.gateways.is_empty()
+    }
+
+    /// The labels of a namespace, with the one that Kubernetes gives every namespace.
+    pub(crate) fn namespace_labels(&self, namespace: &str) -> BTreeMap<String, String> {
+        let mut labels = self.namespaces.get(namespace).cloned().unwrap_or_default();
+        labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
+        labels
+    }
+}
+
 /// What the installation settles, never an object.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Install {

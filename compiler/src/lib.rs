@@ -9,7 +9,12 @@ pub mod inputs;
 pub mod manifest;
 pub mod workload;
 
+mod api_key;
 mod compile;
+mod gateway;
+mod policy;
+mod secret;
+mod server;
 
 pub use compile::{Compiled, IMPLIED_GATEWAY, IMPLIED_POLICY, compile};
 pub use diagnostic::{Diagnostic, Location, ObjectKind, ObjectRef, Reason, Severity};

@@ -1,0 +1,140 @@
+//! API keys: labelled Secrets of a gateway's namespace (decisions.md 21).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use mcpmesh_crds::{API_KEY_LABEL, LabelSelector};
+use mcpmesh_ir::{ApiKey, SecretId};
+use sha2::{Digest, Sha256};
+
+use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
+use crate::inputs::{Inputs, Secret};
+
+const OWNER: &str = "mcpmesh.io/owner";
+const GROUPS: &str = "mcpmesh.io/groups";
+const EXPIRES: &str = "mcpmesh.io/expires";
+
+/// Shorter keys can be guessed.
+const MIN_LENGTH: usize = 16;
+
+/// The usable keys of a namespace among those that `selector` chooses, in order of their Secrets' names.
+pub(crate) fn of_namespace(
+    namespace: &str,
+    selector: Option<&LabelSelector>,
+    inputs: &Inputs,
+) -> (Vec<ApiKey>, Vec<Diagnostic>) {
+    let (mut keys, mut diagnostics) = (Vec::new(), Vec::new());
+    let mut hashes: BTreeMap<String, SecretId> = BTreeMap::new();
+    let labelled = inputs.secrets.iter().filter(|(id, secret)| {
+        id.namespace == namespace
+            && secret.labels.get(API_KEY_LABEL).is_some_and(|value| value == "true")
+            && selector.is_none_or(|selector| selector.matches(&secret.labels))
+    });
+    for (id, secret) in labelled {
+        let mut findings = Findings::new(ObjectRef::new(ObjectKind::Secret, &id.namespace, &id.name));
+        if let Some(key) = api_key(id, secret, &mut findings) {
+            match hashes.get(&key.sha256) {
+                None => {
+                    hashes.insert(key.sha256.clone(), id.clone());
+                    keys.push(key);
+                }
+                Some(first) => {
+                    let message = format!("Secret {first} holds the same key");
+                    findings.error(
+                        "",
+                        Reason::InvalidApiKey,
+                        message,
+                        "make a new one with `mcpmesh key create`",
+                    );
+                }
+            }
+        }
+        diagnostics.extend(findings.into_list());
+    }
+    (keys, diagnostics)
+}
+
+fn api_key(id: &SecretId, secret: &Secret, findings: &mut Findings) -> Option<ApiKey> {
+    let annotation = |name: &str| secret.annotations.get(name).map(|value| value.trim());
+    let sha256 = hash(secret, findings);
+    let owner = annotation(OWNER).filter(|owner| is_name(owner)).map(str::to_owned);
+    if owner.is_none() {
+        let help = "add the annotation, such as `mcpmesh.io/owner: alice`";
+        findings.error(
+            "metadata.annotations",
+            Reason::InvalidApiKey,
+            format!("{OWNER} does not name a user"),
+            help,
+        );
+    }
+    let groups: BTreeSet<&str> = annotation(GROUPS)
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    if !groups.iter().all(|group| is_name(group)) {
+        let path = format!("metadata.annotations.{GROUPS}");
+        findings.error(
+            &path,
+            Reason::InvalidApiKey,
+            "a group's name is not usable",
+            "at most 256 printable characters",
+        );
+        return None;
+    }
+    let expires = expiry(annotation(EXPIRES), findings)?;
+    let groups = groups.into_iter().map(str::to_owned).collect();
+    Some(ApiKey { secret: id.clone(), sha256: sha256?, owner: owner?, groups, expires })
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=256).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+/// The inner value is none for a key without end; an end that cannot be read ends the key, not its expiry.
+fn expiry(text: Option<&str>, findings: &mut Findings) -> Option<Option<i64>> {
+    let Some(text) = text else { return Some(None) };
+    match text.parse::<Timestamp>() {
+        Ok(time) => Some(Some(time.as_second())),
+        Err(_) => {
+            let path = format!("metadata.annotations.{EXPIRES}");
+            let message = format!("{text:?} is not an RFC 3339 time");
+            findings.error(&path, Reason::InvalidApiKey, message, "such as 2027-01-31T00:00:00Z");
+            None
+        }
+    }
+}
+
+/// Never shows the key.
+fn hash(secret: &Secret, findings: &mut Findings) -> Option<String> {
+    let data = |key: &str| secret.data.get(key).map(Vec::as_slice);
+    let mut refuse = |path: &str, message: &str, help: &str| {
+        findings.error(path, Reason::InvalidApiKey, message, help);
+        None
+    };
+    match (data("sha256"), data("key")) {
+        (Some(digest), None) => {
+            let digest = String::from_utf8_lossy(digest).trim().to_ascii_lowercase();
+            let hex = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if hex {
+                return Some(digest);
+            }
+            refuse(
+                "data.sha256",
+                "sha256 is not 64 hexadecimal digits",
+                "store the output of `mcpmesh key create`",
+            )
+        }
+        (None, Some(key)) if key.len() < MIN_LENGTH => {
+            refuse("data.key", "the key has fewer than 16 characters", "make one with `mcpmesh key create`")
+        }
+        (None, Some(key)) if !key.iter().all(u8::is_ascii_graphic) => {
+            let help = "was it encoded with a line break at its end?";
+            refuse("data.key", "the key holds spaces, line breaks or other bytes that no header can", help)
+        }
+        (None, Some(key)) => Some(hex::encode(Sha256::digest(key))),
+        (None, None) => refuse("data", "it has neither sha256 nor key", "make one with `mcpmesh key create`"),
+        (Some(_), Some(_)) => refuse("data", "sha256 and key exclude each other", "keep sha256"),
+    }
+}

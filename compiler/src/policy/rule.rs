@@ -1,0 +1,205 @@
+//! A policy's rules and limits: whom they speak of, what they speak of, how much they grant.
+
+use mcpmesh_crds as crds;
+use mcpmesh_ir::policy::{
+    AccessRule, AnnotationMatch, Dimension, Effect, IssuerMatch, Limit, Rate, Subject, To,
+};
+use mcpmesh_ir::{GatewayId, policy};
+use url::Url;
+
+use crate::diagnostic::{Findings, Reason};
+use crate::server::check_globs;
+
+pub(super) fn access(
+    namespace: &str,
+    rule: &crds::AccessRule,
+    path: &str,
+    findings: &mut Findings,
+) -> AccessRule {
+    let crds::AccessRule { name, effect, from, to } = rule;
+    if from.is_empty() {
+        let message = "the rule speaks of nobody";
+        let help = "say `from: [{anyone: {}}]` for everyone";
+        findings.error(&format!("{path}.from"), Reason::InvalidValue, message, help);
+    }
+    let effect = match effect {
+        crds::Effect::Allow => Effect::Allow,
+        crds::Effect::Deny => Effect::Deny,
+    };
+    let from = subjects(namespace, from, &format!("{path}.from"), findings);
+    AccessRule { name: name.clone(), effect, from, to: objects(namespace, to.as_ref(), path, findings) }
+}
+
+pub(super) fn limit(namespace: &str, limit: &crds::Limit, path: &str, findings: &mut Findings) -> Limit {
+    let crds::Limit { name, from, to, per, requests } = limit;
+    let mut per: Vec<Dimension> = per.iter().copied().map(dimension).collect();
+    per.sort_unstable();
+    per.dedup();
+    if per.contains(&Dimension::Group) && !from.iter().any(|subject| subject.group.is_some()) {
+        let message = "per Group counts the groups that `from` names, and it names none";
+        let help = "add `from: [{group: NAME}]`, or count per Principal";
+        findings.error(&format!("{path}.per"), Reason::InvalidUnion, message, help);
+    }
+    Limit {
+        name: name.clone(),
+        from: subjects(namespace, from, &format!("{path}.from"), findings),
+        to: objects(namespace, to.as_ref(), path, findings),
+        per,
+        requests: rate(requests, &format!("{path}.requests"), findings),
+    }
+}
+
+fn dimension(dimension: crds::Dimension) -> Dimension {
+    match dimension {
+        crds::Dimension::Principal => Dimension::Principal,
+        crds::Dimension::Group => Dimension::Group,
+        crds::Dimension::Tool => Dimension::Tool,
+        crds::Dimension::Server => Dimension::Server,
+    }
+}
+
+/// The bounds keep a token's interval within what nanoseconds can say.
+fn rate(requests: &crds::Requests, path: &str, findings: &mut Findings) -> Rate {
+    const MAX: u32 = 1_000_000;
+    let crds::Requests { count, window, burst } = requests;
+    let rate = Rate { count: *count, window_ms: window.as_millis(), burst: burst.unwrap_or(*count) };
+    let mut check = |good: bool, field: &str, message: String, help: &str| {
+        if !good {
+            findings.error(&format!("{path}.{field}"), Reason::InvalidValue, message, help);
+        }
+    };
+    let bounds = format!("give 1 to {MAX}");
+    let help = "a Deny rule refuses everything";
+    check((1..=MAX).contains(&rate.count), "count", format!("{} is out of bounds", rate.count), &bounds);
+    check(
+        rate.count == 0 || (1..=MAX).contains(&rate.burst),
+        "burst",
+        format!("{} is out of bounds", rate.burst),
+        &bounds,
+    );
+    check(rate.window_ms > 0, "window", "a window takes some time".to_owned(), help);
+    rate
+}
+
+fn subjects(namespace: &str, from: &[crds::Subject], path: &str, findings: &mut Findings) -> Vec<Subject> {
+    let subject = |(index, from)| subject(namespace, from, &format!("{path}[{index}]"), findings);
+    from.iter().enumerate().filter_map(subject).collect()
+}
+
+fn subject(namespace: &str, from: &crds::Subject, path: &str, findings: &mut Findings) -> Option<Subject> {
+    let crds::Subject { user, group, authenticated, anyone, issuer, gateway } = from;
+    let vouched = issuer_match(namespace, issuer.as_deref(), gateway.as_ref(), path, findings)?;
+    let mut refuse = |message: &str, help: &str| {
+        findings.error(path, Reason::InvalidUnion, message, help);
+        None
+    };
+    match (user, group, authenticated, anyone) {
+        (Some(name), None, None, None) if !name.is_empty() => {
+            Some(Subject::User { name: name.clone(), issuer: vouched })
+        }
+        (None, Some(name), None, None) if !name.is_empty() => {
+            Some(Subject::Group { name: name.clone(), issuer: vouched })
+        }
+        (None, None, Some(crds::Empty {}), None) => Some(Subject::Authenticated { issuer: vouched }),
+        (None, None, None, Some(crds::Empty {})) if issuer.is_none() && gateway.is_none() => {
+            Some(Subject::Anyone {})
+        }
+        (None, None, None, Some(_)) => refuse("anyone has no issuer and no gateway", "use authenticated"),
+        _ => refuse(
+            "a subject is one of user, group, authenticated and anyone",
+            "write each as an item of its own: items unite",
+        ),
+    }
+}
+
+fn issuer_match(
+    namespace: &str,
+    issuer: Option<&str>,
+    gateway: Option<&crds::GatewayRef>,
+    path: &str,
+    findings: &mut Findings,
+) -> Option<IssuerMatch> {
+    match (issuer, gateway) {
+        (None, None) => Some(IssuerMatch::Namespace(namespace.to_owned())),
+        (None, Some(crds::GatewayRef { name, namespace: other })) => {
+            Some(IssuerMatch::Gateway(GatewayId::new(other.as_deref().unwrap_or(namespace), name)))
+        }
+        (Some(issuer), None) => {
+            if Url::parse(issuer).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+                return Some(IssuerMatch::Issuer(issuer.to_owned()));
+            }
+            let message = format!("{issuer:?} is not an issuer's URL");
+            findings.error(
+                &format!("{path}.issuer"),
+                Reason::InvalidUrl,
+                message,
+                "such as https://accounts.example.com",
+            );
+            None
+        }
+        (Some(_), Some(_)) => {
+            let message = "issuer and gateway exclude each other";
+            findings.error(path, Reason::InvalidUnion, message, "remove one");
+            None
+        }
+    }
+}
+
+fn objects(namespace: &str, to: Option<&crds::To>, path: &str, findings: &mut Findings) -> To {
+    let Some(to) = to else { return To::default() };
+    let path = format!("{path}.to");
+    let crds::To { servers, tools, prompts, resources, methods, annotations } = to;
+    for (field, globs) in [("tools", tools), ("prompts", prompts), ("resources", resources)] {
+        check_globs(globs, &format!("{path}.{field}"), findings);
+    }
+    let servers = servers.iter().enumerate().filter_map(|(index, pattern)| {
+        server_glob(namespace, pattern, &format!("{path}.servers[{index}]"), findings)
+    });
+    To {
+        servers: servers.collect(),
+        tools: tools.clone(),
+        prompts: prompts.clone(),
+        resources: resources.clone(),
+        methods: methods.iter().copied().map(method).collect(),
+        annotations: annotations.map(annotation_match).unwrap_or_default(),
+    }
+}
+
+/// A bare name is one of the policy's namespace. Each side must be a glob by itself, or a brace around the slash
+/// would make a pattern that matches nothing: fatal in a Deny.
+fn server_glob(namespace: &str, pattern: &str, path: &str, findings: &mut Findings) -> Option<String> {
+    let (left, right) = pattern.split_once('/').unwrap_or((namespace, pattern));
+    let whole = format!("{left}/{right}");
+    let problem = if right.contains('/') || left.is_empty() || right.is_empty() {
+        format!("{pattern:?} is neither `name` nor `namespace/name`")
+    } else {
+        match policy::NameGlobs::new(&[left.to_owned(), right.to_owned()]) {
+            Ok(_) => return Some(whole),
+            Err(error) => error.to_string(),
+        }
+    };
+    let help = "such as `payments`, `team-a/payments`, `team-a/*` or `*/*`";
+    findings.error(path, Reason::InvalidGlob, problem, help);
+    None
+}
+
+fn method(method: crds::Method) -> String {
+    let method = match method {
+        crds::Method::ToolsCall => "tools/call",
+        crds::Method::PromptsGet => "prompts/get",
+        crds::Method::ResourcesRead => "resources/read",
+        crds::Method::CompletionComplete => "completion/complete",
+    };
+    method.to_owned()
+}
+
+fn annotation_match(annotations: crds::ToolAnnotations) -> AnnotationMatch {
+    let crds::ToolAnnotations { read_only_hint, destructive_hint, idempotent_hint, open_world_hint } =
+        annotations;
+    AnnotationMatch {
+        read_only: read_only_hint,
+        destructive: destructive_hint,
+        idempotent: idempotent_hint,
+        open_world: open_world_hint,
+    }
+}

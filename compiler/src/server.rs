@@ -1,0 +1,248 @@
+//! One McpServer: its source, credentials, tools and exports.
+
+mod remote;
+mod run;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mcpmesh_crds::{
+    ExportTo, From as Namespaces, McpServer, McpServerSpec, State, ToolAnnotations, ToolOverride,
+};
+use mcpmesh_ir::catalog::Hints;
+use mcpmesh_ir::policy::NameGlobs;
+use mcpmesh_ir::server::{self, Endpoint};
+use mcpmesh_ir::{SecretId, ServerId};
+
+use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
+use crate::inputs::Inputs;
+use crate::secret::{self, KeyRef};
+use crate::workload::Workload;
+
+/// An enabled server without errors.
+#[derive(Debug)]
+pub(crate) struct CompiledServer {
+    pub(crate) body: server::Server,
+    /// For the selectors of gateways.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// None: its own namespace only.
+    pub(crate) exports: Option<ExportTo>,
+    /// The keys of Secrets that its headers take.
+    pub(crate) keys: BTreeSet<KeyRef>,
+    pub(crate) workload: Option<Workload>,
+}
+
+/// Compiles one server by itself. The error is the word for why it cannot be used.
+pub(crate) fn compile(
+    id: &ServerId,
+    object: &McpServer,
+    inputs: &Inputs,
+) -> (Result<CompiledServer, &'static str>, Vec<Diagnostic>) {
+    let mut findings = Findings::new(ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name));
+    let spec = &object.spec;
+    let source = source(id, spec, inputs, &mut findings);
+    let mut keys = BTreeSet::new();
+    let headers = headers(id, spec, inputs, &mut keys, &mut findings);
+    let tools = tools(spec, &mut findings);
+    let timeouts = timeouts(spec, &mut findings);
+    let invalid = findings.has_errors();
+    let exports = exports(spec, !keys.is_empty(), &mut findings);
+    let outcome = match source {
+        _ if spec.state == State::Disabled => Err("is disabled"),
+        Some((endpoint, workload)) if !invalid => Ok(CompiledServer {
+            body: server::Server { id: id.clone(), endpoint, headers, tools, timeouts },
+            labels: object.metadata.labels.clone().unwrap_or_default(),
+            exports,
+            keys,
+            workload,
+        }),
+        _ => Err("has errors"),
+    };
+    (outcome, findings.into_list())
+}
+
+fn source(
+    id: &ServerId,
+    spec: &McpServerSpec,
+    inputs: &Inputs,
+    findings: &mut Findings,
+) -> Option<(Endpoint, Option<Workload>)> {
+    let run = |workload: Option<Workload>| Some((Endpoint::Workload {}, Some(workload?)));
+    match (&spec.remote, &spec.package, &spec.container) {
+        (Some(remote), None, None) => {
+            Some((remote::endpoint(remote, inputs.install.allow_private, findings)?, None))
+        }
+        (None, Some(package), None) => run(run::package(id, package, inputs, findings)),
+        (None, None, Some(container)) => run(run::container(id, container, inputs, findings)),
+        _ => {
+            let message = "a server has exactly one source";
+            findings.error(
+                "spec",
+                Reason::InvalidUnion,
+                message,
+                "give one of remote, package and container",
+            );
+            None
+        }
+    }
+}
+
+fn headers(
+    id: &ServerId,
+    spec: &McpServerSpec,
+    inputs: &Inputs,
+    keys: &mut BTreeSet<KeyRef>,
+    findings: &mut Findings,
+) -> Vec<server::CredentialHeader> {
+    let Some(credentials) = &spec.credentials else { return Vec::new() };
+    let Some(remote) = &spec.remote else {
+        let message = "only a remote server is given headers";
+        findings.error(
+            "spec.credentials",
+            Reason::InvalidUnion,
+            message,
+            "give a package or container env instead",
+        );
+        return Vec::new();
+    };
+    let mut names = BTreeSet::new();
+    let mut headers = Vec::new();
+    for (index, header) in credentials.headers.iter().enumerate() {
+        let path = format!("spec.credentials.headers[{index}]");
+        let name = header.name.to_ascii_lowercase();
+        remote::check_header_name(&name, &path, findings);
+        if !names.insert(name.clone()) {
+            let message = format!("the header {name} is there twice");
+            findings.error(&format!("{path}.name"), Reason::DuplicateName, message, "remove one");
+        }
+        let prefix = header.prefix.clone().unwrap_or_default();
+        let secret = SecretId::new(&id.namespace, &header.secret_key_ref.name);
+        let key = header.secret_key_ref.key.clone();
+        if let Some(value) = secret::value(inputs, (&secret, &key), &format!("{path}.secretKeyRef"), findings)
+        {
+            remote::check_header_value(&prefix, value, &path, findings);
+            keys.insert((secret.clone(), key.clone()));
+        }
+        headers.push(server::CredentialHeader { name, prefix, secret, key });
+    }
+    remote::warn_of_cleartext(remote, findings);
+    headers
+}
+
+fn exports(spec: &McpServerSpec, credentials: bool, findings: &mut Findings) -> Option<ExportTo> {
+    let exports = spec.export_to.as_ref()?;
+    check_namespaces(&exports.namespaces, "spec.exportTo.namespaces", findings);
+    if exports.namespaces.from == Namespaces::Same {
+        return None;
+    }
+    if credentials {
+        let message = "a server with credentials cannot be used from other namespaces yet: a Secret's bytes stay in \
+                       its namespace";
+        let help = "remove spec.exportTo, or put a gateway into this namespace";
+        findings.error("spec.exportTo", Reason::CredentialsNotExportable, message, help);
+        return None;
+    }
+    Some(exports.clone())
+}
+
+/// Whether a choice of namespaces says one thing.
+pub(crate) fn check_namespaces(
+    choice: &mcpmesh_crds::NamespaceSelection,
+    path: &str,
+    findings: &mut Findings,
+) -> bool {
+    let consistent = (choice.from == Namespaces::Selector) == choice.selector.is_some();
+    if !consistent {
+        let message = "selector is needed with `from: Selector`, and only there";
+        findings.error(path, Reason::InvalidUnion, message, "add `from: Selector`, or remove the selector");
+    }
+    consistent
+}
+
+fn tools(spec: &McpServerSpec, findings: &mut Findings) -> server::ToolRules {
+    let Some(tools) = &spec.tools else { return server::ToolRules::default() };
+    check_globs(&tools.include, "spec.tools.include", findings);
+    check_globs(&tools.exclude, "spec.tools.exclude", findings);
+    let mut overrides = BTreeMap::new();
+    let mut shown = BTreeSet::new();
+    for (index, tool) in tools.overrides.iter().enumerate() {
+        let path = format!("spec.tools.overrides[{index}]");
+        if overrides.insert(tool.name.clone(), override_of(tool)).is_some() {
+            let message = format!("the tool {:?} is there twice", tool.name);
+            findings.error(&format!("{path}.name"), Reason::DuplicateName, message, "put both into one");
+        }
+        let Some(rename) = &tool.rename else { continue };
+        let path = format!("{path}.as");
+        if !is_tool_name(rename) {
+            let help = "use at most 64 letters, digits, underscores, dashes and dots";
+            findings.error(&path, Reason::InvalidValue, format!("{rename:?} is not a tool name"), help);
+        }
+        if !shown.insert(rename) {
+            let message = format!("two tools are shown as {rename:?}");
+            findings.error(&path, Reason::DuplicateName, message, "choose another name");
+        }
+    }
+    server::ToolRules { include: tools.include.clone(), exclude: tools.exclude.clone(), overrides }
+}
+
+/// MCP 2025-11-25, server/tools, "Tool Names", with room for a prefix.
+fn is_tool_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+}
+
+/// Reports each pattern that is not a glob. True when all are.
+pub(crate) fn check_globs(patterns: &[String], path: &str, findings: &mut Findings) -> bool {
+    let mut good = true;
+    for (index, pattern) in patterns.iter().enumerate() {
+        let message = match NameGlobs::new(std::slice::from_ref(pattern)) {
+            Ok(_) if !pattern.is_empty() => continue,
+            Ok(_) => "an empty pattern matches nothing".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let help = "`*` and `?` are wildcards, `[ab]` and `{one,two}` choices; `[*]` is a star itself";
+        findings.error(&format!("{path}[{index}]"), Reason::InvalidGlob, message, help);
+        good = false;
+    }
+    good
+}
+
+fn override_of(tool: &ToolOverride) -> server::ToolOverride {
+    server::ToolOverride {
+        rename: tool.rename.clone(),
+        title: tool.title.clone(),
+        description: tool.description.clone(),
+        annotations: tool.annotations.map(hints).unwrap_or_default(),
+    }
+}
+
+fn hints(annotations: ToolAnnotations) -> Hints {
+    let ToolAnnotations { read_only_hint, destructive_hint, idempotent_hint, open_world_hint } = annotations;
+    Hints { read_only_hint, destructive_hint, idempotent_hint, open_world_hint }
+}
+
+fn timeouts(spec: &McpServerSpec, findings: &mut Findings) -> server::Timeouts {
+    let mut timeouts = server::Timeouts::default();
+    let Some(given) = &spec.timeouts else { return timeouts };
+    let mcpmesh_crds::Timeouts { connect, first_byte, total } = given;
+    let fields = [
+        ("connect", connect, &mut timeouts.connect_ms),
+        ("firstByte", first_byte, &mut timeouts.first_byte_ms),
+        ("total", total, &mut timeouts.total_ms),
+    ];
+    for (name, given, millis) in fields {
+        match given.as_ref().map(mcpmesh_crds::Duration::as_millis) {
+            None => {}
+            Some(0) => {
+                let path = format!("spec.timeouts.{name}");
+                findings.error(
+                    &path,
+                    Reason::InvalidValue,
+                    "nothing can be done in no time",
+                    "leave it out, or raise it",
+                );
+            }
+            Some(given) => *millis = given,
+        }
+    }
+    timeouts
+}
