@@ -1,0 +1,21 @@
+"""PyPI fastmcp 4.x against one endpoint; see ../README.md."""
+
+from fastmcp import Client
+from fastmcp.client.transports import StreamableHttpTransport
+from steps import Sdk, checked, main
+
+
+class FastMcp(Sdk):
+    async def call(self, name, arguments, on_progress=None):
+        result = await self.client.call_tool_mcp(name, arguments, progress_handler=on_progress)
+        return checked(result, result.is_error)
+
+
+async def run(options, steps):
+    mode = {"modern": "2026-07-28", None: "auto"}.get(options.mode, options.mode)
+    async with Client(StreamableHttpTransport(options.url, headers=options.headers), mode=mode) as client:
+        steps.verdicts |= {"initialize": "ok", "protocol": str(client.session.protocol_version)}
+        await steps.all(options, FastMcp(client))
+
+
+main(run)
