@@ -2,6 +2,8 @@
 //!
 //! A first line `# up` compiles as `mcpmesh up` does; otherwise as in a cluster.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -65,4 +67,27 @@ fn every_case_compiles_to_its_golden_output() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_sample_compiles_without_diagnostics() {
+    for name in ["../manifests/samples", "../manifests/quickstart"] {
+        let mut files: Vec<_> =
+            fs::read_dir(folder(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+        assert!(!files.is_empty(), "{name}");
+        let read = |file: &PathBuf| fs::read_to_string(file).unwrap();
+        // The quickstart is one folder of objects; each sample stands by itself.
+        let texts: Vec<String> = if name.ends_with("quickstart") {
+            vec![files.iter().map(read).collect::<Vec<_>>().join("\n---\n")]
+        } else {
+            files.iter().map(read).collect()
+        };
+        for text in texts {
+            let compiled = compile_text(&text);
+            let findings: Vec<_> = compiled.diagnostics.iter().map(ToString::to_string).collect();
+            assert!(findings.is_empty(), "{text}\n{}", findings.join("\n"));
+            assert!(!compiled.snapshots.is_empty());
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 #![expect(unreachable_pub, reason = "KubeSchema repeats each struct inside a function")]
 
+mod definition;
 mod duration;
 mod env;
 mod gateway;
@@ -13,6 +14,7 @@ mod policy;
 mod selector;
 mod server;
 
+pub use definition::{Error as DefinitionError, definitions};
 pub use duration::{Duration, InvalidDuration};
 pub use env::{EnvFromSource, EnvVar, EnvVarSource, SecretEnvSource, SecretKeySelector};
 pub use gateway::{
