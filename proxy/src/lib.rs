@@ -1,3 +1,4 @@
 //! The data plane of MCP Mesh.
 
 pub mod mcp;
+pub mod upstream;

@@ -1,0 +1,348 @@
+//! The one MCP client: a server as attached, whatever it speaks and wherever it is. It finds out
+//! the era, keeps what the server offers up to date, and carries calls within deadlines.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ::http::header::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::mcp::envelope::{Id, Method};
+use crate::mcp::era::Era;
+use crate::mcp::fault::HEADER_MISMATCH;
+use crate::mcp::meta::{Capabilities, LogLevel, TraceContext};
+
+mod breaker;
+mod catalogue;
+mod channel;
+mod config;
+mod detect;
+mod egress;
+mod error;
+mod events;
+mod http;
+mod inbox;
+mod legacy_sse;
+mod observe;
+mod pool;
+mod reply;
+mod route;
+mod session;
+mod stdio;
+pub mod tls;
+mod wire;
+
+pub use catalogue::{CacheScope, Eras, Item, Observation, Offers, State};
+pub use config::{Config, ConnectError, Connected, Connector, Deps, Endpoint, Guard, Timeouts, Transport};
+pub use egress::EgressRule;
+pub use error::{Error, Kind, Phase};
+pub use inbox::{Answerer, Unsolicited};
+pub use reply::{Body, BodyStream, Event, Reply};
+pub use session::SessionLink;
+
+use breaker::{Breaker, Queue};
+use detect::Live;
+use pool::Pool;
+use reply::{Admitted, Bounds};
+use wire::MetaParts;
+
+/// Sessions that serve one call at a time, over HTTP.
+const EXCLUSIVE_HTTP: usize = 64;
+/// Processes that serve one call at a time.
+const EXCLUSIVE_STDIO: usize = 4;
+/// No call is bounded by less than a subscription, which has no end.
+const ENDLESS: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A request as the gateway wants it sent.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// What is asked.
+    pub method: Method,
+    /// The members of `params`, without braces and without `_meta`, already re-addressed.
+    pub members: Bytes,
+    /// The upstream's own name or URI of the thing, for `Mcp-Name`.
+    pub name: Option<String>,
+    /// The members of `_meta` that pass through, without braces.
+    pub meta: Bytes,
+    /// The context of the gateway's span.
+    pub trace: Option<TraceContext>,
+    /// What may be asked of the client during this call.
+    pub capabilities: Capabilities,
+    /// Log messages that the client wants.
+    pub log_level: Option<LogLevel>,
+    /// Ask for progress; its token is [`Reply::upstream_id`].
+    pub wants_progress: bool,
+    /// `Mcp-Param-*` of a modern call.
+    pub param_headers: Vec<(HeaderName, HeaderValue)>,
+    /// The client's era. The upstream is spoken to in the same one if it knows it.
+    pub era: Era,
+    /// The legacy client's session.
+    pub session: Option<Arc<SessionLink>>,
+    /// A total deadline shorter than the configured one.
+    pub deadline: Option<Duration>,
+}
+
+impl Outgoing {
+    /// A request with nothing but its method and its `params` members.
+    #[must_use]
+    pub fn new(era: Era, method: Method, members: impl Into<Bytes>) -> Self {
+        Self {
+            method,
+            members: members.into(),
+            name: None,
+            meta: Bytes::new(),
+            trace: None,
+            capabilities: Capabilities::default(),
+            log_level: None,
+            wants_progress: false,
+            param_headers: Vec::new(),
+            era,
+            session: None,
+            deadline: None,
+        }
+    }
+
+    fn parts(&self) -> MetaParts {
+        MetaParts {
+            pass: self.meta.clone(),
+            trace: self.trace.clone(),
+            capabilities: self.capabilities.raw().clone(),
+            log_level: self.log_level,
+            progress: self.wants_progress,
+        }
+    }
+}
+
+/// What all tasks of an upstream share.
+struct Core {
+    config: Config,
+    deps: Deps,
+    /// Tells this upstream from an earlier one of the same name.
+    instance: u64,
+    ids: AtomicU64,
+    breaker: Breaker,
+    queue: Queue,
+    pool: Pool,
+    live: watch::Sender<Option<Arc<Live>>>,
+    observation: watch::Sender<Arc<Observation>>,
+    /// Rung by the server when a list has changed.
+    changed: Arc<Notify>,
+    /// Rung by us when the lists are to be read again now.
+    refresh: Notify,
+    /// An old SDK ended on the probe: later processes are not probed.
+    exits_on_probe: std::sync::atomic::AtomicBool,
+    stop: CancellationToken,
+}
+
+/// A server as attached. Calls of all gateways and clients share it.
+pub struct Upstream {
+    core: Arc<Core>,
+    _stop: DropGuard,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("id", &self.core.config.id).finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    /// Starts in the background: nobody waits for a slow server. Dropping the last handle, or
+    /// [`Self::stop`], ends its tasks, sessions and processes. Must be called in a tokio runtime.
+    #[must_use]
+    pub fn start(config: Config, deps: Deps) -> Arc<Self> {
+        static INSTANCES: AtomicU64 = AtomicU64::new(0);
+        let exclusive =
+            if matches!(config.endpoint, Endpoint::Workload) { EXCLUSIVE_STDIO } else { EXCLUSIVE_HTTP };
+        let stop = CancellationToken::new();
+        let core = Arc::new(Core {
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+            // 0 and 1 belong to the handshake.
+            ids: AtomicU64::new(2),
+            breaker: Breaker::default(),
+            queue: Queue::new(config.max_in_flight, config.timeouts.connect),
+            pool: Pool::new(exclusive),
+            live: watch::Sender::new(None),
+            observation: watch::Sender::new(Arc::default()),
+            changed: Arc::default(),
+            refresh: Notify::new(),
+            exits_on_probe: std::sync::atomic::AtomicBool::new(false),
+            stop: stop.clone(),
+            config,
+            deps,
+        });
+        tokio::spawn(observe::run(Arc::clone(&core)));
+        Arc::new(Self { core, _stop: stop.drop_guard() })
+    }
+
+    /// Ends everything; calls in flight fail.
+    pub fn stop(&self) {
+        self.core.stop.cancel();
+    }
+
+    /// The server's stable name.
+    #[must_use]
+    pub fn id(&self) -> &mcpmesh_ir::ServerId {
+        &self.core.config.id
+    }
+
+    /// What the server offers and how it is. The last known lists stay when it goes away.
+    #[must_use]
+    pub fn observation(&self) -> watch::Receiver<Arc<Observation>> {
+        self.core.observation.subscribe()
+    }
+
+    /// Asks for the lists to be read again soon.
+    pub fn refresh(&self) {
+        self.core.refresh.notify_one();
+    }
+
+    /// Sends a request. Returns once the upstream has begun to answer (or asks something); the
+    /// call is cancelled when the future or the reply is dropped.
+    ///
+    /// # Errors
+    /// When there will be no answer; JSON-RPC errors of the upstream are answers.
+    pub async fn send(&self, request: Outgoing) -> Result<Reply, Error> {
+        let ticket = self.core.breaker.admit()?;
+        let seat = self.core.queue.enter().await?;
+        let total = self.core.config.timeouts.total;
+        let total = request.deadline.map_or(total, |deadline| deadline.min(total));
+        let mut call = Admitted { ticket: Some(ticket), _seat: Some(seat) };
+        let bounds = self.core.bounds(total, false);
+        let outcome = self.core.attempt(&request, bounds).await;
+        match outcome {
+            Ok(mut reply) => {
+                if reply.refused().is_none_or(|refused| !refused.status.is_server_error())
+                    && reply.has_begun()
+                {
+                    call.settle(Ok(()));
+                }
+                reply.admit(call);
+                Ok(reply)
+            }
+            Err(error) => {
+                call.settle(Err(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a modern `subscriptions/listen`; `filter` are the members of its `params`. It has no
+    /// deadline and takes no place in the queue.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] for an upstream that is not modern: subscribe in its sessions.
+    pub async fn listen(&self, filter: Bytes) -> Result<Reply, Error> {
+        let live = self.core.live(self.core.connect_deadline()).await?;
+        self.core.listen(&live, filter).await
+    }
+
+    /// Sends a notification in a legacy client's session, opening none for it.
+    ///
+    /// # Errors
+    /// When the session is gone.
+    pub async fn notify(
+        &self,
+        session: &Arc<SessionLink>,
+        method: &Method,
+        params: &[u8],
+    ) -> Result<(), Error> {
+        match self.core.opened(session).await {
+            Some(session) => session.answerer().send(wire::notification(method, params)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a legacy client's whole answer to a request of the server's. The id must be the
+    /// server's; [`Unsolicited::answerer`] and [`Reply::answerer`] do the same without a look-up.
+    ///
+    /// # Errors
+    /// When the session is gone.
+    pub async fn respond(&self, session: &Arc<SessionLink>, id: &Id, message: Bytes) -> Result<(), Error> {
+        match self.core.opened(session).await {
+            Some(session) => session.answerer().send(message).await,
+            None => {
+                tracing::debug!(?id, "an answer for a session that is gone");
+                Err(Error::unsent(Kind::Reset))
+            }
+        }
+    }
+}
+
+impl Core {
+    fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn connect_deadline(&self) -> Instant {
+        Instant::now() + self.config.timeouts.connect
+    }
+
+    fn bounds(&self, total: Duration, endless: bool) -> Bounds {
+        let now = Instant::now();
+        Bounds {
+            first_byte: now + self.config.timeouts.first_byte,
+            total: now + total,
+            max_bytes: self.config.max_response_bytes,
+            endless,
+        }
+    }
+
+    /// How the server is reached, as soon as that is known.
+    async fn live(&self, until: Instant) -> Result<Arc<Live>, Error> {
+        if let Some(live) = self.live.borrow().as_ref() {
+            return Ok(Arc::clone(live));
+        }
+        let mut changes = self.live.subscribe();
+        let known = tokio::select! {
+            known = tokio::time::timeout_at(until, changes.wait_for(Option::is_some)) => known,
+            () = self.stop.cancelled() => return Err(Error::unsent(Kind::Unavailable)),
+        };
+        match known {
+            Ok(Ok(live)) => live.as_ref().map(Arc::clone).ok_or(Error::unsent(Kind::Unavailable)),
+            Ok(Err(_)) => Err(Error::unsent(Kind::Unavailable)),
+            Err(_) => Err(match &self.observation.borrow().state {
+                State::Failed { reason, .. } => Error::connect(reason.clone()),
+                _ => Error::unsent(Kind::Timeout(Phase::Connect)),
+            }),
+        }
+    }
+
+    /// Sends a call, and once more where the first attempt is sure not to have run.
+    async fn attempt(self: &Arc<Self>, request: &Outgoing, bounds: Bounds) -> Result<Reply, Error> {
+        let live = self.live(self.connect_deadline().min(bounds.total)).await?;
+        self.attempt_on(&live, request, bounds).await
+    }
+
+    async fn attempt_on(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        request: &Outgoing,
+        bounds: Bounds,
+    ) -> Result<Reply, Error> {
+        let mut headers = None;
+        for last in [false, true] {
+            let way = self.route(live, request).await?;
+            let session = way.session();
+            let mut reply = way.call(self, request, headers.as_deref(), bounds).await?;
+            reply.begin().await?;
+            let Some(refused) = reply.refused().filter(|_| !last) else { return Ok(reply) };
+            let code = refused.error().map(|(_, code)| code);
+            match (session, code) {
+                (Some(session), code) if route::forgot(&session, refused.status, code) => {
+                    session.lose();
+                }
+                (None, Some(HEADER_MISMATCH)) if request.method == Method::ToolsCall => {
+                    headers = Some(self.fresh_headers(live, request).await);
+                }
+                _ => return Ok(reply),
+            }
+            reply.set_aside();
+        }
+        Err(Error::unsent(Kind::Unavailable))
+    }
+}

@@ -1,0 +1,325 @@
+//! What a server offers, as last seen: its lists, kept byte for byte.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::error::{Error, Kind};
+use crate::mcp::envelope::Method;
+use crate::mcp::era::Revision;
+use crate::mcp::header::ParamHeaders;
+use crate::mcp::json;
+
+/// Pages of one list.
+const MAX_PAGES: usize = 100;
+/// Items of one list.
+const MAX_ITEMS: usize = 10_000;
+/// Bytes of one list.
+const MAX_BYTES: usize = 16 << 20;
+
+/// How a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Not reached yet.
+    Connecting,
+    /// Its lists are current.
+    Ready,
+    /// It answers, but its lists could not be read again.
+    Degraded {
+        /// Why.
+        reason: String,
+    },
+    /// It cannot be reached. The last lists stand.
+    Failed {
+        /// Why.
+        reason: String,
+        /// Since when.
+        since: std::time::SystemTime,
+    },
+}
+
+/// Which eras a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Eras {
+    /// 2026-07-28.
+    pub modern: bool,
+    /// The revision of its sessions.
+    pub legacy: Option<Revision>,
+}
+
+/// Who else may be shown a list (2026-07-28, server/utilities/caching).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheScope {
+    /// Everyone.
+    Public,
+    /// Nobody else.
+    #[default]
+    Private,
+}
+
+/// What a server declares, as far as the gateway decides by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the words of MCP")]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent declarations")]
+pub struct Offers {
+    pub tools: bool,
+    pub prompts: bool,
+    pub resources: bool,
+    /// `resources.subscribe`
+    pub subscribe: bool,
+    pub completions: bool,
+    pub logging: bool,
+    /// Any `listChanged`.
+    pub list_changed: bool,
+    /// The extension `io.modelcontextprotocol/tasks`.
+    pub tasks: bool,
+}
+
+impl Offers {
+    /// Reads a `ServerCapabilities` object.
+    #[must_use]
+    pub fn read(capabilities: &[u8]) -> Self {
+        let part = |name| json::member(capabilities, name).filter(|value| value.first() == Some(&b'{'));
+        let flag =
+            |part: Option<&[u8]>, name| part.and_then(|part| json::member(part, name)) == Some(b"true");
+        let (tools, prompts, resources) = (part("tools"), part("prompts"), part("resources"));
+        Self {
+            tools: tools.is_some(),
+            prompts: prompts.is_some(),
+            resources: resources.is_some(),
+            subscribe: flag(resources, "subscribe"),
+            completions: part("completions").is_some(),
+            logging: part("logging").is_some(),
+            list_changed: [tools, prompts, resources].into_iter().any(|part| flag(part, "listChanged")),
+            tasks: part("extensions")
+                .is_some_and(|one| json::member(one, "io.modelcontextprotocol/tasks").is_some()),
+        }
+    }
+}
+
+/// One tool, prompt, resource or template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// `name`, `uri` or `uriTemplate`.
+    pub key: String,
+    /// The JSON object, byte for byte.
+    pub raw: Bytes,
+}
+
+/// What is known of a server.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// How it is.
+    pub state: State,
+    /// What it speaks.
+    pub eras: Eras,
+    /// Its `serverInfo`, raw.
+    pub server_info: Option<Bytes>,
+    /// Its capabilities, raw.
+    pub capabilities: Bytes,
+    /// Its capabilities, read.
+    pub offers: Offers,
+    /// Its instructions: untrusted text.
+    pub instructions: Option<String>,
+    /// In the server's order. Tools that cannot be called over HTTP are left out.
+    pub tools: Arc<[Item]>,
+    /// In the server's order.
+    pub prompts: Arc<[Item]>,
+    /// In the server's order.
+    pub resources: Arc<[Item]>,
+    /// In the server's order.
+    pub templates: Arc<[Item]>,
+    /// Grows whenever a list, the capabilities or the instructions change; not with `state`.
+    pub generation: u64,
+    /// The shortest `ttlMs` of the lists; 0 where none was given.
+    pub ttl_ms: u64,
+    /// The narrowest `cacheScope` of the lists.
+    pub cache_scope: CacheScope,
+}
+
+impl Default for Observation {
+    fn default() -> Self {
+        Self {
+            state: State::Connecting,
+            eras: Eras::default(),
+            server_info: None,
+            capabilities: Bytes::from_static(b"{}"),
+            offers: Offers::default(),
+            instructions: None,
+            tools: Arc::default(),
+            prompts: Arc::default(),
+            resources: Arc::default(),
+            templates: Arc::default(),
+            generation: 0,
+            ttl_ms: 0,
+            cache_scope: CacheScope::Private,
+        }
+    }
+}
+
+impl Observation {
+    /// The same but for `state` and `generation`?
+    pub(crate) fn offers_the_same(&self, other: &Self) -> bool {
+        self.eras == other.eras
+            && self.server_info == other.server_info
+            && self.capabilities == other.capabilities
+            && self.instructions == other.instructions
+            && self.tools == other.tools
+            && self.prompts == other.prompts
+            && self.resources == other.resources
+            && self.templates == other.templates
+            && (self.ttl_ms, self.cache_scope) == (other.ttl_ms, other.cache_scope)
+    }
+}
+
+/// Reads a list page by page.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    method: Method,
+    items: Vec<Item>,
+    keys: HashSet<String>,
+    cursors: HashSet<String>,
+    bytes: usize,
+    pub(crate) ttl_ms: u64,
+    pub(crate) scope: CacheScope,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page<'a> {
+    #[serde(borrow, alias = "prompts", alias = "resources", alias = "resourceTemplates")]
+    tools: Vec<&'a RawValue>,
+    next_cursor: Option<String>,
+    #[serde(default)]
+    ttl_ms: Option<f64>,
+    #[serde(default)]
+    cache_scope: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Keys<'a> {
+    name: Option<String>,
+    uri: Option<String>,
+    uri_template: Option<String>,
+    #[serde(borrow)]
+    input_schema: Option<&'a RawValue>,
+}
+
+impl Listing {
+    pub(crate) fn new(method: Method) -> Self {
+        let (items, keys, cursors) = (Vec::new(), HashSet::new(), HashSet::new());
+        Self { method, items, keys, cursors, bytes: 0, ttl_ms: u64::MAX, scope: CacheScope::Public }
+    }
+
+    /// Takes a page's result; returns the `params` members that ask for the next page, if there is
+    /// to be one.
+    pub(crate) fn page(&mut self, result: &[u8]) -> Result<Option<Bytes>, Error> {
+        let page: Page<'_> =
+            serde_json::from_slice(result).map_err(|_| Error::protocol("a malformed list"))?;
+        self.bytes += result.len();
+        if self.bytes > MAX_BYTES || self.items.len() + page.tools.len() > MAX_ITEMS {
+            return Err(Error::sent(Kind::TooLarge));
+        }
+        // A float is in range of u64 here: negative and absent are 0, and `as` saturates.
+        let ttl = page.ttl_ms.unwrap_or_default().max(0.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, and is not negative"
+        )]
+        let ttl = ttl as u64;
+        self.ttl_ms = self.ttl_ms.min(ttl);
+        if page.cache_scope.as_deref() != Some("public") {
+            self.scope = CacheScope::Private;
+        }
+        for raw in page.tools {
+            self.take(raw);
+        }
+        let Some(cursor) = page.next_cursor else { return Ok(None) };
+        if self.cursors.len() + 1 >= MAX_PAGES || !self.cursors.insert(cursor.clone()) {
+            tracing::warn!(
+                method = self.method.label(),
+                "a list has too many pages or repeats a cursor; cut"
+            );
+            return Ok(None);
+        }
+        let mut members = b"\"cursor\":".to_vec();
+        json::push_text(&mut members, &cursor);
+        Ok(Some(members.into()))
+    }
+
+    fn take(&mut self, raw: &RawValue) {
+        let Ok(keys) = serde_json::from_str::<Keys<'_>>(raw.get()) else { return };
+        let key = match self.method {
+            Method::ResourcesList => keys.uri,
+            Method::ResourcesTemplatesList => keys.uri_template,
+            _ => keys.name,
+        };
+        let Some(key) = key.filter(|key| !key.is_empty()) else { return };
+        if self.method == Method::ToolsList && !is_callable(&key, keys.input_schema) {
+            return;
+        }
+        if self.keys.insert(key.clone()) {
+            self.items.push(Item { key, raw: Bytes::copy_from_slice(raw.get().as_bytes()) });
+        } else {
+            tracing::warn!(method = self.method.label(), "a list names one item twice; the first stands");
+        }
+    }
+
+    pub(crate) fn finish(self) -> Arc<[Item]> {
+        self.items.into()
+    }
+}
+
+/// A tool whose headers cannot be built must not be offered over HTTP (SEP-2243).
+fn is_callable(tool: &str, schema: Option<&RawValue>) -> bool {
+    let judged = schema.map(|schema| ParamHeaders::from_schema(schema.get().as_bytes()));
+    if let Some(Err(reason)) = &judged {
+        tracing::warn!(tool = tool.escape_debug().to_string(), %reason, "left out a tool whose x-mcp-header is invalid");
+    }
+    !matches!(judged, Some(Err(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_kept_byte_for_byte_across_pages() {
+        let mut list = Listing::new(Method::ToolsList);
+        let next = list
+            .page(br#"{"tools":[{"name":"a", "x": 1.0}],"nextCursor":"","ttlMs":5,"cacheScope":"public"}"#);
+        assert_eq!(next.unwrap().unwrap(), "\"cursor\":\"\"", "an empty cursor is a cursor");
+        let page =
+            br#"{"tools":[{"name":"a"},{"name":"b"},{"title":"nameless"}],"ttlMs":-1,"nextCursor":""}"#;
+        assert_eq!(list.page(page).unwrap(), None, "a repeated cursor ends the list");
+        assert_eq!((list.ttl_ms, list.scope), (0, CacheScope::Private));
+        let items = list.finish();
+        assert_eq!(items.len(), 2);
+        assert_eq!(items[0].raw, r#"{"name":"a", "x": 1.0}"#);
+    }
+
+    #[test]
+    fn endless_pages_are_cut() {
+        let mut list = Listing::new(Method::PromptsList);
+        let mut pages = 1;
+        while list.page(format!(r#"{{"prompts":[],"nextCursor":"{pages}"}}"#).as_bytes()).unwrap().is_some() {
+            pages += 1;
+        }
+        assert_eq!(pages, MAX_PAGES);
+    }
+
+    #[test]
+    fn reads_what_a_server_offers() {
+        let text = br#"{"tools":{"listChanged":true},"resources":{"subscribe":true},"completions":{}}"#;
+        let offers = Offers::read(text);
+        assert!(
+            offers.tools && offers.list_changed && offers.resources && offers.subscribe && offers.completions
+        );
+        assert!(!offers.prompts && !offers.logging);
+    }
+}

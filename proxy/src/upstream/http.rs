@@ -1,0 +1,362 @@
+//! HTTP towards one upstream: one pooled client, requests built from nothing of the caller's but
+//! the body, answers told apart by what they are and left unread where they can be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, Method as Verb, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use url::Url;
+
+use super::config::{Config, Timeouts};
+use super::egress::{EgressRule, Guarded};
+use super::error::{Error, Kind};
+use super::events::EventStream;
+use super::inbox::Inbox;
+use super::wire;
+use crate::mcp::era::{PROTOCOL_VERSION, Revision, SESSION_ID};
+
+/// `Last-Event-ID`
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Most bytes of an error's body that are read.
+const MAX_REFUSAL: usize = 64 << 10;
+/// Redirects that are followed.
+const MAX_REDIRECTS: usize = 3;
+/// Connections without a call are kept this long.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The client of one upstream.
+pub(crate) struct Http {
+    client: Client<HttpsConnector<Guarded>, Full<Bytes>>,
+    target: ArcSwap<Url>,
+    headers: HeaderMap,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) max_bytes: usize,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Neither headers nor the URL's query or user: they may be secrets.
+        f.debug_struct("Http").field("host", &self.target.load().host_str()).finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    pub(crate) fn new(config: &Config, url: Url, egress: EgressRule) -> Result<Arc<Self>, Error> {
+        let tls = super::tls::client().map_err(|error| Error::connect(error.to_string()))?;
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(Guarded::new(egress, config.timeouts.connect));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .build(connector);
+        let mut headers = HeaderMap::new();
+        for (name, value) in &config.headers {
+            headers.append(name.clone(), value.clone());
+        }
+        Ok(Arc::new(Self {
+            client,
+            target: ArcSwap::from_pointee(url),
+            headers,
+            timeouts: config.timeouts,
+            max_bytes: config.max_response_bytes,
+        }))
+    }
+
+    pub(crate) fn url(&self) -> Arc<Url> {
+        self.target.load_full()
+    }
+
+    /// Posts one message and follows redirects that stay on the same origin.
+    pub(crate) async fn post(&self, extra: HeaderMap, body: Bytes) -> Result<Answered, Error> {
+        let mut url = self.url();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.send(Verb::POST, &url, extra.clone(), body.clone()).await?;
+            if !matches!(response.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
+                return Answered::read(response).await;
+            }
+            url = Arc::new(redirected(&url, &response)?);
+            // mcp 1.9 moves /mcp to /mcp/ with 307 for good: spare the next calls the detour.
+            self.target.store(Arc::clone(&url));
+        }
+        Err(Error::unsent(Kind::Protocol("too many redirects")))
+    }
+
+    /// Posts to another URL of the same origin (the endpoint of HTTP+SSE).
+    pub(crate) async fn post_to(&self, url: &Url, body: Bytes) -> Result<Answered, Error> {
+        Answered::read(self.send(Verb::POST, url, HeaderMap::new(), body).await?).await
+    }
+
+    /// Opens an event stream.
+    pub(crate) async fn get(&self, extra: HeaderMap) -> Result<Answered, Error> {
+        Answered::read(self.send(Verb::GET, &self.url(), extra, Bytes::new()).await?).await
+    }
+
+    async fn delete(&self, extra: HeaderMap) -> Result<(), Error> {
+        self.send(Verb::DELETE, &self.url(), extra, Bytes::new()).await.map(drop)
+    }
+
+    async fn send(
+        &self,
+        verb: Verb,
+        url: &Url,
+        extra: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Error> {
+        let uri: Uri = url.as_str().parse().map_err(|_| Error::connect("the URL cannot be used"))?;
+        let mut request = Request::new(Full::new(body));
+        let headers = request.headers_mut();
+        *headers = self.headers.clone();
+        for (name, value) in extra {
+            if let Some(name) = name {
+                headers.insert(name, value);
+            }
+        }
+        if verb == Verb::POST {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        } else if verb == Verb::GET {
+            headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        }
+        *request.method_mut() = verb;
+        *request.uri_mut() = uri;
+        self.client.request(request).await.map_err(|error| judge(&error))
+    }
+}
+
+/// Only a failure to connect is sure not to have reached the upstream.
+fn judge(error: &hyper_util::client::legacy::Error) -> Error {
+    if !error.is_connect() {
+        return Error::sent(Kind::Reset);
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    if cause.is::<super::egress::Forbidden>() {
+        return Error::connect("the address is not allowed by the egress rule");
+    }
+    // The cause names no more than the operating system's word for it.
+    Error::connect(cause.to_string())
+}
+
+fn redirected(from: &Url, response: &Response<Incoming>) -> Result<Url, Error> {
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let to = location.and_then(|location| from.join(location).ok());
+    match to {
+        Some(to) if to.origin() == from.origin() => Ok(to),
+        Some(_) => Err(Error::unsent(Kind::Protocol("a redirect to another origin"))),
+        None => Err(Error::unsent(Kind::Protocol("a redirect without a location"))),
+    }
+}
+
+/// An answer as far as its headers tell.
+pub(crate) struct Answered {
+    pub(crate) headers: HeaderMap,
+    pub(crate) opened: Opened,
+}
+
+/// What follows the headers.
+pub(crate) enum Opened {
+    /// One JSON message, unread.
+    Json(Incoming),
+    /// Server-sent events.
+    Events(Incoming),
+    /// Taken without an answer (202, 204).
+    Empty,
+    /// Not taken.
+    Refused(Refused),
+    /// A success that is neither JSON nor events: a web page, for instance.
+    Other,
+}
+
+/// An HTTP error.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    pub(crate) status: StatusCode,
+    /// At most [`MAX_REFUSAL`] bytes.
+    pub(crate) body: Bytes,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl Refused {
+    /// The JSON-RPC error in the body.
+    pub(crate) fn error(&self) -> Option<(&[u8], i64)> {
+        match wire::answer(&self.body)? {
+            wire::Answer::Error(error, code) => Some((error, code)),
+            wire::Answer::Result(_) => None,
+        }
+    }
+
+    pub(crate) fn to_error(&self) -> Error {
+        let executed = self.status.is_server_error() || self.status == StatusCode::REQUEST_TIMEOUT;
+        Error { kind: Kind::Status(self.status.as_u16()), executed, retry_after: self.retry_after }
+    }
+}
+
+impl Answered {
+    async fn read(response: Response<Incoming>) -> Result<Self, Error> {
+        let (head, body) = response.into_parts();
+        let plain = head.headers.get(CONTENT_ENCODING).is_none_or(|value| value == "identity");
+        let opened = if !head.status.is_success() {
+            // An error without a body, or with one cut short, is still that error.
+            let body =
+                if plain { read_bounded(body, MAX_REFUSAL).await.unwrap_or_default() } else { Bytes::new() };
+            let retry_after =
+                head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            Opened::Refused(Refused {
+                status: head.status,
+                body,
+                retry_after: retry_after.map(Duration::from_secs),
+            })
+        } else if !plain {
+            // We ask for no compression: a bomb is not unpacked.
+            return Err(Error::protocol("a compressed answer that nobody asked for"));
+        } else {
+            match media_type(&head.headers) {
+                "application/json" => Opened::Json(body),
+                "text/event-stream" => Opened::Events(body),
+                _ if matches!(head.status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) => Opened::Empty,
+                _ => Opened::Other,
+            }
+        };
+        Ok(Self { headers: head.headers, opened })
+    }
+
+    /// Reads the answer to the call `id`, skipping what else is said.
+    pub(crate) async fn whole(self, id: u64, max: usize) -> Result<Whole, Error> {
+        match self.opened {
+            Opened::Json(body) => read_bounded(body, max).await.map(|raw| Whole::Message(self.headers, raw)),
+            Opened::Events(body) => {
+                let mut events = EventStream::new(body, max, Some(max));
+                while let Some(event) = events.next().await? {
+                    match wire::look(&event.data) {
+                        Some(wire::Said::Response(Some(said))) if said != id => {}
+                        Some(wire::Said::Response(_)) => {
+                            events.finish();
+                            return Ok(Whole::Message(self.headers, event.data));
+                        }
+                        _ => {}
+                    }
+                }
+                Err(Error::sent(Kind::Reset))
+            }
+            Opened::Refused(refused) => Ok(Whole::Refused(refused)),
+            Opened::Empty | Opened::Other => Ok(Whole::Other),
+        }
+    }
+}
+
+/// A whole answer.
+pub(crate) enum Whole {
+    /// A JSON-RPC message.
+    Message(HeaderMap, Bytes),
+    /// An HTTP error.
+    Refused(Refused),
+    /// A success without a message.
+    Other,
+}
+
+fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    ["application/json", "text/event-stream"]
+        .into_iter()
+        .find(|known| kind.eq_ignore_ascii_case(known))
+        .unwrap_or_default()
+}
+
+async fn read_bounded(mut body: Incoming, max: usize) -> Result<Bytes, Error> {
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Error::sent(Kind::Reset))?.into_data() else { continue };
+        if read.len() + data.len() > max {
+            return Err(Error::sent(Kind::TooLarge));
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}
+
+/// One legacy session as HTTP sees it: its headers, and where its messages go.
+#[derive(Debug)]
+pub(crate) struct HttpLine {
+    pub(crate) http: Arc<Http>,
+    pub(crate) session: Option<HeaderValue>,
+    pub(crate) revision: Revision,
+    pub(crate) inbox: Arc<Inbox>,
+}
+
+impl HttpLine {
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(8);
+        // The header exists since 2025-06-18.
+        if self.revision >= Revision::V2025_06_18 {
+            headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(self.revision.as_str()));
+        }
+        if let Some(session) = &self.session {
+            headers.insert(SESSION_ID, session.clone());
+        }
+        headers
+    }
+
+    pub(crate) async fn post(&self, body: Bytes) -> Result<Answered, Error> {
+        self.http.post(self.headers(), body).await
+    }
+
+    /// Posts a message that has no answer.
+    pub(crate) async fn say(&self, body: Bytes) -> Result<(), Error> {
+        let posting = tokio::time::timeout(self.http.timeouts.connect, self.post(body));
+        let answered =
+            posting.await.map_err(|_| Error::sent(Kind::Timeout(super::error::Phase::FirstByte)))??;
+        match answered.opened {
+            Opened::Refused(refused) => Err(refused.to_error()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the session's own stream, or takes one up where it broke off.
+    pub(crate) async fn get(&self, last_event: Option<&str>) -> Result<Answered, Error> {
+        let mut headers = self.headers();
+        if let Some(id) = last_event.and_then(|id| HeaderValue::from_str(id).ok()) {
+            headers.insert(LAST_EVENT_ID, id);
+        }
+        self.http.get(headers).await
+    }
+
+    pub(crate) async fn delete(&self) -> Result<(), Error> {
+        self.http.delete(self.headers()).await
+    }
+}
+
+/// The headers that a modern request repeats from its body.
+pub(crate) fn modern_headers(
+    method: &str,
+    name: Option<&str>,
+    params: &[(HeaderName, HeaderValue)],
+) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8 + params.len());
+    headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(Revision::V2026_07_28.as_str()));
+    let mirrored = [(crate::mcp::era::METHOD, Some(method)), (crate::mcp::era::NAME, name)];
+    for (header, text) in mirrored {
+        let value = text.and_then(|text| HeaderValue::from_str(&crate::mcp::header::encode(text)).ok());
+        if let Some(value) = value {
+            headers.insert(header, value);
+        }
+    }
+    for (header, value) in params {
+        headers.insert(header.clone(), value.clone());
+    }
+    headers
+}

@@ -1,0 +1,87 @@
+//! HTTP+SSE (2024-11-05): a GET stream names an endpoint to post to and carries all answers.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use http::HeaderMap;
+use url::Url;
+
+use super::channel::{Channel, Closed, Frame, Incoming, Writer};
+use super::error::{Error, Kind, Phase};
+use super::events::EventStream;
+use super::http::{Http, Opened};
+use super::inbox::Inbox;
+
+/// Opens the stream and waits for its endpoint.
+pub(crate) async fn connect(http: &Arc<Http>, inbox: Arc<Inbox>) -> Result<Channel, Error> {
+    let opening = tokio::time::timeout(http.timeouts.connect, open(http)).await;
+    let (events, endpoint) = opening.unwrap_or_else(|_| Err(Error::unsent(Kind::Timeout(Phase::Connect))))?;
+    let writer = Poster { http: Arc::clone(http), endpoint, inbox: Arc::clone(&inbox) };
+    Ok(Channel::start(messages(events), writer, inbox, ()))
+}
+
+async fn open(http: &Http) -> Result<(EventStream, Url), Error> {
+    let answered = http.get(HeaderMap::new()).await?;
+    let mut events = match answered.opened {
+        Opened::Events(body) => EventStream::new(body, http.max_bytes, None),
+        Opened::Refused(refused) => return Err(refused.to_error()),
+        _ => return Err(Error::unsent(Kind::Protocol("neither Streamable HTTP nor HTTP+SSE"))),
+    };
+    while let Some(event) = events.next().await? {
+        if event.event.as_deref() == Some("endpoint") {
+            let base = http.url();
+            let place = std::str::from_utf8(&event.data).ok().and_then(|place| base.join(place.trim()).ok());
+            // Our headers hold credentials: they stay on the origin that they are for.
+            return match place {
+                Some(place) if place.origin() == base.origin() => Ok((events, place)),
+                _ => Err(Error::unsent(Kind::Protocol("an endpoint on another origin"))),
+            };
+        }
+    }
+    Err(Error::unsent(Kind::Protocol("a stream without an endpoint event")))
+}
+
+fn messages(events: EventStream) -> Incoming {
+    Box::pin(stream::unfold(events, |mut events| async move {
+        loop {
+            match events.next().await {
+                Ok(Some(event)) if event.event.as_deref().is_none_or(|name| name == "message") => {
+                    return Some((Ok(event.data), events));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(error) => return Some((Err(error), events)),
+            }
+        }
+    }))
+}
+
+/// Posts each message on its own: one that the server is slow to take delays no other.
+struct Poster {
+    http: Arc<Http>,
+    endpoint: Url,
+    inbox: Arc<Inbox>,
+}
+
+impl Writer for Poster {
+    fn write(&mut self, frame: Frame) -> BoxFuture<'_, Result<(), Closed>> {
+        let (http, endpoint, inbox) =
+            (Arc::clone(&self.http), self.endpoint.clone(), Arc::clone(&self.inbox));
+        tokio::spawn(async move {
+            let posting = tokio::time::timeout(http.timeouts.first_byte, http.post_to(&endpoint, frame.body));
+            let failed = match posting.await {
+                Err(_) => Error::sent(Kind::Timeout(Phase::FirstByte)),
+                Ok(Err(error)) => error,
+                Ok(Ok(answered)) => match answered.opened {
+                    Opened::Refused(refused) => refused.to_error(),
+                    _ => return,
+                },
+            };
+            if let Some(call) = frame.call {
+                inbox.fail(call, failed);
+            }
+        });
+        Box::pin(std::future::ready(Ok(())))
+    }
+}

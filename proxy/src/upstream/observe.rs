@@ -1,0 +1,324 @@
+//! The upstream's own life: reach the server, find out what it speaks, keep its lists current,
+//! begin again with growing pauses when it goes away.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::catalogue::{CacheScope, Eras, Item, Listing, Observation, Offers, State};
+use super::config::{Endpoint, Transport};
+use super::detect::{self, Live, Opened, Wire};
+use super::egress::EgressRule;
+use super::error::{Error, Kind};
+use super::http::Http;
+use super::inbox::Owner;
+use super::reply::Event;
+use super::route::Started;
+use super::session::{Handshake, Profile, Session};
+use super::wire::{self, Answer};
+use super::{Core, Outgoing};
+use crate::mcp::envelope::Method;
+use crate::mcp::era::{Era, Revision};
+
+/// First pause between attempts.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A server that stayed this long is restarted without a pause that remembers.
+const STEADY: Duration = Duration::from_secs(10);
+/// Change notifications come in bursts.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Failed refreshes in a row after which everything is found out anew.
+const MAX_FAILURES: u32 = 3;
+
+/// Between half of `whole` and all of it, so that many do not come at once.
+fn jitter(whole: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 512;
+    whole.mul_f64(0.5 + random as f64 / 1024.0)
+}
+
+/// Runs until the upstream is stopped.
+pub(super) async fn run(core: Arc<Core>) {
+    tokio::select! {
+        () = supervise(&core) => {}
+        () = core.stop.cancelled() => {}
+    }
+    core.live.send_replace(None);
+    core.pool.clear();
+}
+
+async fn supervise(core: &Arc<Core>) {
+    let mut attempts = 0;
+    loop {
+        let begun = Instant::now();
+        let (error, served) = serve(core).await;
+        core.live.send_replace(None);
+        core.pool.clear();
+        tracing::warn!(server = %core.config.id, %error, "the server is not reachable");
+        core.failed(&error);
+        attempts = if served && begun.elapsed() >= STEADY { 0 } else { attempts + 1 };
+        let pause = FIRST_PAUSE.saturating_mul(1 << attempts.min(8)).min(LONGEST_PAUSE);
+        let pause = error.retry_after.map_or(pause, |asked| asked.clamp(pause, LONGEST_PAUSE));
+        tokio::select! {
+            () = tokio::time::sleep(jitter(pause)) => {}
+            () = core.refresh.notified() => {}
+        }
+    }
+}
+
+/// Reaches the server and serves until it goes away. Says whether it ever was there.
+async fn serve(core: &Arc<Core>) -> (Error, bool) {
+    let (live, _workload) = match establish(core).await {
+        Ok(found) => found,
+        Err(error) => return (error, false),
+    };
+    let live = Arc::new(live);
+    core.live.send_replace(Some(Arc::clone(&live)));
+    core.breaker.reset();
+    let error = tokio::select! {
+        error = keep_current(core, &live) => error,
+        error = died(&live) => error,
+        () = hear_changes(core, &live) => Error::sent(Kind::Reset),
+    };
+    (error, true)
+}
+
+async fn died(live: &Live) -> Error {
+    match live.shared() {
+        Some(session) => session.died().await,
+        None => std::future::pending().await,
+    }
+    Error::sent(Kind::Reset)
+}
+
+/// Finds the server and what it speaks. The guard ends an HTTP workload.
+async fn establish(core: &Arc<Core>) -> Result<(Live, Option<super::Guard>), Error> {
+    let shared = Owner::Shared { roots: false };
+    let (url, transport, egress, guard) = match &core.config.endpoint {
+        Endpoint::Remote { url, transport } => (url.clone(), *transport, core.config.egress.clone(), None),
+        Endpoint::Workload => match core.connect(&core.inbox(shared.clone())).await? {
+            Started::Process(channel) => return process(core, channel).await.map(|live| (live, None)),
+            Started::Port(url, guard) => (url, Transport::Auto, EgressRule::private(), Some(guard)),
+        },
+    };
+    let http = Http::new(&core.config, url, egress)?;
+    let (live, session) = detect::over_http(http, transport, &|| core.inbox(shared.clone())).await?;
+    // A server that only has sessions is observed in the one that just opened.
+    if let (Some(session), None) = (session, &live.modern) {
+        *core.pool.slot(super::pool::Key::plain()).lock().await = Some(Arc::new(session));
+    }
+    Ok((live, guard))
+}
+
+async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<Live, Error> {
+    let patience = core.config.timeouts.first_byte;
+    let session = if core.exits_on_probe.load(Ordering::Relaxed) {
+        Session::open_channel(channel, &Profile::default(), patience).await?
+    } else {
+        match detect::over_channel(channel, &core.config).await? {
+            Opened::Session(session) => session,
+            Opened::ExitedOnProbe => {
+                let Started::Process(channel) =
+                    core.connect(&core.inbox(Owner::Shared { roots: false })).await?
+                else {
+                    return Err(Error::unsent(Kind::Unavailable));
+                };
+                let session = Session::open_channel(channel, &Profile::default(), patience).await?;
+                core.exits_on_probe.store(true, Ordering::Relaxed);
+                session
+            }
+        }
+    };
+    let (modern, legacy) = match session.era {
+        Era::Modern => {
+            let listed = session.handshake.supported.iter().copied();
+            let legacy = listed.filter(|revision| *revision < Revision::V2026_07_28).max();
+            (Some(session.handshake.clone()), legacy)
+        }
+        Era::Legacy => (None, Some(session.handshake.revision)),
+    };
+    Ok(Live { modern, legacy, wire: Wire::Stdio(Arc::new(session)) })
+}
+
+/// Reads the lists now, when they change and from time to time. Returns when that fails for long.
+async fn keep_current(core: &Arc<Core>, live: &Arc<Live>) -> Error {
+    let mut failures = 0;
+    loop {
+        let pause = match core.refresh_lists(live).await {
+            Ok(()) => {
+                failures = 0;
+                core.config.poll
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(server = %core.config.id, %error, "could not read the server's lists");
+                if failures >= MAX_FAILURES {
+                    return error;
+                }
+                core.degraded(&error);
+                FIRST_PAUSE * 2_u32.pow(failures)
+            }
+        };
+        core.pool.reap();
+        tokio::select! {
+            () = tokio::time::sleep(jitter(pause)) => {}
+            () = core.refresh.notified() => {}
+            () = core.changed.notified() => tokio::time::sleep(DEBOUNCE).await,
+        }
+    }
+}
+
+/// A modern server tells of changed lists on a subscription. Never returns.
+async fn hear_changes(core: &Arc<Core>, live: &Arc<Live>) {
+    let announces = live.modern.as_ref().is_some_and(|one| Offers::read(&one.capabilities).list_changed);
+    let mut failures: u32 = 0;
+    while announces && failures < 8 {
+        let filter = br#""notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
+        let begun = Instant::now();
+        if let Ok(mut reply) = core.listen(live, Bytes::from_static(filter)).await {
+            while let Some(Ok(event)) = reply.next().await {
+                match event {
+                    Event::Notification {
+                        method: Method::NotificationsSubscriptionsAcknowledged, ..
+                    } => {
+                        // What changed while nobody listened would be missed.
+                        if failures > 0 {
+                            core.changed.notify_one();
+                        }
+                    }
+                    Event::Notification { .. } => core.changed.notify_one(),
+                    Event::Request { .. } | Event::Response(_) => {}
+                }
+            }
+        }
+        failures = if begun.elapsed() > STEADY { 1 } else { failures + 1 };
+        tokio::time::sleep(jitter(FIRST_PAUSE.saturating_mul(1 << failures))).await;
+    }
+    std::future::pending::<()>().await;
+}
+
+impl Core {
+    fn publish(&self, change: impl FnOnce(&mut Observation)) {
+        self.observation.send_modify(|current| {
+            let mut next = Observation::clone(current);
+            change(&mut next);
+            if !next.offers_the_same(current) {
+                next.generation += 1;
+            }
+            *current = Arc::new(next);
+        });
+    }
+
+    fn failed(&self, error: &Error) {
+        let reason = error.to_string();
+        self.publish(|observation| {
+            let since = match observation.state {
+                State::Failed { since, .. } => since,
+                _ => SystemTime::now(),
+            };
+            observation.state = State::Failed { reason, since };
+        });
+    }
+
+    fn degraded(&self, error: &Error) {
+        let reason = error.to_string();
+        self.publish(|observation| observation.state = State::Degraded { reason });
+    }
+
+    /// Reads all lists and publishes them.
+    pub(super) async fn refresh_lists(self: &Arc<Self>, live: &Arc<Live>) -> Result<(), Error> {
+        let handshake = self.describe(live).await?;
+        let offers = Offers::read(&handshake.capabilities);
+        let mut terms = (u64::MAX, CacheScope::Public);
+        let mut read = async |wanted: bool, method: Method| -> Result<Arc<[Item]>, Error> {
+            if !wanted {
+                return Ok(Arc::default());
+            }
+            let (items, ttl, scope) = self.list(live, method).await?;
+            terms.0 = terms.0.min(ttl);
+            if scope == CacheScope::Private {
+                terms.1 = CacheScope::Private;
+            }
+            Ok(items)
+        };
+        let tools = read(offers.tools, Method::ToolsList).await?;
+        let prompts = read(offers.prompts, Method::PromptsList).await?;
+        let resources = read(offers.resources, Method::ResourcesList).await?;
+        let templates = read(offers.resources, Method::ResourcesTemplatesList).await?;
+        let (ttl_ms, cache_scope) = if terms.0 == u64::MAX { (0, CacheScope::Private) } else { terms };
+        self.publish(|observation| {
+            *observation = Observation {
+                state: State::Ready,
+                eras: Eras { modern: live.modern.is_some(), legacy: live.legacy },
+                server_info: handshake.server_info,
+                capabilities: handshake.capabilities,
+                offers,
+                instructions: handshake.instructions,
+                tools,
+                prompts,
+                resources,
+                templates,
+                generation: observation.generation,
+                ttl_ms,
+                cache_scope,
+            };
+        });
+        Ok(())
+    }
+
+    /// What the server says of itself, from the handshake of its current session.
+    async fn describe(self: &Arc<Self>, live: &Arc<Live>) -> Result<Handshake, Error> {
+        if let Some(modern) = &live.modern {
+            return Ok(modern.clone());
+        }
+        if let Some(session) = live.shared() {
+            return Ok(session.handshake.clone());
+        }
+        let way = self.route(live, &Outgoing::new(Era::Legacy, Method::ToolsList, Bytes::new())).await?;
+        way.session().map(|session| session.handshake.clone()).ok_or(Error::unsent(Kind::Unavailable))
+    }
+
+    async fn list(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        method: Method,
+    ) -> Result<(Arc<[Item]>, u64, CacheScope), Error> {
+        let mut listing = Listing::new(method.clone());
+        let mut members = Bytes::new();
+        loop {
+            let raw = self.ask(live, method.clone(), members).await?;
+            let next = match wire::answer(&raw) {
+                Some(Answer::Result(result)) => listing.page(result)?,
+                // Declared but not there (templates, often): an empty list.
+                Some(Answer::Error(_, crate::mcp::fault::METHOD_NOT_FOUND)) => None,
+                Some(Answer::Error(..)) => return Err(Error::protocol("a list was refused")),
+                None => return Err(Error::protocol("a list without an answer")),
+            };
+            match next {
+                Some(next) => members = next,
+                None => {
+                    let (ttl, scope) = (listing.ttl_ms, listing.scope);
+                    return Ok((listing.finish(), ttl, scope));
+                }
+            }
+        }
+    }
+
+    /// A request of our own: the breaker and the queue are for others.
+    async fn ask(self: &Arc<Self>, live: &Arc<Live>, method: Method, members: Bytes) -> Result<Bytes, Error> {
+        let era = if live.modern.is_some() { Era::Modern } else { Era::Legacy };
+        let request = Outgoing::new(era, method, members);
+        let bounds = self.bounds(self.config.timeouts.first_byte, false);
+        let mut reply = self.attempt_on(live, &request, bounds).await?;
+        while let Some(event) = reply.next().await {
+            if let Event::Response(body) = event? {
+                return body.collect().await;
+            }
+        }
+        Err(Error::sent(Kind::Reset))
+    }
+}

@@ -1,0 +1,276 @@
+//! Which way a call takes: its era, and the session that carries it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::StatusCode;
+use http::header::{HeaderName, HeaderValue};
+
+use super::catalogue::Item;
+use super::channel::Channel;
+use super::config::{Connected, Timeouts};
+use super::detect::{Live, Wire};
+use super::error::{Error, Kind};
+use super::http::{Http, modern_headers};
+use super::inbox::{Inbox, Owner};
+use super::pool::{Key, Lease};
+use super::reply::{Bounds, Reply};
+use super::session::{Profile, Session, SessionLink, Slot};
+use super::wire::{self, MetaParts};
+use super::{Core, Outgoing, legacy_sse, stdio};
+use crate::mcp::envelope::Method;
+use crate::mcp::era::Era;
+use crate::mcp::fault::METHOD_NOT_FOUND;
+use crate::mcp::header::ParamHeaders;
+use crate::mcp::json;
+use crate::mcp::meta::CapabilitySet;
+
+/// What only a session of its own can be asked.
+const ASKABLE: [CapabilitySet; 4] = [
+    CapabilitySet::ROOTS,
+    CapabilitySet::SAMPLING,
+    CapabilitySet::ELICITATION_FORM,
+    CapabilitySet::ELICITATION_URL,
+];
+
+fn is_askable(set: CapabilitySet) -> bool {
+    ASKABLE.iter().any(|one| set.contains(*one))
+}
+
+/// Did the server forget the session? 404, which a JSON-RPC "method not found" may use, too; some
+/// servers say 400 with a code of their own to a session that they don't know.
+pub(super) fn forgot(session: &Session, status: StatusCode, code: Option<i64>) -> bool {
+    /// What TypeScript servers answer to a session from before their restart.
+    const BAD_SESSION: i64 = -32000;
+    session.has_id()
+        && match status {
+            StatusCode::NOT_FOUND => code != Some(METHOD_NOT_FOUND),
+            StatusCode::BAD_REQUEST => code == Some(BAD_SESSION),
+            _ => false,
+        }
+}
+
+/// A way to the server.
+pub(super) enum Way {
+    /// One HTTP request, no session.
+    Modern(Arc<Http>),
+    /// In a session, legacy or a modern process.
+    Session(Lease),
+}
+
+impl Way {
+    /// The legacy session, which the server may forget.
+    pub(super) fn session(&self) -> Option<Arc<Session>> {
+        match self {
+            Self::Modern(_) => None,
+            Self::Session(lease) => Some(Arc::clone(&lease.session)),
+        }
+    }
+
+    pub(super) async fn call(
+        self,
+        core: &Core,
+        request: &Outgoing,
+        headers: Option<&[(HeaderName, HeaderValue)]>,
+        bounds: Bounds,
+    ) -> Result<Reply, Error> {
+        let id = core.next_id();
+        let era = match &self {
+            Self::Modern(_) => Era::Modern,
+            Self::Session(lease) => lease.session.era,
+        };
+        let body = wire::request(id, &request.method, &request.members, &request.parts(), era);
+        match self {
+            Self::Modern(http) => {
+                let params = headers.unwrap_or(&request.param_headers);
+                let headers = modern_headers(request.method.as_str(), request.name.as_deref(), params);
+                Ok(Reply::modern_http(id, Box::pin(async move { http.post(headers, body).await }), bounds))
+            }
+            Self::Session(lease) => {
+                let reply = lease.session.call(id, body, bounds).await?;
+                Ok(reply.with_lease(Some(lease)))
+            }
+        }
+    }
+}
+
+impl Core {
+    /// The same era as the client's whenever the server speaks it.
+    pub(super) async fn route(self: &Arc<Self>, live: &Arc<Live>, request: &Outgoing) -> Result<Way, Error> {
+        let modern = live.modern.is_some() && (request.era == Era::Modern || live.legacy.is_none());
+        if modern {
+            return Ok(match &live.wire {
+                Wire::Http(http) => Way::Modern(Arc::clone(http)),
+                Wire::Sse(_, session) | Wire::Stdio(session) => {
+                    Way::Session(Lease::shared(Arc::clone(session)))
+                }
+            });
+        }
+        match &request.session {
+            Some(link) => self.linked(live, link).await.map(Way::Session),
+            None => self.pooled(live, request).await.map(Way::Session),
+        }
+    }
+
+    /// The session that belongs to a legacy client's own.
+    async fn linked(self: &Arc<Self>, live: &Arc<Live>, link: &Arc<SessionLink>) -> Result<Lease, Error> {
+        let set = link.capabilities.set();
+        if let (Wire::Stdio(shared), false) = (&live.wire, is_askable(set)) {
+            return Ok(Lease::shared(Arc::clone(shared)));
+        }
+        let owner = link.inbox.clone().map_or(Owner::Shared { roots: false }, Owner::Link);
+        let slot = link.slot(self.instance);
+        self.in_slot(&slot, self.open(live, owner, link.profile())).await
+    }
+
+    /// A session for a client that has none.
+    async fn pooled(self: &Arc<Self>, live: &Arc<Live>, request: &Outgoing) -> Result<Lease, Error> {
+        let set = request.capabilities.set();
+        let key = Key { capabilities: set, log_level: request.log_level };
+        let profile = Profile { capabilities: request.capabilities.raw().clone(), info: None };
+        let owner = Owner::Shared { roots: set.contains(CapabilitySet::ROOTS) };
+        let opening = async {
+            let session = self.open(live, owner, profile).await?;
+            self.set_level(&session, request).await;
+            Ok(session)
+        };
+        if is_askable(set) {
+            return self.pool.lend(key, self.config.timeouts.connect, opening).await;
+        }
+        match live.shared() {
+            Some(shared) => Ok(Lease::shared(Arc::clone(shared))),
+            // Nothing that can be asked: one session serves all, whatever else they declare.
+            None => {
+                let key = Key { log_level: request.log_level, ..Key::plain() };
+                self.in_slot(&self.pool.slot(key), opening).await
+            }
+        }
+    }
+
+    /// A legacy session sends log messages from the level on that was set in it.
+    async fn set_level(&self, session: &Session, request: &Outgoing) {
+        let Some(level) = request.log_level else { return };
+        if !super::Offers::read(&session.handshake.capabilities).logging {
+            return;
+        }
+        let members = format!(r#""level":"{}""#, level.as_str());
+        let (id, parts) = (self.next_id(), MetaParts::default());
+        let body = wire::request(id, &Method::LoggingSetLevel, members.as_bytes(), &parts, Era::Legacy);
+        let bounds = self.bounds(self.config.timeouts.connect, false);
+        // Without log messages the call is still worth making.
+        if let Ok(mut reply) = session.call(id, body, bounds).await {
+            while let Some(Ok(_)) = reply.next().await {}
+        }
+    }
+
+    async fn in_slot<F>(&self, slot: &Slot, opening: F) -> Result<Lease, Error>
+    where
+        F: Future<Output = Result<Arc<Session>, Error>>,
+    {
+        let mut place = slot.lock().await;
+        if let Some(session) = place.as_ref().filter(|session| !session.is_dead()) {
+            return Ok(Lease::shared(Arc::clone(session)));
+        }
+        let session = opening.await?;
+        *place = Some(Arc::clone(&session));
+        Ok(Lease::shared(session))
+    }
+
+    pub(super) fn inbox(&self, owner: Owner) -> Arc<Inbox> {
+        Inbox::new(self.config.id.clone(), owner, Arc::clone(&self.changed))
+    }
+
+    /// Opens a legacy session of its own.
+    async fn open(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        owner: Owner,
+        profile: Profile,
+    ) -> Result<Arc<Session>, Error> {
+        let inbox = self.inbox(owner);
+        let Timeouts { first_byte, .. } = self.config.timeouts;
+        let session = match &live.wire {
+            Wire::Http(http) => {
+                let opened = Session::open_http(http, inbox, &profile).await;
+                opened.map_err(super::session::NotOpened::into_error)?
+            }
+            Wire::Sse(http, _) => {
+                let channel = legacy_sse::connect(http, inbox).await?;
+                Session::open_channel(channel, &profile, first_byte).await?
+            }
+            Wire::Stdio(_) => match self.connect(&inbox).await? {
+                Started::Process(channel) => Session::open_channel(channel, &profile, first_byte).await?,
+                Started::Port(..) => return Err(Error::unsent(Kind::Unavailable)),
+            },
+        };
+        Ok(Arc::new(session))
+    }
+
+    /// Starts the workload.
+    pub(super) async fn connect(&self, inbox: &Arc<Inbox>) -> Result<Started, Error> {
+        let connector = self.deps.connector.as_ref();
+        let connector = connector.ok_or_else(|| Error::connect("nothing here may start this server"))?;
+        let connecting =
+            tokio::time::timeout(self.config.timeouts.connect, connector.connect(&self.config.id)).await;
+        let connected = connecting.map_err(|_| Error::unsent(Kind::Timeout(super::Phase::Connect)))?;
+        match connected.map_err(|error| Error::connect(error.0))? {
+            Connected::Stdio { stdin, stdout, guard } => {
+                let incoming = stdio::incoming(stdout, self.config.max_response_bytes);
+                let writer = stdio::LineWriter(stdin);
+                Ok(Started::Process(Channel::start(incoming, writer, Arc::clone(inbox), guard)))
+            }
+            Connected::Http { url, guard } => Ok(Started::Port(url, guard)),
+        }
+    }
+
+    /// The upstream session of a link, if there is one.
+    pub(super) async fn opened(&self, link: &SessionLink) -> Option<Arc<Session>> {
+        let slot = link.slot(self.instance);
+        let session = slot.lock().await.clone();
+        session.filter(|session| !session.is_dead())
+    }
+
+    pub(super) async fn listen(&self, live: &Live, filter: Bytes) -> Result<Reply, Error> {
+        if live.modern.is_none() {
+            return Err(Error::unsent(Kind::Unavailable));
+        }
+        let request = Outgoing::new(Era::Modern, Method::SubscriptionsListen, filter);
+        let way = match &live.wire {
+            Wire::Http(http) => Way::Modern(Arc::clone(http)),
+            Wire::Sse(_, session) | Wire::Stdio(session) => Way::Session(Lease::shared(Arc::clone(session))),
+        };
+        let mut reply = way.call(self, &request, None, self.bounds(super::ENDLESS, true)).await?;
+        reply.begin().await?;
+        Ok(reply)
+    }
+
+    /// The server found our headers wrong: its schema may have changed since it was listed.
+    /// Boxed, since reading a list is a call, too.
+    pub(super) fn fresh_headers<'a>(
+        self: &'a Arc<Self>,
+        live: &'a Arc<Live>,
+        request: &'a Outgoing,
+    ) -> BoxFuture<'a, Vec<(HeaderName, HeaderValue)>> {
+        Box::pin(async move {
+            if let Err(error) = self.refresh_lists(live).await {
+                tracing::debug!(server = %self.config.id, %error, "could not refresh the tools after a header mismatch");
+            }
+            let observation = self.observation.borrow().clone();
+            let tool = observation.tools.iter().find(|tool| Some(&tool.key) == request.name.as_ref());
+            tool.and_then(|tool| param_headers(tool, &request.members)).unwrap_or_default()
+        })
+    }
+}
+
+fn param_headers(tool: &Item, members: &[u8]) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let headers = ParamHeaders::from_schema(json::member(&tool.raw, "inputSchema")?).ok()?;
+    let object = [b"{", members, b"}"].concat();
+    Some(headers.build(json::member(&object, "arguments")))
+}
+
+/// What a connector brought.
+pub(super) enum Started {
+    Process(Channel),
+    Port(url::Url, super::Guard),
+}

@@ -1,0 +1,379 @@
+//! A session with an upstream: opened by `initialize` (legacy) or described by `server/discover`
+//! (modern), over HTTP or over a channel. Dropping it ends it upstream, too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::channel::Channel;
+use super::error::{Error, Kind, Phase};
+use super::events::EventStream;
+use super::http::{Answered, Http, HttpLine, Opened, Refused, Whole};
+use super::inbox::{Answerer, Back, Inbox, Unsolicited};
+use super::reply::{Bounds, Reply};
+use super::wire::{self, Answer};
+use crate::mcp::envelope::Method;
+use crate::mcp::era::{Era, Revision, SESSION_ID};
+use crate::mcp::json;
+use crate::mcp::meta::Capabilities;
+
+/// A session's DELETE may take this long.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// Attempts to open a session's own stream before it is left alone.
+const MAX_STREAM_FAILURES: u32 = 8;
+
+/// What a server says of itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Handshake {
+    pub(crate) revision: Revision,
+    /// Revisions that a modern server lists.
+    pub(crate) supported: Vec<Revision>,
+    pub(crate) server_info: Option<Bytes>,
+    pub(crate) capabilities: Bytes,
+    pub(crate) instructions: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Described<'a> {
+    protocol_version: Option<String>,
+    #[serde(default)]
+    supported_versions: Vec<String>,
+    #[serde(borrow)]
+    capabilities: Option<&'a RawValue>,
+    #[serde(borrow)]
+    server_info: Option<&'a RawValue>,
+    instructions: Option<String>,
+    #[serde(borrow, rename = "_meta")]
+    meta: Option<DescribedMeta<'a>>,
+}
+
+#[derive(Deserialize)]
+struct DescribedMeta<'a> {
+    #[serde(borrow, rename = "io.modelcontextprotocol/serverInfo")]
+    server_info: Option<&'a RawValue>,
+}
+
+impl Handshake {
+    /// Reads an `InitializeResult` or a `DiscoverResult`.
+    pub(crate) fn read(result: &[u8], era: Era) -> Option<Self> {
+        let said: Described<'_> = serde_json::from_slice(result).ok()?;
+        let supported: Vec<_> =
+            said.supported_versions.iter().filter_map(|text| Revision::parse(text)).collect();
+        let revision = match era {
+            Era::Modern => supported.iter().copied().find(|revision| revision.era() == Era::Modern)?,
+            Era::Legacy => {
+                Revision::parse(said.protocol_version.as_deref()?).filter(|one| one.era() == Era::Legacy)?
+            }
+        };
+        let bytes = |raw: &RawValue| Bytes::copy_from_slice(raw.get().as_bytes());
+        let info = said.server_info.or(said.meta.and_then(|meta| meta.server_info));
+        Some(Self {
+            revision,
+            supported,
+            server_info: info.map(bytes),
+            capabilities: said.capabilities.map_or_else(|| Bytes::from_static(b"{}"), bytes),
+            instructions: said.instructions,
+        })
+    }
+}
+
+/// What a session is opened with.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Profile {
+    /// The JSON object of the client's capabilities.
+    pub(crate) capabilities: Bytes,
+    /// The JSON object that names the client; ours when absent.
+    pub(crate) info: Option<Bytes>,
+}
+
+/// A session.
+pub(crate) struct Session {
+    pub(crate) era: Era,
+    pub(crate) handshake: Handshake,
+    line: Line,
+}
+
+enum Line {
+    Http(HttpSession),
+    Channel(Channel),
+}
+
+struct HttpSession {
+    line: Arc<HttpLine>,
+    /// Cancelled when the server no longer knows the session.
+    lost: CancellationToken,
+    stop: CancellationToken,
+}
+
+/// Why `initialize` did not open a session.
+pub(crate) enum NotOpened {
+    /// Over HTTP the request was refused, perhaps since the server speaks something else.
+    Refused(Refused),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl From<Error> for NotOpened {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl NotOpened {
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self::Refused(refused) => Error { executed: false, ..refused.to_error() },
+            // Opening a session runs no call.
+            Self::Failed(error) => Error { executed: false, ..error },
+        }
+    }
+}
+
+impl Session {
+    /// Opens a legacy session over Streamable HTTP.
+    pub(crate) async fn open_http(
+        http: &Arc<Http>,
+        inbox: Arc<Inbox>,
+        profile: &Profile,
+    ) -> Result<Self, NotOpened> {
+        let opening = tokio::time::timeout(http.timeouts.first_byte, Self::initialize_http(http, profile));
+        let (session, handshake) =
+            opening.await.unwrap_or_else(|_| Err(Error::unsent(Kind::Timeout(Phase::FirstByte)).into()))?;
+        let line =
+            Arc::new(HttpLine { http: Arc::clone(http), session, revision: handshake.revision, inbox });
+        let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
+        let opened = HttpSession { line, lost, stop };
+        opened.line.say(wire::notification(&Method::NotificationsInitialized, b"")).await?;
+        tokio::spawn(hear(Arc::clone(&opened.line), opened.lost.clone(), opened.stop.clone()));
+        Ok(Self { era: Era::Legacy, handshake, line: Line::Http(opened) })
+    }
+
+    async fn initialize_http(
+        http: &Http,
+        profile: &Profile,
+    ) -> Result<(Option<http::HeaderValue>, Handshake), NotOpened> {
+        let mut revision = Revision::LATEST_LEGACY;
+        loop {
+            let body = wire::initialize(0, revision, &profile.capabilities, profile.info.as_deref());
+            let answered = http.post(http::HeaderMap::new(), body).await?;
+            let (mut headers, raw) = match answered.whole(0, http.max_bytes).await? {
+                Whole::Message(headers, raw) => (headers, raw),
+                Whole::Refused(refused) => match older(&refused.body, revision) {
+                    Some(next) => {
+                        revision = next;
+                        continue;
+                    }
+                    None => return Err(NotOpened::Refused(refused)),
+                },
+                Whole::Other => {
+                    return Err(Error::unsent(Kind::Protocol("initialize was not answered")).into());
+                }
+            };
+            if let Some(next) = older(&raw, revision) {
+                revision = next;
+                continue;
+            }
+            return Ok((headers.remove(SESSION_ID), initialized(&raw)?));
+        }
+    }
+
+    /// Opens a legacy session over a channel.
+    pub(crate) async fn open_channel(
+        channel: Channel,
+        profile: &Profile,
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        let opening = async {
+            let body =
+                wire::initialize(0, Revision::LATEST_LEGACY, &profile.capabilities, profile.info.as_deref());
+            let mut listening = channel.call(0, body).await?;
+            let Some(answer) = listening.answer.take() else { return Err(Error::unsent(Kind::Unavailable)) };
+            initialized(&answer.await.unwrap_or_else(|_| Err(Error::unsent(Kind::Reset)))?)
+        };
+        let handshake = tokio::time::timeout(patience, opening).await;
+        let handshake = handshake.unwrap_or_else(|_| Err(Error::unsent(Kind::Timeout(Phase::Connect))))?;
+        Self::opened(channel, handshake).await
+    }
+
+    /// Ends the handshake of a channel whose `initialize` was answered.
+    pub(crate) async fn opened(channel: Channel, handshake: Handshake) -> Result<Self, Error> {
+        channel.say(wire::notification(&Method::NotificationsInitialized, b"")).await?;
+        Ok(Self { era: Era::Legacy, handshake, line: Line::Channel(channel) })
+    }
+
+    /// A channel whose server is modern.
+    pub(crate) fn modern(channel: Channel, handshake: Handshake) -> Self {
+        Self { era: Era::Modern, handshake, line: Line::Channel(channel) }
+    }
+
+    /// Is the other side gone, or has it forgotten us?
+    pub(crate) fn is_dead(&self) -> bool {
+        match &self.line {
+            Line::Http(http) => http.lost.is_cancelled(),
+            Line::Channel(channel) => channel.dead.is_cancelled(),
+        }
+    }
+
+    /// Resolves once the session is dead.
+    pub(crate) async fn died(&self) {
+        match &self.line {
+            Line::Http(http) => http.lost.cancelled().await,
+            Line::Channel(channel) => channel.dead.cancelled().await,
+        }
+    }
+
+    /// The server answered that it does not know the session.
+    pub(crate) fn lose(&self) {
+        if let Line::Http(http) = &self.line {
+            http.lost.cancel();
+        }
+    }
+
+    pub(crate) fn has_id(&self) -> bool {
+        matches!(&self.line, Line::Http(http) if http.line.session.is_some())
+    }
+
+    /// Sends a request that is already rendered.
+    pub(crate) async fn call(&self, id: u64, body: Bytes, bounds: Bounds) -> Result<Reply, Error> {
+        match &self.line {
+            Line::Http(http) => Ok(Reply::legacy_http(id, &http.line, body, bounds)),
+            Line::Channel(channel) => {
+                let calling = tokio::time::timeout_at(bounds.first_byte, channel.call(id, body)).await;
+                let listening =
+                    calling.unwrap_or_else(|_| Err(Error::sent(Kind::Timeout(Phase::FirstByte))))?;
+                Ok(Reply::channel(self.era, listening, channel.answerer(), bounds))
+            }
+        }
+    }
+
+    pub(crate) fn answerer(&self) -> Answerer {
+        match &self.line {
+            Line::Http(http) => Answerer(Back::Http(Arc::clone(&http.line))),
+            Line::Channel(channel) => channel.answerer(),
+        }
+    }
+}
+
+impl Drop for HttpSession {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if self.line.session.is_none() || self.lost.is_cancelled() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let line = Arc::clone(&self.line);
+            runtime.spawn(async move { tokio::time::timeout(GOODBYE, line.delete()).await });
+        }
+    }
+}
+
+/// Reads the answer to `initialize`.
+pub(crate) fn initialized(raw: &[u8]) -> Result<Handshake, Error> {
+    match wire::answer(raw) {
+        Some(Answer::Result(result)) => Handshake::read(result, Era::Legacy).ok_or(Error::unsent(
+            Kind::Protocol("initialize was answered with a version that we do not speak"),
+        )),
+        Some(Answer::Error(..)) => Err(Error::unsent(Kind::Protocol("initialize was refused"))),
+        None => Err(Error::unsent(Kind::Protocol("initialize was not answered with JSON-RPC"))),
+    }
+}
+
+/// A server that refuses our version and names others instead of choosing one itself.
+fn older(raw: &[u8], tried: Revision) -> Option<Revision> {
+    let Answer::Error(error, _) = wire::answer(raw)? else { return None };
+    let supported = json::member(json::member(error, "data")?, "supported")?;
+    let named = json::elements(supported)?.into_iter().filter_map(|one| Revision::parse(&json::text(one)?));
+    named.filter(|revision| *revision < tried).max()
+}
+
+/// Reads a session's own stream for as long as the server offers one.
+async fn hear(line: Arc<HttpLine>, lost: CancellationToken, stop: CancellationToken) {
+    tokio::select! {
+        () = hear_all(&line, &lost) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn hear_all(line: &Arc<HttpLine>, lost: &CancellationToken) {
+    let answerer = Answerer(Back::Http(Arc::clone(line)));
+    let mut last_id: Option<String> = None;
+    let mut failures = 0;
+    while failures < MAX_STREAM_FAILURES {
+        let mut pause = Duration::from_millis(500) * 2_u32.pow(failures);
+        match line.get(last_id.as_deref()).await {
+            Ok(Answered { opened: Opened::Events(body), .. }) => {
+                let mut events = EventStream::new(body, line.http.max_bytes, None);
+                let begun = tokio::time::Instant::now();
+                while let Ok(Some(event)) = events.next().await {
+                    line.inbox.receive(event.data, &answerer);
+                }
+                last_id = events.last_id.clone().or(last_id);
+                // A server that ends each stream at once shall not be asked without a pause.
+                failures = if begun.elapsed() > Duration::from_secs(5) { 0 } else { failures + 1 };
+                pause = events.retry();
+            }
+            Ok(Answered { opened: Opened::Refused(refused), .. }) => {
+                if refused.status == http::StatusCode::NOT_FOUND && line.session.is_some() {
+                    lost.cancel();
+                }
+                if refused.status.is_client_error() {
+                    // 405: no such stream here, which is allowed.
+                    return;
+                }
+                failures += 1;
+            }
+            Ok(_) => return,
+            Err(_) => failures += 1,
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// A place that holds at most one session and opens it once.
+pub(crate) type Slot = tokio::sync::Mutex<Option<Arc<Session>>>;
+
+/// One legacy client's session, as upstreams see it. Each upstream session of it is opened when it
+/// is first needed; dropping the link ends them all.
+#[derive(Default)]
+pub struct SessionLink {
+    pub(crate) capabilities: Capabilities,
+    pub(crate) client_info: Option<Bytes>,
+    pub(crate) inbox: Option<mpsc::Sender<Unsolicited>>,
+    slots: Mutex<HashMap<u64, Arc<Slot>>>,
+}
+
+impl std::fmt::Debug for SessionLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionLink").field("upstreams", &self.slots.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl SessionLink {
+    /// A link without upstream sessions. `client_info`, if given, is shown to legacy upstreams in
+    /// place of the gateway's own. What a server says outside of any call goes to `inbox`; when it
+    /// is full, notifications are dropped and requests refused.
+    #[must_use]
+    pub fn new(
+        capabilities: Capabilities,
+        client_info: Option<Bytes>,
+        inbox: mpsc::Sender<Unsolicited>,
+    ) -> Arc<Self> {
+        Arc::new(Self { capabilities, client_info, inbox: Some(inbox), slots: Mutex::default() })
+    }
+
+    pub(crate) fn slot(&self, upstream: u64) -> Arc<Slot> {
+        Arc::clone(self.slots.lock().entry(upstream).or_default())
+    }
+
+    pub(crate) fn profile(&self) -> Profile {
+        Profile { capabilities: self.capabilities.raw().clone(), info: self.client_info.clone() }
+    }
+}

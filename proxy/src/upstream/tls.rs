@@ -1,0 +1,32 @@
+//! TLS towards upstreams: the one place that names the crypto provider and the trust roots.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::ClientConfig;
+use rustls::crypto::CryptoProvider;
+
+/// The provider of the whole product (decisions.md 23).
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+}
+
+/// A client that trusts the system's roots. Without any root every handshake fails, which is said
+/// once in the log: a plain-HTTP installation need not have roots.
+pub(crate) fn client() -> Result<ClientConfig, rustls::Error> {
+    static ROOTS: OnceLock<Arc<rustls::RootCertStore>> = OnceLock::new();
+    let roots = ROOTS.get_or_init(|| {
+        let mut store = rustls::RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        let (added, ignored) = store.add_parsable_certificates(found.certs);
+        if added == 0 {
+            tracing::warn!(ignored, "no trusted root certificates found on this system");
+        }
+        Arc::new(store)
+    });
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(Arc::clone(roots))
+        .with_no_client_auth())
+}

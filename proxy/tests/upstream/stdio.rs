@@ -1,0 +1,226 @@
+//! Processes: the probe and how old ones take it, restarts, shared and own processes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use mcpmesh_proxy::mcp::envelope::Method;
+use mcpmesh_proxy::mcp::era::{Era, Revision};
+use mcpmesh_proxy::mcp::meta::Capabilities;
+use mcpmesh_proxy::upstream::*;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::fake::{self, Processes, call, drain, observe, ready, send, tool};
+
+#[tokio::test(start_paused = true)]
+async fn an_old_process_is_initialized_after_its_error_and_its_chatter_is_skipped() {
+    let processes = Processes::new(|_, mut process| {
+        Box::pin(async move {
+            process.say("Server v1 listening on stdio").await;
+            process.say("{\"level\":\"info\"}").await;
+            process.play_legacy().await;
+        })
+    });
+    let upstream = processes.upstream();
+    let seen = ready(&upstream).await;
+    assert_eq!(seen.eras, Eras { modern: false, legacy: Some(Revision::V2025_11_25) });
+    assert_eq!(seen.tools[0].key, "echo");
+    assert!(send(&upstream, call(Era::Modern)).await.unwrap()["result"].is_object());
+    assert_eq!(processes.started(), 1);
+    drop(upstream);
+    fake::until("the process ends with the upstream", || processes.living() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_modern_process_serves_all_calls_and_is_told_of_cancellations() {
+    let (heard, mut hears) = mpsc::unbounded_channel();
+    let processes = Processes::new(move |_, mut process| {
+        let heard = heard.clone();
+        Box::pin(async move {
+            while let Some(message) = process.read().await {
+                match message["method"].as_str().unwrap() {
+                    "server/discover" => {
+                        let said =
+                            json!({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}});
+                        process.result(&message, said).await;
+                    }
+                    "tools/list" => process.result(&message, json!({"tools": [tool("echo")]})).await,
+                    "tools/call" => {
+                        let token = &message["params"]["_meta"]["progressToken"];
+                        let params = json!({"progressToken": token, "progress": 1});
+                        let said =
+                            json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params});
+                        process.say(&said.to_string()).await;
+                    }
+                    _ => heard.send(message).unwrap(),
+                }
+            }
+        })
+    });
+    let upstream = processes.upstream();
+    assert_eq!(ready(&upstream).await.eras, Eras { modern: true, legacy: None });
+    let asking = || {
+        let mut request = call(Era::Legacy);
+        request.wants_progress = true;
+        upstream.send(request)
+    };
+    let (first, second) = tokio::join!(asking(), asking());
+    let (mut first, mut second) = (first.unwrap(), second.unwrap());
+    assert_eq!(first.era(), Era::Modern);
+    for reply in [&mut first, &mut second] {
+        let id = reply.upstream_id();
+        let Some(Ok(Event::Notification { raw, .. })) = reply.next().await else { panic!("progress") };
+        let said: serde_json::Value = serde_json::from_slice(&raw).unwrap();
+        assert_eq!(said["params"]["progressToken"], id, "each call hears its own");
+    }
+    let id = second.upstream_id();
+    drop(second);
+    let cancelled = hears.recv().await.unwrap();
+    assert_eq!(cancelled["method"], "notifications/cancelled");
+    assert_eq!(cancelled["params"]["requestId"], id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_process_is_initialized() {
+    let processes = Processes::new(|_, mut process| {
+        Box::pin(async move {
+            while let Some(message) = process.read().await {
+                if message["method"] != "server/discover" {
+                    process.legacy(&message).await;
+                }
+            }
+        })
+    });
+    let seen = ready(&processes.upstream()).await;
+    assert_eq!(seen.eras.legacy, Some(Revision::V2025_11_25));
+    assert_eq!(processes.started(), 1, "silence costs no restart");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_modern_process_may_answer_the_probe_late() {
+    let processes = Processes::new(|_, mut process| {
+        Box::pin(async move {
+            tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+            while let Some(message) = process.read().await {
+                match message["method"].as_str().unwrap() {
+                    "server/discover" => {
+                        let said = json!({"supportedVersions": ["2026-07-28"], "capabilities": {}});
+                        process.result(&message, said).await;
+                    }
+                    _ => process.error(&message, -32601).await,
+                }
+            }
+        })
+    });
+    assert!(ready(&processes.upstream()).await.eras.modern);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_exits_on_the_probe_is_started_again_and_never_probed_again() {
+    let probes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&probes);
+    let processes = Processes::new(move |_, mut process| {
+        let count = Arc::clone(&count);
+        Box::pin(async move {
+            while let Some(message) = process.read().await {
+                match message["method"].as_str().unwrap() {
+                    "server/discover" => {
+                        count.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                    "tools/call" => return,
+                    _ => process.legacy(&message).await,
+                }
+            }
+        })
+    });
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    assert_eq!(processes.started(), 2);
+    // It crashes on a call: the call fails, the catalogue stays, a new process comes by itself.
+    let failed = send(&upstream, call(Era::Legacy)).await.unwrap_err();
+    assert_eq!((failed.kind, failed.executed), (Kind::Reset, true));
+    let gone = observe(&upstream, |one| matches!(one.state, State::Failed { .. })).await;
+    assert_eq!(gone.tools.len(), 1, "the last lists stand");
+    let back = ready(&upstream).await;
+    assert_eq!(back.generation, gone.generation, "nothing changed");
+    assert_eq!((processes.started(), probes.load(Ordering::Relaxed)), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_keeps_crashing_is_restarted_with_growing_pauses() {
+    let processes = Processes::new(|_, _| Box::pin(async {}));
+    let upstream = processes.upstream();
+    observe(&upstream, |one| matches!(one.state, State::Failed { .. })).await;
+    tokio::time::sleep(std::time::Duration::from_secs(300)).await;
+    let started = processes.started();
+    assert!((12..=60).contains(&started), "{started} starts in five minutes");
+    let refused = send(&upstream, call(Era::Legacy)).await.unwrap_err();
+    assert!(matches!(refused.kind, Kind::Connect(_)) && !refused.executed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_client_that_can_be_asked_gets_a_process_of_its_own() {
+    let processes = Processes::new(|_, mut process| Box::pin(async move { process.play_legacy().await }));
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    let link = |capabilities: &'static [u8]| {
+        let (inbox, _) = mpsc::channel(1);
+        SessionLink::new(Capabilities::new(Bytes::from_static(capabilities)), None, inbox)
+    };
+    let calling = async |link: &Arc<SessionLink>| {
+        let mut request = call(Era::Legacy);
+        request.session = Some(Arc::clone(link));
+        send(&upstream, request).await.unwrap()
+    };
+    let plain = link(b"{}");
+    calling(&plain).await;
+    assert_eq!(processes.started(), 1);
+    let asked = link(br#"{"sampling":{}}"#);
+    calling(&asked).await;
+    calling(&asked).await;
+    assert_eq!((processes.started(), processes.living()), (2, 2));
+    drop(asked);
+    fake::until("its process ends with the link", || processes.living() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_during_a_modern_clients_call_belongs_to_that_call() {
+    let processes = Processes::new(|_, mut process| {
+        Box::pin(async move {
+            while let Some(message) = process.read().await {
+                if message["method"] == "tools/call" {
+                    process.say(r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#).await;
+                    assert_eq!(
+                        process.read().await.unwrap(),
+                        json!({"jsonrpc": "2.0", "id": 0, "result": {}})
+                    );
+                    let ask =
+                        json!({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": {}});
+                    process.say(&ask.to_string()).await;
+                    let answer = process.read().await.unwrap();
+                    process.result(&message, json!({"heard": answer["result"]})).await;
+                } else {
+                    process.legacy(&message).await;
+                }
+            }
+        })
+    });
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    let asking = async |text: &'static str| {
+        let mut request = call(Era::Modern);
+        request.capabilities = Capabilities::new(Bytes::from_static(br#"{"elicitation":{}}"#));
+        let mut reply = upstream.send(request).await.unwrap();
+        let Some(Ok(Event::Request { id, method, .. })) = reply.next().await else { panic!("a question") };
+        assert_eq!((id.as_json(), method), (&b"\"q\""[..], Method::ElicitationCreate));
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":"q","result":"{text}"}}"#);
+        reply.answerer().unwrap().send(answer.into()).await.unwrap();
+        assert_eq!(drain(&mut reply).await.1.unwrap()["result"]["heard"], text);
+    };
+    tokio::join!(asking("one"), asking("two"));
+    assert_eq!(processes.started(), 3, "one process for each call that can be asked");
+    asking("three").await;
+    assert_eq!(processes.started(), 3, "and they are used again");
+}
