@@ -76,7 +76,8 @@ impl Fake {
                     let (log, handle) = (Arc::clone(&log), Arc::clone(&handle));
                     async move {
                         let (head, body) = request.into_parts();
-                        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                        let body =
+                            body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
                         let path = head.uri.path_and_query().unwrap().to_string();
                         let seen = Seen { verb: head.method, path, headers: head.headers, body };
@@ -339,7 +340,10 @@ pub(crate) struct Processes {
     pub(crate) living: Arc<()>,
 }
 
-struct Ends(#[allow(dead_code, reason = "its count is what is looked at")] Arc<()>, tokio::task::AbortHandle);
+struct Ends(
+    #[expect(dead_code, reason = "its count is what is looked at")] Arc<()>,
+    tokio::task::AbortHandle,
+);
 
 impl Drop for Ends {
     fn drop(&mut self) {
