@@ -41,14 +41,25 @@ pub(crate) struct Parts {
     pub(crate) policies: BTreeMap<PolicyId, CompiledPolicy>,
 }
 
+/// What one gateway's compile makes: its snapshot, the servers behind it, its findings.
+pub(crate) type GatewayOutcome = (Option<Snapshot>, Vec<ServerId>, Vec<Diagnostic>);
+
 /// Compiles. Equal inputs give equal outputs, to the byte.
 #[must_use]
 pub fn compile(inputs: &Inputs) -> Compiled {
+    compile_with(inputs, |front, parts| gateway::compile(front, inputs, parts))
+}
+
+/// Compiles, with the gateways' part from `outcome`: the compile itself, or one remembered.
+pub(crate) fn compile_with(
+    inputs: &Inputs,
+    mut outcome: impl FnMut(&Front<'_>, &Parts) -> GatewayOutcome,
+) -> Compiled {
     let mut compiled = Compiled::default();
     let parts = parts(inputs, &mut compiled);
     let mut attached = BTreeSet::new();
     for front in fronts(inputs) {
-        let (snapshot, servers, findings) = gateway::compile(&front, inputs, &parts);
+        let (snapshot, servers, findings) = outcome(&front, &parts);
         attached.extend(servers);
         compiled.diagnostics.extend(findings);
         if let Some(snapshot) = snapshot {

@@ -12,7 +12,7 @@ use mcpmesh_ir::resource::{self, Resource};
 use mcpmesh_ir::{ApiKey, GatewayId, PolicyId, ServerId, Snapshot};
 
 use crate::api_key;
-use crate::compile::{IMPLIED_POLICY, Parts};
+use crate::compile::{GatewayOutcome, IMPLIED_POLICY, Parts};
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::inputs::Inputs;
 use crate::secret;
@@ -25,11 +25,7 @@ pub(crate) struct Front<'i> {
 }
 
 /// Compiles one gateway: its snapshot, the servers behind it, and the findings. No snapshot: it cannot listen.
-pub(crate) fn compile(
-    front: &Front<'_>,
-    inputs: &Inputs,
-    parts: &Parts,
-) -> (Option<Snapshot>, Vec<ServerId>, Vec<Diagnostic>) {
+pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> GatewayOutcome {
     let id = &front.id;
     let mut findings = Findings::new(ObjectRef::new(ObjectKind::McpGateway, &id.namespace, &id.name));
     let listeners = listener::listeners(front.object, &mut findings);

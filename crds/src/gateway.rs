@@ -46,7 +46,7 @@ pub struct Listener {
     pub name: String,
     /// The TCP port. On one machine, `mcpmesh up --listen` stands for it. Left out: 8080.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
     pub port: Option<u16>,
     /// The host that requests must name. Left out: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -261,12 +261,12 @@ pub enum Dimension {
 #[serde(deny_unknown_fields)]
 pub struct Requests {
     /// How many.
-    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(range(min = 1, max = 1_000_000), extend("format" = "int32"))]
     pub count: u32,
     /// In which time, such as `1m`.
     pub window: Duration,
     /// How many of them may come at once. Left out: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(range(min = 1, max = 1_000_000), extend("format" = "int32"))]
     pub burst: Option<u32>,
 }

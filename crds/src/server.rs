@@ -134,7 +134,7 @@ pub struct Container {
     pub transport: ContainerTransport,
     /// Where it listens for Streamable HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
     pub port: Option<u16>,
     /// The path of its MCP endpoint. Left out: /mcp.
     #[serde(default, skip_serializing_if = "Option::is_none")]

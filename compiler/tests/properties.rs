@@ -1,0 +1,173 @@
+//! What holds for every set of objects: compiling has no memory, names decide nothing, a memo changes nothing.
+
+use std::collections::BTreeMap;
+
+use mcpmesh_compiler::{Compiled, Inputs, Install, Memo, compile, manifest};
+use mcpmesh_ir::catalog::Hints;
+use mcpmesh_ir::policy::{Identity, Issuer, Object, Prepared, Target, decide};
+use mcpmesh_ir::{Gateway, GatewayId, Policy, ResourceKind, Server, ServerId, Snapshot};
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+/// Documents to draw folders from: good ones, wrong ones, several namespaces, with and without exports.
+const DOCUMENTS: [&str; 15] = [
+    "kind: McpServer\nmetadata: {name: a}\nspec: {package: {registry: Npm, name: a, version: 1.0.0}}",
+    "kind: McpServer\nmetadata: {name: b, labels: {tier: gold}}\nspec: {remote: {url: 'https://b.example.com/'}}",
+    "kind: McpServer\nmetadata: {name: a, namespace: lib}\nspec: {package: {registry: Npm, name: a, version: 1.0.0}, exportTo: {namespaces: {from: All}}}",
+    "kind: McpServer\nmetadata: {name: c, namespace: lib}\nspec: {remote: {url: 'https://c.example.com/'}, credentials: {headers: [{name: X-Key, secretKeyRef: {name: s, key: k}}]}}",
+    "kind: McpServer\nmetadata: {name: broken}\nspec: {tools: {include: ['[']}}",
+    "kind: McpGateway\nmetadata: {name: main}\nspec: {servers: {namespaces: {from: All}}, authentication: {apiKeys: {}}}",
+    "kind: McpGateway\nmetadata: {name: gold}\nspec: {servers: {selector: {matchLabels: {tier: gold}}, refs: [{name: a, prefix: x}]}}",
+    "kind: McpGateway\nmetadata: {name: main, namespace: lib}\nspec: {authentication: {anonymous: Allow}}",
+    "kind: McpPolicy\nmetadata: {name: p}\nspec: {targetRefs: [{kind: Namespace, name: default}], access: [{name: r, effect: Allow, from: [{authenticated: {}}]}]}",
+    "kind: McpPolicy\nmetadata: {name: q}\nspec: {targetRefs: [{kind: McpServer, name: a}], access: [{name: r, effect: Deny, from: [{group: red}], to: {tools: ['set*']}}]}",
+    "kind: McpPolicy\nmetadata: {name: broken}\nspec: {targetRefs: [{kind: McpGateway, name: gold}], access: [{name: r, effect: Allow, from: []}]}",
+    "kind: McpPolicy\nmetadata: {name: p, namespace: lib}\nspec: {targetRefs: [{kind: McpServer, name: a}], limits: [{name: l, requests: {count: 1, window: 1s}}]}",
+    "kind: Secret\nmetadata: {name: s, namespace: lib}\nstringData: {k: value-one}",
+    "kind: Secret\nmetadata: {name: key, labels: {mcpmesh.io/api-key: 'true'}, annotations: {mcpmesh.io/owner: alice}}\nstringData: {key: 0123456789abcdef}",
+    "kind: Namespace\nmetadata: {name: lib, labels: {x: y}}",
+];
+
+fn inputs(documents: &[&str], up: bool) -> Inputs {
+    let text = |document: &&str| {
+        let core = document.starts_with("kind: Secret") || document.starts_with("kind: Namespace");
+        format!("apiVersion: {}\n{document}\n", if core { "v1" } else { "mcpmesh.io/v1alpha1" })
+    };
+    let texts: Vec<String> = documents.iter().map(text).collect();
+    let parsed = manifest::parse("in.yaml", &texts.join("---\n"));
+    assert_eq!(parsed.diagnostics, []);
+    let install = Install { implied_gateway: up, allow_private: up, version_key: [1; 32] };
+    manifest::gather(&parsed.objects, install).0
+}
+
+fn bytes(compiled: &Compiled) -> String {
+    serde_json::to_string(&(snapshots(compiled), workloads(compiled), &compiled.diagnostics))
+        .unwrap_or_default()
+}
+
+fn snapshots(compiled: &Compiled) -> Vec<&Snapshot> {
+    compiled.snapshots.values().collect()
+}
+
+fn workloads(compiled: &Compiled) -> Vec<&mcpmesh_compiler::Workload> {
+    compiled.workloads.values().collect()
+}
+
+fn folder() -> impl Strategy<Value = Vec<&'static str>> {
+    subsequence(DOCUMENTS.to_vec(), 0..=DOCUMENTS.len())
+}
+
+/// Every caller's verdict on every tool of every attached server, by the servers' own names.
+fn verdicts(snapshot: &Snapshot) -> BTreeMap<(ServerId, String, String), bool> {
+    let decode = |kind| snapshot.of_kind(kind);
+    let gateway = decode(ResourceKind::Gateway).find_map(|resource| resource.decode::<Gateway>().ok());
+    let policies = decode(ResourceKind::Policy).filter_map(|resource| resource.decode::<Policy>().ok());
+    let policies = policies.map(|policy| (policy.id.clone(), policy)).collect();
+    let servers = decode(ResourceKind::Server).filter_map(|resource| resource.decode::<Server>().ok());
+    let servers: BTreeMap<_, _> = servers.map(|server| (server.id.clone(), server)).collect();
+    let Some(gateway) = gateway else { return BTreeMap::new() };
+    let (prepared, rejected) = Prepared::new(&gateway, &policies);
+    assert!(rejected.is_empty(), "what compiles can be prepared");
+    let mut all = BTreeMap::new();
+    for (id, server) in &servers {
+        for (user, groups) in [("", vec![]), ("alice", vec!["finance"]), ("bob", vec![])] {
+            let caller = prepared.caller(identity(&gateway.id, user, &groups));
+            for tool in ["get_balance", "pay", "refund"] {
+                let pinned =
+                    server.tools.overrides.get(tool).map_or(Hints::default(), |tool| tool.annotations);
+                let object = Object::Tool { name: tool, pinned, claimed: Hints::default() };
+                let target = Target { server: id, method: "tools/call", object };
+                let key = (id.clone(), user.to_owned(), tool.to_owned());
+                all.insert(key, decide(&prepared, &caller, &target).allowed());
+            }
+        }
+    }
+    all
+}
+
+fn identity(gateway: &GatewayId, user: &str, groups: &[&str]) -> Identity {
+    if user.is_empty() {
+        return Identity::anonymous(gateway.clone());
+    }
+    Identity {
+        gateway: gateway.clone(),
+        issuer: Issuer::ApiKey,
+        user: Some(user.to_owned()),
+        groups: groups.iter().map(|&group| group.to_owned()).collect(),
+    }
+}
+
+/// Two servers under the given prefixes, with one tool shown under the given name.
+fn shop(prefixes: [&str; 2], shown: &str, naming: &str) -> BTreeMap<(ServerId, String, String), bool> {
+    let server = |name: &str| {
+        format!(
+            "kind: McpServer\nmetadata: {{name: {name}}}\nspec: {{package: {{registry: Npm, name: a, version: 1.0.0}}, tools: {{overrides: \
+             [{{name: pay, as: {shown}}}, {{name: get_balance, annotations: {{readOnlyHint: true}}}}]}}}}"
+        )
+    };
+    let [one, two] = prefixes;
+    let gateway = format!(
+        "kind: McpGateway\nmetadata: {{name: main}}\nspec: {{naming: {{prefix: {naming}}}, servers: {{refs: [{{name: payments, prefix: {one}}}, \
+         {{name: accounts, prefix: {two}}}]}}}}"
+    );
+    let policy = "kind: McpPolicy\nmetadata: {name: p}\nspec: {targetRefs: [{kind: McpGateway, name: main}], access: [\
+        {name: finance, effect: Allow, from: [{group: finance}], to: {servers: [payments], tools: [pay, 'get_*']}}, \
+        {name: read, effect: Allow, from: [{authenticated: {}}], to: {annotations: {readOnlyHint: true}}}, \
+        {name: never, effect: Deny, from: [{anyone: {}}], to: {servers: [accounts], tools: [pay]}}]}";
+    let documents = [server("payments"), server("accounts"), gateway, policy.to_owned()];
+    let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
+    let compiled = compile(&inputs(&documents, false));
+    compiled.snapshots.values().next().map(verdicts).unwrap_or_default()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn equal_inputs_give_equal_bytes_in_whatever_order_they_are_read(folder in folder(), up: bool, turn in 0usize..16) {
+        let mut turned = folder.clone();
+        let by = turn.min(turned.len());
+        turned.rotate_left(by);
+        prop_assert_eq!(bytes(&compile(&inputs(&folder, up))), bytes(&compile(&inputs(&turned, up))));
+    }
+
+    #[test]
+    fn a_memo_gives_what_a_full_compile_gives(folders in proptest::collection::vec(folder(), 1..6), up: bool) {
+        let mut memo = Memo::default();
+        for folder in folders {
+            let inputs = inputs(&folder, up);
+            prop_assert_eq!(bytes(&memo.compile(&inputs)), bytes(&compile(&inputs)));
+        }
+    }
+
+    #[test]
+    fn a_memo_sees_every_single_change(folder in folder(), changed in select(DOCUMENTS.to_vec())) {
+        let mut memo = Memo::default();
+        let before = inputs(&folder, true);
+        memo.compile(&before);
+        let mut other = folder.clone();
+        match other.iter().position(|document| *document == changed) {
+            Some(index) => _ = other.remove(index),
+            None => other.push(changed),
+        }
+        let mut after = inputs(&other, true);
+        prop_assert_eq!(bytes(&memo.compile(&after)), bytes(&compile(&after)));
+        for secret in after.secrets.values_mut() {
+            secret.data.values_mut().for_each(|value| value.push(b'x'));
+        }
+        prop_assert_eq!(bytes(&memo.compile(&after)), bytes(&compile(&after)));
+    }
+
+    #[test]
+    fn names_decide_nothing(one in "[a-z]{1,8}", two in "[0-9]{1,8}", shown in "[a-z]{1,8}_[a-z]{1,8}", conflict: bool) {
+        let plain = shop(["payments", "accounts"], "pay", "Always");
+        prop_assert!(plain.values().any(|allowed| *allowed) && plain.values().any(|allowed| !allowed));
+        prop_assert_eq!(&plain, &shop([&format!("p{one}"), &format!("n{two}")], &shown, if conflict { "OnConflict" } else { "Always" }));
+    }
+
+    #[test]
+    fn even_names_that_mimic_another_tool_decide_nothing(shown in select(vec!["get_balance", "refund", "payments_pay"])) {
+        let plain = shop(["payments", "accounts"], "pay", "Always");
+        prop_assert_eq!(plain, shop(["accounts", "payments"], shown, "Always"));
+    }
+}
