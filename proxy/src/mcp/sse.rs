@@ -36,8 +36,8 @@ pub struct Splitter {
     /// Bytes that the open event holds apart from the unfinished line.
     data: BytesMut,
     has_data: bool,
-    event: Option<String>,
-    id: Option<String>,
+    event: Option<Vec<u8>>,
+    id: Option<Vec<u8>>,
     retry: Option<u64>,
     /// The last chunk ended with CR: a LF that follows belongs to it.
     after_cr: bool,
@@ -97,7 +97,7 @@ impl Splitter {
     }
 
     fn bound(&self, more: usize) -> Result<(), TooLong> {
-        let named = self.event.as_ref().map_or(0, String::len) + self.id.as_ref().map_or(0, String::len);
+        let named = self.event.as_ref().map_or(0, Vec::len) + self.id.as_ref().map_or(0, Vec::len);
         let held = self.line.len() + self.data.len() + named;
         if held.saturating_add(more) > self.limit { Err(TooLong { limit: self.limit }) } else { Ok(()) }
     }
@@ -116,7 +116,6 @@ impl Splitter {
         };
         let value = value.strip_prefix(b":").unwrap_or(value);
         let value = value.strip_prefix(b" ").unwrap_or(value);
-        let text = || String::from_utf8_lossy(value).into_owned();
         match field {
             b"data" => {
                 if std::mem::replace(&mut self.has_data, true) {
@@ -124,10 +123,10 @@ impl Splitter {
                 }
                 self.data.extend_from_slice(value);
             }
-            b"event" => self.event = Some(text()),
-            b"id" if !value.contains(&0) => self.id = Some(text()),
+            b"event" => self.event = Some(value.to_vec()),
+            b"id" if !value.contains(&0) => self.id = Some(value.to_vec()),
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                self.retry = text().parse().ok();
+                self.retry = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
             }
             _ => {}
         }
@@ -136,9 +135,10 @@ impl Splitter {
     /// HTML drops an event without data; we report one that sets `id` or `retry`, since MCP's
     /// priming events are such.
     fn dispatch(&mut self) -> Option<Event> {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let event = Event {
-            event: self.event.take().filter(|name| !name.is_empty()),
-            id: self.id.take(),
+            event: self.event.take().filter(|name| !name.is_empty()).map(text),
+            id: self.id.take().map(text),
             retry: self.retry.take(),
             data: self.data.split().freeze(),
         };
