@@ -1,4 +1,24 @@
-//! The data plane of MCP Mesh.
+//! The data plane: many MCP servers behind one endpoint.
+//!
+//! A request passes the rooms from left to right and none imports one to its left:
+//! listener -> routes -> gateway (http, mcp, session) -> identity -> catalog -> `ir::policy::decide`, limit -> upstream.
 
+pub mod access_log;
+pub mod catalog;
+pub mod config;
+pub mod gateway;
+pub mod http;
+pub mod identity;
+pub mod limit;
+pub mod listener;
 pub mod mcp;
+pub mod metrics;
+pub mod observability;
+pub mod proxy;
+pub mod ring;
+pub mod routes;
+pub mod session;
 pub mod upstream;
+pub mod upstreams;
+
+pub use proxy::{Options, Proxy};

@@ -221,7 +221,7 @@ impl Prepared {
             .flat_map(move |limit| limit.buckets(caller))
     }
 
-    /// Every limit, for building and carrying over limiters.
+    /// Every limit in order of its index, for building and carrying over limiters.
     pub fn limits(&self) -> impl Iterator<Item = &PreparedLimit> {
         self.policies.iter().flat_map(|policy| &policy.limits)
     }

@@ -172,6 +172,8 @@ pub(super) struct PreparedRule {
 /// A limit with its matchers.
 #[derive(Debug)]
 pub struct PreparedLimit {
+    /// Its place among [`Prepared::limits`].
+    pub index: usize,
     /// The policy.
     pub policy: PolicyId,
     /// The limit's name there.
@@ -241,16 +243,19 @@ struct Build {
     policy_index: HashMap<PolicyId, usize>,
     dropped: Vec<PolicyId>,
     rejected: Vec<(PolicyId, InvalidGlob)>,
+    limits: usize,
 }
 
 impl Build {
     fn add(&mut self, id: &PolicyId, policy: &Policy) {
+        let counted = self.limits;
         match self.policy(policy) {
             Ok(prepared) => {
                 self.policy_index.insert(id.clone(), self.policies.len());
                 self.policies.push(prepared);
             }
             Err(error) => {
+                self.limits = counted;
                 if policy.mode == Mode::Audit {
                     self.dropped.push(id.clone());
                 }
@@ -283,7 +288,9 @@ impl Build {
             Subject::Group { name, .. } => Some((index, name.clone())),
             Subject::Anyone {} | Subject::Authenticated { .. } | Subject::User { .. } => None,
         });
+        self.limits += 1;
         Ok(PreparedLimit {
+            index: self.limits - 1,
             policy: policy.id.clone(),
             name: limit.name.clone(),
             rate: limit.requests,

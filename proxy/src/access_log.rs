@@ -1,0 +1,148 @@
+//! The access log: one JSON line a request, written by one thread in batches, never on the request path.
+//!
+//! Text of callers is JSON-escaped, so that no line can be forged; arguments, results and credentials are never
+//! written. When the sink is slow the oldest-waiting record is not waited for: it is dropped and counted.
+
+use std::io::Write;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use serde::Serialize;
+
+use crate::metrics::Shared;
+
+/// Records that wait for the writer.
+const WAITING: usize = 8192;
+
+/// One line.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Record {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// `namespace/name`.
+    pub gateway: String,
+    /// Who called, with who vouches for it.
+    pub principal: String,
+    /// The caller's groups.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// MCP revision of the client.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub revision: &'static str,
+    /// MCP method.
+    pub method: String,
+    /// `namespace/name` of the server that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// The upstream's own name of the object; for an unknown one the caller's word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// As in the metrics.
+    pub outcome: &'static str,
+    /// Why it was allowed or denied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// The policy that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Its rule or limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// What policies in Audit mode would have said, where that differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<String>,
+    /// HTTP status.
+    pub status: u16,
+    /// Microseconds in all.
+    pub total_us: u64,
+    /// Microseconds at the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_us: Option<u64>,
+    /// W3C trace id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+}
+
+/// Where records go.
+#[derive(Clone)]
+pub struct AccessLog {
+    sender: Option<SyncSender<Record>>,
+    metrics: Shared,
+}
+
+impl AccessLog {
+    /// Writes to `sink` until the last handle is dropped; without one, nothing is written.
+    pub fn new(sink: Option<Box<dyn Write + Send>>, metrics: Shared) -> std::io::Result<Self> {
+        let Some(sink) = sink else { return Ok(Self { sender: None, metrics }) };
+        let (sender, receiver) = sync_channel(WAITING);
+        std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write_all(&receiver, sink))?;
+        Ok(Self { sender: Some(sender), metrics })
+    }
+
+    /// Whether records are wanted: making one costs.
+    #[must_use]
+    pub fn enabled(&self) -> bool {
+        self.sender.is_some()
+    }
+
+    /// Hands over a record without waiting.
+    pub fn write(&self, record: Record) {
+        let Some(sender) = &self.sender else { return };
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send(record) {
+            self.metrics.log_dropped.inc();
+        }
+    }
+}
+
+/// Flushes whenever nothing waits, so that a quiet log is complete and a busy one is batched.
+fn write_all(receiver: &Receiver<Record>, sink: Box<dyn Write + Send>) {
+    let mut sink = std::io::BufWriter::with_capacity(64 * 1024, sink);
+    while let Ok(first) = receiver.recv() {
+        let mut next = Some(first);
+        while let Some(record) = next {
+            if serde_json::to_writer(&mut sink, &record).is_err() || sink.write_all(b"\n").is_err() {
+                return;
+            }
+            next = receiver.try_recv().ok();
+        }
+        if sink.flush().is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_callers_text_cannot_forge_a_line() {
+        let sink = Sink::default();
+        let (sender, receiver) = sync_channel(4);
+        let forged = "x\r\n{\"outcome\":\"ok\"}\u{1b}[31m".to_owned();
+        sender.send(Record { object: Some(forged), outcome: "denied", ..Record::default() }).unwrap();
+        drop(sender);
+        write_all(&receiver, Box::new(sink.clone()));
+        let text = String::from_utf8(sink.0.lock().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        assert!(!text.contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,17 @@
+//! What a gateway shows: the upstreams' objects under advertised names, filtered by the one decision function.
+//!
+//! A [`View`] is immutable and belongs to one configuration and one set of observations; a request holds the one
+//! that it began with until its last byte.
+
+mod item;
+mod list;
+mod names;
+mod resource;
+mod section;
+mod view;
+
+pub use list::{List, ListKind};
+pub use names::{Claim, Names, allot};
+pub use section::Entry;
+pub(crate) use view::settled;
+pub use view::{Abilities, Attached, Config, Routed, View};

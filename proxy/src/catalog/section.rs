@@ -1,0 +1,204 @@
+//! The objects of one kind with their names.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use mcpmesh_ir::catalog::Hints;
+use mcpmesh_ir::gateway::Naming;
+
+use super::item;
+use super::names::{Claim, allot};
+use super::view::Attached;
+use crate::mcp::header::ParamHeaders;
+use crate::mcp::{json, uri};
+use crate::upstream::{Item, Observation};
+
+/// One object that a gateway shows.
+#[derive(Debug)]
+pub struct Entry {
+    /// Index of its server among the attached.
+    pub server: usize,
+    /// The upstream's own name, URI or URI template: what rules speak of.
+    pub key: String,
+    /// What clients call it.
+    pub advertised: String,
+    /// Its definition as modern clients see it.
+    pub raw: Bytes,
+    /// Hints from the McpServer (tools).
+    pub pinned: Hints,
+    /// Hints from the upstream (tools).
+    pub claimed: Hints,
+    /// Arguments that are mirrored in headers (tools).
+    pub param_headers: Option<ParamHeaders>,
+}
+
+/// All objects of one kind.
+#[derive(Debug, Default)]
+pub(super) struct Section {
+    pub(super) entries: Vec<Entry>,
+    pub(super) resolve: HashMap<String, usize>,
+}
+
+impl Section {
+    pub(super) fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(*self.resolve.get(name)?)
+    }
+}
+
+/// An object before it has a name.
+struct Unnamed<'a> {
+    server: usize,
+    item: &'a Item,
+    base: &'a str,
+}
+
+type Observed<'a> = &'a [(&'a Attached, &'a Observation)];
+
+/// The tools that the servers' rules let exist.
+pub(super) fn tools(naming: Naming, observed: Observed<'_>) -> Section {
+    let mut unnamed = Vec::new();
+    for (server, (attached, observation)) in observed.iter().enumerate() {
+        for item in observation.tools.iter().filter(|item| attached.exposes(&item.key)) {
+            let rename = attached.rules.overrides.get(&item.key).and_then(|change| change.rename.as_deref());
+            unnamed.push(Unnamed { server, item, base: rename.unwrap_or(&item.key) });
+        }
+    }
+    named(naming, observed, &unnamed, |attached, item, advertised| {
+        let change = attached.rules.overrides.get(&item.key);
+        let schema = json::member(&item.raw, "inputSchema").unwrap_or(b"{}");
+        let headers = match ParamHeaders::from_schema(schema) {
+            Ok(headers) => headers,
+            Err(invalid) => {
+                tracing::warn!(server = %attached.id, tool = ?item.key, %invalid, "tool left out");
+                return None;
+            }
+        };
+        let wrap = (naming == Naming::Always).then_some(attached.prefix.as_str());
+        Some(Entry {
+            server: 0,
+            key: item.key.clone(),
+            advertised: advertised.to_owned(),
+            raw: item::tool(&item.raw, advertised, change, wrap)?,
+            pinned: change.map(|change| change.annotations).unwrap_or_default(),
+            claimed: item::hints(&item.raw),
+            param_headers: (!headers.is_empty()).then_some(headers),
+        })
+    })
+}
+
+/// The prompts.
+pub(super) fn prompts(naming: Naming, observed: Observed<'_>) -> Section {
+    let mut unnamed = Vec::new();
+    for (server, (_, observation)) in observed.iter().enumerate() {
+        unnamed.extend(observation.prompts.iter().map(|item| Unnamed { server, item, base: &item.key }));
+    }
+    named(naming, observed, &unnamed, |_, item, advertised| {
+        Some(plain(item, advertised, item::renamed(&item.raw, "name", advertised)?))
+    })
+}
+
+fn plain(item: &Item, advertised: &str, raw: Bytes) -> Entry {
+    Entry {
+        server: 0,
+        key: item.key.clone(),
+        advertised: advertised.to_owned(),
+        raw,
+        pinned: Hints::default(),
+        claimed: Hints::default(),
+        param_headers: None,
+    }
+}
+
+fn named(
+    naming: Naming,
+    observed: Observed<'_>,
+    unnamed: &[Unnamed<'_>],
+    make: impl Fn(&Attached, &Item, &str) -> Option<Entry>,
+) -> Section {
+    let prefix = |server: usize| observed.get(server).map_or("", |(attached, _)| attached.prefix.as_str());
+    let claims: Vec<_> =
+        unnamed.iter().map(|object| Claim { prefix: prefix(object.server), base: object.base }).collect();
+    let names = allot(naming, &claims);
+    let mut section = Section::default();
+    let mut places = HashMap::new();
+    for (claim, (object, advertised)) in unnamed.iter().zip(&names.advertised).enumerate() {
+        let (Some(advertised), Some((attached, _))) = (advertised, observed.get(object.server)) else {
+            tracing::warn!(name = ?object.base, "its server lists this name twice: left out");
+            continue;
+        };
+        let made = speakable(advertised).then(|| make(attached, object.item, advertised)).flatten();
+        let Some(entry) = made else { continue };
+        places.insert(claim, section.entries.len());
+        section.entries.push(Entry { server: object.server, ..entry });
+    }
+    let resolve = names.resolve.into_iter();
+    section.resolve = resolve.filter_map(|(name, claim)| Some((name, *places.get(&claim)?))).collect();
+    section
+}
+
+/// Names of visible ASCII only: no line breaks, escapes, homoglyphs or zero-width characters.
+fn speakable(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Resources (`key` is `uri`) or templates (`uriTemplate`). In `Always` every URI is wrapped; in `OnConflict` those
+/// that several servers have.
+pub(super) fn located(naming: Naming, observed: Observed<'_>, kind: Located) -> Section {
+    let items = |observation: &'_ Observation| match kind {
+        Located::Resource => observation.resources.clone(),
+        Located::Template => observation.templates.clone(),
+    };
+    let all: Vec<(usize, _)> =
+        observed.iter().map(|(_, observation)| items(observation)).enumerate().collect();
+    let mut holders: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (server, items) in &all {
+        for item in items.iter() {
+            holders.entry(&item.key).or_default().push(*server);
+        }
+    }
+    let mut section = Section::default();
+    for (server, items) in &all {
+        let Some((attached, _)) = observed.get(*server) else { continue };
+        for item in items.iter() {
+            let own = holders.get(item.key.as_str()).map_or(0, Vec::len);
+            let wrapped = kind.wrap(&attached.prefix, &item.key);
+            let bare = naming == Naming::OnConflict && own == 1;
+            let advertised = if bare { item.key.clone() } else { wrapped.clone() };
+            let duplicate = section.resolve.contains_key(&wrapped);
+            let raw = if bare {
+                Some(item.raw.clone())
+            } else {
+                item::renamed(&item.raw, kind.member(), &advertised)
+            };
+            let (false, Some(raw)) = (duplicate, raw) else { continue };
+            let place = section.entries.len();
+            section.resolve.insert(wrapped, place);
+            section.resolve.insert(advertised.clone(), place);
+            section.entries.push(Entry { server: *server, ..plain(item, &advertised, raw) });
+        }
+    }
+    section
+}
+
+/// What has a place instead of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Located {
+    Resource,
+    Template,
+}
+
+impl Located {
+    fn member(self) -> &'static str {
+        match self {
+            Self::Resource => "uri",
+            Self::Template => "uriTemplate",
+        }
+    }
+
+    fn wrap(self, prefix: &str, key: &str) -> String {
+        match self {
+            Self::Resource => uri::wrap(prefix, key),
+            Self::Template => uri::wrap_template(prefix, key),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! One gateway's configuration joined with what its servers have: where every name leads.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use mcpmesh_ir::gateway::Naming;
+use mcpmesh_ir::policy::{Caller, Decision, InvalidGlob, NameGlobs, Object, Prepared, Target, decide};
+use mcpmesh_ir::server::ToolRules;
+use mcpmesh_ir::{Gateway, ServerId};
+use quick_cache::sync::Cache;
+
+use super::list::{List, ListKind};
+use super::resource::could_expand;
+use super::section::{self, Entry, Located, Section};
+use crate::identity::KeyTable;
+use crate::limit::Limiter;
+use crate::mcp::era::{Era, Revision};
+use crate::mcp::{downgrade, uri};
+use crate::upstream::{Observation, State, Upstream};
+
+/// Filtered lists that a view keeps.
+const KEPT_LISTS: usize = 128;
+
+/// A gateway's configuration, ready to judge by. Immutable.
+pub struct Config {
+    /// As compiled.
+    pub gateway: Gateway,
+    /// Its callers.
+    pub keys: KeyTable,
+    /// Its rules.
+    pub policy: Prepared,
+    /// Its limits.
+    pub limiter: Limiter,
+    /// Its servers, in order of attachment.
+    pub attached: Vec<Attached>,
+}
+
+/// One server behind a gateway.
+pub struct Attached {
+    /// Its stable identity.
+    pub id: ServerId,
+    /// Unique in the gateway.
+    pub prefix: String,
+    /// Which of its tools exist.
+    pub rules: ToolRules,
+    /// The client to it, shared by all gateways.
+    pub upstream: Arc<Upstream>,
+    /// When this gateway first had it.
+    pub since: Instant,
+    include: NameGlobs,
+    exclude: Option<NameGlobs>,
+}
+
+impl Attached {
+    /// Compiles the rules.
+    pub fn new(
+        id: ServerId,
+        prefix: String,
+        rules: ToolRules,
+        upstream: Arc<Upstream>,
+        since: Instant,
+    ) -> Result<Self, InvalidGlob> {
+        let include = NameGlobs::new(&rules.include)?;
+        let exclude = (!rules.exclude.is_empty()).then(|| NameGlobs::new(&rules.exclude)).transpose()?;
+        Ok(Self { id, prefix, rules, upstream, since, include, exclude })
+    }
+
+    /// Whether a tool of this upstream's name exists.
+    #[must_use]
+    pub fn exposes(&self, tool: &str) -> bool {
+        self.include.matches(tool) && !self.exclude.as_ref().is_some_and(|exclude| exclude.matches(tool))
+    }
+}
+
+/// Where a URI leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routed {
+    /// Index of the server.
+    pub server: usize,
+    /// The upstream's URI.
+    pub uri: String,
+}
+
+/// What a gateway can do, as its servers can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the capabilities of MCP, one each")]
+pub struct Abilities {
+    /// Some server has tools.
+    pub tools: bool,
+    /// Some server has prompts.
+    pub prompts: bool,
+    /// Some server has resources.
+    pub resources: bool,
+    /// Some server takes resource subscriptions.
+    pub subscribe: bool,
+    /// Some server completes arguments.
+    pub completions: bool,
+    /// Some server logs.
+    pub logging: bool,
+}
+
+/// What a filtered list depends on, besides its view.
+type ListKey = (ListKind, Revision, Box<[u64]>);
+
+/// See the module.
+pub struct View {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Counts the views of one gateway.
+    pub generation: u64,
+    /// What is known of each attached server, by index.
+    pub observed: Vec<Arc<Observation>>,
+    /// What they can do together.
+    pub abilities: Abilities,
+    tools: Section,
+    prompts: Section,
+    resources: Section,
+    templates: Section,
+    lists: Cache<ListKey, Arc<List>>,
+}
+
+impl View {
+    /// Names everything.
+    #[must_use]
+    pub fn new(config: Arc<Config>, observed: Vec<Arc<Observation>>, generation: u64) -> Self {
+        let naming = config.gateway.naming;
+        let pairs: Vec<_> = config.attached.iter().zip(observed.iter().map(AsRef::as_ref)).collect();
+        let tools = section::tools(naming, &pairs);
+        let prompts = section::prompts(naming, &pairs);
+        let resources = section::located(naming, &pairs, Located::Resource);
+        let templates = section::located(naming, &pairs, Located::Template);
+        let abilities = Abilities::of(&observed);
+        let lists = Cache::new(KEPT_LISTS);
+        Self { config, generation, observed, abilities, tools, prompts, resources, templates, lists }
+    }
+
+    /// The tool that clients call `name`.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> Option<&Entry> {
+        self.tools.get(name)
+    }
+
+    /// The prompt that clients call `name`.
+    #[must_use]
+    pub fn prompt(&self, name: &str) -> Option<&Entry> {
+        self.prompts.get(name)
+    }
+
+    /// Where a URI or a URI template leads: a wrapped one to the server of its prefix; a bare one to its only
+    /// holder, the only server with a template that it fits, or the only server there is.
+    #[must_use]
+    pub fn resource(&self, asked: &str) -> Option<Routed> {
+        if let Some(entry) = self.resources.get(asked).or_else(|| self.templates.get(asked)) {
+            return Some(Routed { server: entry.server, uri: entry.key.clone() });
+        }
+        if let Some((prefix, original)) = uri::unwrap(asked) {
+            let server = self.config.attached.iter().position(|attached| attached.prefix == prefix)?;
+            return Some(Routed { server, uri: original.into_owned() });
+        }
+        if self.config.gateway.naming == Naming::Always {
+            return None;
+        }
+        let mut fits: Vec<usize> = self
+            .templates
+            .entries
+            .iter()
+            .filter(|entry| could_expand(&entry.key, asked))
+            .map(|entry| entry.server)
+            .collect();
+        fits.dedup();
+        let server = match (fits.as_slice(), self.config.attached.len()) {
+            ([server], _) => *server,
+            ([], 1) => 0,
+            _ => return None,
+        };
+        Some(Routed { server, uri: asked.to_owned() })
+    }
+
+    /// The prefix that a server's URIs are wrapped with, where they are.
+    #[must_use]
+    pub fn wraps(&self, server: usize) -> Option<&str> {
+        let contested = |section: &Section| {
+            section.entries.iter().any(|entry| entry.server == server && entry.advertised != entry.key)
+        };
+        let wraps = self.config.gateway.naming == Naming::Always
+            || contested(&self.resources)
+            || contested(&self.templates);
+        self.config.attached.get(server).filter(|_| wraps).map(|attached| attached.prefix.as_str())
+    }
+
+    /// Judges one object of one server.
+    #[must_use]
+    pub fn decide(&self, caller: &Caller, server: usize, method: &str, object: Object<'_>) -> Decision<'_> {
+        let nowhere = ServerId::new("", "");
+        let server = self.config.attached.get(server).map_or(&nowhere, |attached| &attached.id);
+        decide(&self.config.policy, caller, &Target { server, method, object })
+    }
+
+    /// What a caller may see. Kept by the caller's class, since equal classes get equal decisions.
+    #[must_use]
+    pub fn list(&self, kind: ListKind, revision: Revision, caller: &Caller) -> Arc<List> {
+        let key = (kind, revision, Box::from(caller.class()));
+        if let Some(list) = self.lists.get(&key) {
+            return list;
+        }
+        let list = Arc::new(self.make_list(kind, revision, caller));
+        self.lists.insert(key, Arc::clone(&list));
+        list
+    }
+
+    fn make_list(&self, kind: ListKind, revision: Revision, caller: &Caller) -> List {
+        let visible = self.section(kind).entries.iter().filter(|entry| {
+            let object = Self::object(kind, entry);
+            self.decide(caller, entry.server, object.use_method(), object).allowed()
+        });
+        let objects: Vec<Bytes> = visible
+            .map(|entry| match revision.era() {
+                Era::Modern => entry.raw.clone(),
+                Era::Legacy => downgrade::item(&entry.raw, revision),
+            })
+            .collect();
+        List::new(kind, &objects)
+    }
+
+    fn section(&self, kind: ListKind) -> &Section {
+        match kind {
+            ListKind::Tools => &self.tools,
+            ListKind::Prompts => &self.prompts,
+            ListKind::Resources => &self.resources,
+            ListKind::Templates => &self.templates,
+        }
+    }
+
+    fn object(kind: ListKind, entry: &Entry) -> Object<'_> {
+        match kind {
+            ListKind::Tools => entry.as_tool(),
+            ListKind::Prompts => Object::Prompt { name: &entry.key },
+            ListKind::Resources | ListKind::Templates => Object::Resource { uri: &entry.key },
+        }
+    }
+
+    /// Every server has been heard of once, for good or ill.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.observed.iter().all(|observation| settled(observation))
+    }
+
+    /// The servers' instructions under their prefixes, at most `limit` bytes; only of servers of which the caller
+    /// sees a tool, prompt or resource.
+    #[must_use]
+    pub fn instructions(&self, caller: &Caller, limit: usize) -> String {
+        let sees = |server: usize| {
+            ListKind::ALL.into_iter().any(|kind| {
+                self.section(kind).entries.iter().any(|entry| {
+                    let object = Self::object(kind, entry);
+                    entry.server == server
+                        && self.decide(caller, server, object.use_method(), object).allowed()
+                })
+            })
+        };
+        let mut out = String::new();
+        for (server, (attached, observation)) in self.config.attached.iter().zip(&self.observed).enumerate() {
+            let Some(text) = observation.instructions.as_deref().filter(|_| sees(server)) else { continue };
+            let part: Cow<'_, str> = match self.config.attached.len() {
+                1 => text.into(),
+                _ => format!("## {}\n{text}\n", attached.prefix).into(),
+            };
+            if out.len() + part.len() <= limit {
+                out.push_str(&part);
+            }
+        }
+        out
+    }
+}
+
+impl Entry {
+    /// This entry as the tool that rules speak of.
+    #[must_use]
+    pub fn as_tool(&self) -> Object<'_> {
+        Object::Tool { name: &self.key, pinned: self.pinned, claimed: self.claimed }
+    }
+}
+
+impl Abilities {
+    /// A server that has not been heard of yet may have anything.
+    fn of(observed: &[Arc<Observation>]) -> Self {
+        let mut all = Self::default();
+        for observation in observed {
+            let (offers, unknown) = (observation.offers, !settled(observation));
+            all.tools |= offers.tools || unknown;
+            all.prompts |= offers.prompts || unknown;
+            all.resources |= offers.resources || unknown;
+            all.subscribe |= offers.subscribe;
+            all.completions |= offers.completions;
+            all.logging |= offers.logging;
+        }
+        all
+    }
+}
+
+/// Whether a server has been heard of, for good or ill.
+pub(crate) fn settled(observation: &Observation) -> bool {
+    observation.generation > 0 || !matches!(observation.state, State::Connecting)
+}

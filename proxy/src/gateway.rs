@@ -1,0 +1,183 @@
+//! One gateway: the endpoint that clients see. Holds what outlives a request: the view in force, the sessions, the
+//! keys of its handles.
+
+mod answer;
+mod legacy;
+mod listen;
+mod local;
+mod modern;
+mod plan;
+mod post;
+mod pump;
+mod record;
+mod session_task;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::StreamExt;
+use futures_util::stream::select_all;
+use mcpmesh_ir::GatewayId;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+
+pub use post::Incoming;
+
+use crate::access_log::AccessLog;
+use crate::catalog::{Config, View};
+use crate::mcp::handle::{Binding, KeyRing};
+use crate::metrics::Shared;
+use crate::session::Sessions;
+
+/// How long changes of servers are gathered before everything is named anew.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// What all gateways of a process share.
+#[derive(Clone)]
+pub struct Shell {
+    /// Where everything is counted.
+    pub metrics: Shared,
+    /// Where every request is written down.
+    pub log: AccessLog,
+    /// Seals session ids, cursors and request state.
+    pub ring: Arc<KeyRing>,
+    /// Bounds on clients.
+    pub bounds: Bounds,
+    /// Cancelled when the process drains: streams end with their last word.
+    pub draining: CancellationToken,
+}
+
+/// Bounds on clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes of a request's body.
+    pub request_bytes: usize,
+    /// For a request's body to arrive.
+    pub request_time: Duration,
+    /// Open legacy sessions of a gateway.
+    pub sessions: usize,
+    /// A session ends after this time without a request or stream.
+    pub session_idle: Duration,
+    /// How long a list waits, after a server is attached, for its first catalogue.
+    pub list_grace: Duration,
+    /// How long a call of an unknown name waits for it.
+    pub call_grace: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            request_bytes: 4 << 20,
+            request_time: Duration::from_secs(30),
+            sessions: 10_000,
+            session_idle: Duration::from_secs(3600),
+            list_grace: Duration::from_millis(800),
+            call_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// See the module.
+pub struct Gateway {
+    /// Its stable identity.
+    pub id: GatewayId,
+    shell: Shell,
+    view: ArcSwap<View>,
+    changes: watch::Sender<u64>,
+    sessions: Sessions,
+    naming: Mutex<CancellationToken>,
+}
+
+impl Gateway {
+    /// A gateway with its first configuration. Must be called inside a runtime.
+    #[must_use]
+    pub fn start(config: Arc<Config>, shell: Shell) -> Arc<Self> {
+        let view = Arc::new(Self::see(&config, 0));
+        let gateway = Arc::new(Self {
+            id: config.gateway.id.clone(),
+            shell,
+            view: ArcSwap::new(view),
+            changes: watch::Sender::new(0),
+            sessions: Sessions::default(),
+            naming: Mutex::new(CancellationToken::new()),
+        });
+        gateway.follow(config);
+        gateway
+    }
+
+    /// Puts another configuration in force: requests that began keep theirs.
+    pub fn configure(self: &Arc<Self>, config: Arc<Config>) {
+        self.naming.lock().cancel();
+        self.publish(&config);
+        self.follow(config);
+    }
+
+    fn see(config: &Arc<Config>, generation: u64) -> View {
+        let observed =
+            config.attached.iter().map(|one| one.upstream.observation().borrow().clone()).collect();
+        View::new(Arc::clone(config), observed, generation)
+    }
+
+    fn publish(&self, config: &Arc<Config>) {
+        let generation = self.view.load().generation + 1;
+        self.view.store(Arc::new(Self::see(config, generation)));
+        self.changes.send_replace(generation);
+    }
+
+    /// Names everything anew whenever a server's objects change, until the next configuration.
+    fn follow(self: &Arc<Self>, config: Arc<Config>) {
+        let until = CancellationToken::new();
+        *self.naming.lock() = until.clone();
+        let gateway = Arc::downgrade(self);
+        let receivers: Vec<_> = config.attached.iter().map(|one| one.upstream.observation()).collect();
+        let mut changes = select_all(receivers.into_iter().map(WatchStream::from_changes));
+        let work = async move {
+            // What changed between the first look and this subscription.
+            if let Some(gateway) = gateway.upgrade() {
+                gateway.publish(&config);
+            }
+            while changes.next().await.is_some() {
+                tokio::time::sleep(GATHER).await;
+                while let Some(Some(_)) = futures_util::FutureExt::now_or_never(changes.next()) {}
+                let Some(gateway) = gateway.upgrade() else { return };
+                gateway.publish(&config);
+            }
+        };
+        tokio::spawn(async move { until.run_until_cancelled(work).await });
+    }
+
+    /// The view in force.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Told whenever the view changes.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Ends sessions that nobody uses.
+    pub fn tidy(&self) {
+        self.sessions.expire(self.shell.bounds.session_idle);
+    }
+
+    /// Ends every session: the gateway is gone or the process ends.
+    pub fn end(&self) {
+        self.naming.lock().cancel();
+        self.sessions.end_all();
+    }
+
+    fn binding<'a>(view: &'a View, principal: &'a str) -> Binding<'a> {
+        Binding { gateway_uid: &view.config.gateway.uid, principal }
+    }
+}
+
+/// Seconds since the Unix epoch.
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,331 @@
+//! Clients with sessions: 2025-03-26, 2025-06-18 and 2025-11-25 over Streamable HTTP.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use super::local::list_kind;
+use super::modern::is_call;
+use super::plan::Asker;
+use super::post::Exchange;
+use super::pump::{Pump, Step};
+use super::record::Record;
+use super::{Gateway, answer, now, session_task};
+use crate::http::{self as web, Answer};
+use crate::mcp::envelope::{Id, Message, Method, Notification, Request, Response};
+use crate::mcp::era::{Era, Revision, SESSION_ID};
+use crate::mcp::fault::Fault;
+use crate::mcp::handle::Purpose;
+use crate::mcp::meta::{Capabilities, LogLevel};
+use crate::session::{Call, EventStream, Session, Terms};
+use crate::upstream::SessionLink;
+
+/// Seconds that a session id can be opened; whether the session lives is another question.
+const SESSION_LIFE: u64 = 7 * 24 * 3600;
+/// Messages of servers that wait for a session's task.
+const INBOX: usize = 64;
+
+/// What a session id says under its seal.
+#[derive(Serialize)]
+struct Facts<'a> {
+    revision: &'a str,
+    capabilities: u8,
+    /// Tells sessions apart.
+    nonce: String,
+}
+
+impl Exchange {
+    /// Opens a session.
+    pub(super) async fn initialize(mut self, request: &Request, revision: Revision) -> Answer {
+        let mut record = self.record(Method::Initialize);
+        record.revision(revision);
+        self.settle(self.gateway.shell.bounds.list_grace, |_| false).await;
+        let (answer, outcome) = match self.open_session(request, revision) {
+            Ok(session) => {
+                let mut answer = web::json(StatusCode::OK, self.handshake(request, revision));
+                if let Ok(id) = HeaderValue::from_str(&session.terms.id) {
+                    answer.headers_mut().insert(SESSION_ID, id);
+                }
+                (answer, "ok")
+            }
+            Err(fault) => (web::fault(&fault, Era::Legacy, Some(&request.id)), "internal"),
+        };
+        record.done(outcome);
+        answer
+    }
+
+    fn open_session(&self, request: &Request, revision: Revision) -> Result<Arc<Session>, Fault> {
+        let capabilities = Capabilities::new(request.params.bytes("capabilities").unwrap_or_default());
+        let shell = &self.gateway.shell;
+        let principal = self.caller.principal.clone();
+        let mut nonce = [0; 16];
+        aws_lc_rs::rand::fill(&mut nonce).map_err(|_| Fault::Internal)?;
+        let facts = Facts {
+            revision: revision.as_str(),
+            capabilities: capabilities.set().bits(),
+            nonce: hex::encode(nonce),
+        };
+        let binding = Gateway::binding(&self.view, &principal);
+        let sealed = shell.ring.seal(Purpose::Session, &binding, now() + SESSION_LIFE, &facts);
+        let id = sealed.map_err(|_| Fault::Internal)?;
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let link = SessionLink::new(capabilities.clone(), request.params.bytes("clientInfo"), sender);
+        let terms = Terms { id, revision, principal, capabilities };
+        let session = Session::new(terms, link, shell.metrics.session(&self.gateway.id));
+        if !self.gateway.sessions.insert(Arc::clone(&session), shell.bounds.sessions) {
+            return Err(Fault::Unavailable {
+                message: "too many sessions are open".into(),
+                retry_after: None,
+            });
+        }
+        session_task::start(self.clone(), &session, inbox);
+        Ok(session)
+    }
+
+    /// The session that the request names: 400 without a name, 404 for one that is not this caller's.
+    pub(super) fn session(&self) -> Result<Arc<Session>, Answer> {
+        let Some(id) = web::single(&self.headers, &SESSION_ID) else {
+            let message = "neither a 2026-07-28 request (with _meta) nor one of a session (with Mcp-Session-Id); \
+                           send initialize first";
+            return Err(web::refuse(StatusCode::BAD_REQUEST, message));
+        };
+        let session = self.gateway.sessions.get(id, &self.caller.principal);
+        session.ok_or_else(|| web::refuse(StatusCode::NOT_FOUND, "no such session; send initialize"))
+    }
+
+    pub(super) async fn legacy(self, session: Arc<Session>, message: Message) -> Answer {
+        match message {
+            Message::Request(request) => self.legacy_request(session, request).await,
+            Message::Notification(said) => {
+                self.legacy_notification(&session, &said);
+                web::status(StatusCode::ACCEPTED)
+            }
+            Message::Response(response) => legacy_response(&session, &response).await,
+        }
+    }
+
+    async fn legacy_request(mut self, session: Arc<Session>, request: Request) -> Answer {
+        let mut record = self.record(request.method.clone());
+        record.revision(session.terms.revision);
+        if !is_call(&request.method) && !is_subscription(&request.method) {
+            let answered = self.legacy_local(&session, &request).await;
+            return self.local_answer(&request, record, answered);
+        }
+        let Some(call) = session.begin(&request.id) else {
+            let fault = Fault::InvalidRequest("this id is in use by another request of the session".into());
+            return self.local_answer(&request, record, Err(fault));
+        };
+        let stream = web::accepts(&self.headers, "text/event-stream").then(|| session.stream());
+        let (first, begun) = oneshot::channel();
+        // A legacy client that disconnects has not cancelled: its call runs on, and can be resumed.
+        tokio::spawn(async move {
+            let cancelled = call.cancelled();
+            tokio::select! {
+                () = self.legacy_call((&session, &request), record, stream.as_ref(), first) => {}
+                () = cancelled => {}
+            }
+            if let Some(stream) = stream {
+                stream.close();
+            }
+            drop::<Call>(call);
+        });
+        // Cancelled before it was answered: nothing may be said any more.
+        begun.await.unwrap_or_else(|_| web::events(futures_util::stream::empty()))
+    }
+
+    fn local_answer(&self, request: &Request, mut record: Record, answered: Result<Answer, Fault>) -> Answer {
+        match answered {
+            Ok(answer) => {
+                record.done("ok");
+                answer
+            }
+            Err(fault) => {
+                record.failed(&fault, fault.status(Era::Legacy).as_u16());
+                web::fault(&fault, Era::Legacy, Some(&request.id))
+            }
+        }
+    }
+
+    async fn legacy_local(&mut self, session: &Session, request: &Request) -> Result<Answer, Fault> {
+        if let Some(kind) = list_kind(&request.method) {
+            let pieces = self.list(kind, session.terms.revision, request).await?;
+            return Ok(web::json(StatusCode::OK, pieces));
+        }
+        match &request.method {
+            Method::Ping => Ok(answer::empty(&request.id, Era::Legacy)),
+            Method::LoggingSetLevel => {
+                let word = request.params.str("level")?.unwrap_or_default();
+                let level = LogLevel::parse(&word);
+                session.set_log_level(level.ok_or_else(|| Fault::InvalidParams("unknown log level".into()))?);
+                Ok(answer::empty(&request.id, Era::Legacy))
+            }
+            other => Err(Fault::MethodNotFound(other.as_str().into())),
+        }
+    }
+
+    async fn legacy_call(
+        mut self,
+        (session, request): (&Arc<Session>, &Request),
+        mut record: Record,
+        stream: Option<&Arc<EventStream>>,
+        first: oneshot::Sender<Answer>,
+    ) {
+        let asker = Asker {
+            revision: session.terms.revision,
+            capabilities: session.terms.capabilities.clone(),
+            log_level: session.log_level(),
+            session: Some(Arc::clone(session)),
+        };
+        let (reply, rules) = match self.ask(request, &asker, &mut record).await {
+            Ok(asked) => asked,
+            Err(fault) => {
+                // Whoever asked may be gone: then nobody is told.
+                let _ = first.send(self.local_answer(request, record, Err(fault)));
+                return;
+            }
+        };
+        let said = (request.method.clone(), request.params.meta().progress_token());
+        let mut pump = Pump::new(reply, rules, &asker, said, (record, Arc::clone(&self.view)));
+        loop {
+            match (pump.step().await, stream) {
+                (Step::Response(body), _) => {
+                    let _ = first.send(pump.answer(body).await);
+                    return;
+                }
+                (Step::Failed(fault), _) => {
+                    let (bytes, status) = pump.failed(&fault);
+                    let _ = first.send(web::json(status, [bytes]));
+                    return;
+                }
+                (Step::Message(message), Some(stream)) => {
+                    let _ = first.send(resumable(stream, session.terms.revision));
+                    stream.push(&message).await;
+                    while let Some(message) = pump.message().await {
+                        stream.push(&message).await;
+                    }
+                    return;
+                }
+                (Step::Message(_), None) => {}
+            }
+        }
+    }
+
+    fn legacy_notification(&self, session: &Arc<Session>, said: &Notification) {
+        match &said.method {
+            Method::NotificationsCancelled => {
+                if let Some(id) = said.params.bytes("requestId").and_then(Id::from_json) {
+                    session.cancel(&id);
+                }
+            }
+            method @ Method::NotificationsRootsListChanged => {
+                let (view, link, method) =
+                    (Arc::clone(&self.view), Arc::clone(&session.link), method.clone());
+                tokio::spawn(async move {
+                    for attached in &view.config.attached {
+                        // A server whose session is gone learns the roots when it has one again.
+                        let _ = attached.upstream.notify(&link, &method, b"").await;
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// The requests of a batch side by side; one array of their responses (2025-03-26, basic).
+    pub(super) async fn legacy_batch(self, session: Arc<Session>, messages: Vec<Message>) -> Answer {
+        let answers = messages.into_iter().map(|message| {
+            // No streams inside a batch: what comes before a response has no place in the array.
+            let mut exchange = self.clone();
+            let mut headers = (*exchange.headers).clone();
+            headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
+            exchange.headers = Arc::new(headers);
+            Box::pin(exchange.legacy(Arc::clone(&session), message))
+        });
+        let mut responses: Vec<Bytes> = Vec::new();
+        for answer in join_all(answers).await {
+            let body = http_body_util::BodyExt::collect(answer.into_body()).await;
+            responses
+                .extend(body.map(http_body_util::Collected::to_bytes).ok().filter(|body| !body.is_empty()));
+        }
+        if responses.is_empty() {
+            return web::status(StatusCode::ACCEPTED);
+        }
+        let mut out = vec![Bytes::from_static(b"[")];
+        for (index, response) in responses.into_iter().enumerate() {
+            if index > 0 {
+                out.push(Bytes::from_static(b","));
+            }
+            out.push(response);
+        }
+        out.push(Bytes::from_static(b"]"));
+        web::json(StatusCode::OK, out)
+    }
+
+    /// A GET: the session's own stream, or one that is taken up again.
+    pub(super) fn get(self) -> Answer {
+        if !self.headers.contains_key(SESSION_ID) {
+            return method_not_allowed();
+        }
+        let session = match self.session() {
+            Ok(session) => session,
+            Err(answer) => return answer,
+        };
+        if !web::accepts(&self.headers, "text/event-stream") {
+            return web::refuse(StatusCode::NOT_ACCEPTABLE, "Accept must name text/event-stream");
+        }
+        let last = self.headers.get("last-event-id").map(HeaderValue::to_str);
+        let (stream, after) = match last {
+            None => (Arc::clone(&session.outbox), session.outbox.unread_from()),
+            Some(last) => match last.ok().and_then(|last| session.resume(last)) {
+                Some(found) => found,
+                None => return web::refuse(StatusCode::NOT_FOUND, "no such event"),
+            },
+        };
+        let open = self.gateway.shell.metrics.stream(&self.gateway.id);
+        let events = stream.read(after).map(move |event| {
+            let _counted = &open;
+            Ok(event)
+        });
+        web::events(web::kept_alive(events))
+    }
+
+    /// A DELETE ends the session.
+    pub(super) fn delete(self) -> Answer {
+        let Some(id) = web::single(&self.headers, &SESSION_ID) else { return method_not_allowed() };
+        let ended = self.gateway.sessions.remove(id, &self.caller.principal);
+        web::status(if ended { StatusCode::OK } else { StatusCode::NOT_FOUND })
+    }
+}
+
+fn is_subscription(method: &Method) -> bool {
+    matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe)
+}
+
+fn method_not_allowed() -> Answer {
+    let mut answer = web::status(StatusCode::METHOD_NOT_ALLOWED);
+    answer.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
+    answer
+}
+
+/// The stream of a call, primed where the revision knows how to resume one that broke before its first event.
+fn resumable(stream: &Arc<EventStream>, revision: Revision) -> Answer {
+    let priming = (revision >= Revision::V2025_11_25).then(|| stream.priming());
+    let events = futures_util::stream::iter(priming).chain(stream.read(0));
+    web::events(web::kept_alive(events.map(Ok)))
+}
+
+/// An answer to a server's question; one that nobody waits for is taken and dropped.
+async fn legacy_response(session: &Session, response: &Response) -> Answer {
+    if let Some(asked) = response.id.as_ref().and_then(|id| session.answered(id)) {
+        let message = answer::readdressed(response, &asked.id);
+        if asked.answerer.send(message).await.is_err() {
+            tracing::debug!("a server was gone before its question was answered");
+        }
+    }
+    web::status(StatusCode::ACCEPTED)
+}

@@ -1,0 +1,192 @@
+//! `subscriptions/listen` (2026-07-28, basic/patterns/subscriptions): one stream of what a client wants to hear.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, SelectAll, unfold};
+use mcpmesh_ir::policy::Object;
+use tokio::sync::watch;
+
+use super::answer;
+use super::post::Exchange;
+use super::pump::updated;
+use super::session_task::TOLD;
+use crate::http::{self as web, Answer};
+use crate::mcp::envelope::{Id, Request};
+use crate::mcp::era::Revision;
+use crate::mcp::fault::Fault;
+use crate::mcp::{json, sse};
+use crate::metrics::Open;
+use crate::upstream::Event;
+
+/// Names of the filter's members, in the order of [`TOLD`].
+const WANTED: [&str; 3] = ["toolsListChanged", "promptsListChanged", "resourcesListChanged"];
+/// Resources that one request may subscribe to.
+const MOST_RESOURCES: usize = 1000;
+
+/// An open subscription.
+struct Listening {
+    exchange: Exchange,
+    id: Id,
+    wants: [bool; 3],
+    seen: [Vec<u64>; 3],
+    changes: watch::Receiver<u64>,
+    updates: SelectAll<BoxStream<'static, Bytes>>,
+    ready: Vec<Bytes>,
+    over: bool,
+    _open: Open,
+}
+
+impl Exchange {
+    /// Opens the stream. Its first message says what of the filter is honoured.
+    pub(super) async fn listen(&mut self, request: &Request) -> Result<Answer, Fault> {
+        let filter = request.params.get("notifications").unwrap_or(b"{}");
+        let member = |key: &str| json::member(filter, key);
+        let wants = WANTED.map(|key| member(key) == Some(b"true"));
+        let uris: Vec<String> = match member("resourceSubscriptions") {
+            None => Vec::new(),
+            Some(raw) => serde_json::from_slice(raw)
+                .map_err(|_| Fault::InvalidParams("resourceSubscriptions must be an array of URIs".into()))?,
+        };
+        if uris.len() > MOST_RESOURCES {
+            return Err(Fault::InvalidParams("too many resources in one subscription".into()));
+        }
+        let (honoured, updates) = self.subscribe(&uris).await;
+        let listening = Listening {
+            id: request.id.clone(),
+            wants,
+            seen: self.digests(Revision::V2026_07_28),
+            changes: self.gateway.changes(),
+            updates,
+            ready: vec![acknowledged(&request.id, wants, &honoured)],
+            over: false,
+            _open: self.gateway.shell.metrics.stream(&self.gateway.id),
+            exchange: self.clone(),
+        };
+        let messages = unfold(listening, |mut listening| async move {
+            let message = listening.next().await?;
+            Some((Ok(sse::encode(Some("message"), None, &message)), listening))
+        });
+        Ok(web::events(web::kept_alive(messages)))
+    }
+
+    /// One subscription at each server that has some of the resources and speaks this era; the URIs that are
+    /// subscribed, as the client named them. A resource that may not be read is as unknown as one that is not there.
+    async fn subscribe(&self, uris: &[String]) -> (Vec<String>, SelectAll<BoxStream<'static, Bytes>>) {
+        let mut by_server: HashMap<usize, Vec<(String, String)>> = HashMap::new();
+        for uri in uris {
+            let Some(routed) = self.view.resource(uri) else { continue };
+            let object = Object::Resource { uri: &routed.uri };
+            let modern = self.view.observed.get(routed.server).is_some_and(|seen| seen.eras.modern);
+            if modern && self.view.decide(&self.caller, routed.server, "resources/read", object).allowed() {
+                by_server.entry(routed.server).or_default().push((uri.clone(), routed.uri.clone()));
+            }
+        }
+        let (mut honoured, mut updates) = (Vec::new(), SelectAll::new());
+        for (server, uris) in by_server {
+            let Some(attached) = self.view.config.attached.get(server) else { continue };
+            let wanted: Vec<&str> = uris.iter().map(|(_, original)| original.as_str()).collect();
+            let filter = serde_json::json!({"resourceSubscriptions": wanted}).to_string();
+            let Ok(reply) = attached.upstream.listen(Bytes::from(filter)).await else { continue };
+            honoured.extend(uris.into_iter().map(|(asked, _)| asked));
+            let wrap = self.view.wraps(server).map(str::to_owned);
+            let events = unfold((reply, wrap), |(mut reply, wrap)| async move {
+                loop {
+                    if let Event::Notification { raw, method } = reply.next().await?.ok()?
+                        && method == crate::mcp::envelope::Method::NotificationsResourcesUpdated
+                        && let Some(message) = updated(&raw, wrap.as_deref())
+                    {
+                        return Some((message, (reply, wrap)));
+                    }
+                }
+            });
+            updates.push(events.boxed());
+        }
+        (honoured, updates)
+    }
+}
+
+impl Listening {
+    /// The next message; after the last word of a process that drains, none.
+    async fn next(&mut self) -> Option<Bytes> {
+        let draining = self.exchange.gateway.shell.draining.clone();
+        loop {
+            if let Some(message) = self.ready.pop() {
+                return Some(message);
+            }
+            if self.over {
+                return None;
+            }
+            tokio::select! {
+                () = draining.cancelled() => return Some(self.last_word()),
+                Some(update) = self.updates.next(), if !self.updates.is_empty() => {
+                    return stamped(&update, &self.id);
+                }
+                changed = self.changes.changed() => {
+                    if changed.is_err() || !self.exchange.refresh() {
+                        return Some(self.last_word());
+                    }
+                    self.compare();
+                }
+            }
+        }
+    }
+
+    fn compare(&mut self) {
+        let now = self.exchange.digests(Revision::V2026_07_28);
+        for (index, (_, notification)) in TOLD.iter().enumerate() {
+            let changed = self.seen.get(index) != now.get(index);
+            if changed && self.wants.get(index) == Some(&true) {
+                let params = format!(r#"{{"_meta":{}}}"#, subscription(&self.id));
+                self.ready.push(answer::notification(notification, Some(params.as_bytes())));
+            }
+        }
+        self.seen = now;
+    }
+
+    fn last_word(&mut self) -> Bytes {
+        self.over = true;
+        let meta = answer::member("_meta", subscription(&self.id).as_bytes());
+        let mut out = Vec::new();
+        out.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
+        out.extend_from_slice(self.id.as_json());
+        out.extend_from_slice(br#","result":{"resultType":"complete","#);
+        out.extend_from_slice(&meta);
+        out.extend_from_slice(b"}}");
+        Bytes::from(out)
+    }
+}
+
+/// The reserved `_meta` that ties a message to its subscription.
+fn subscription(id: &Id) -> String {
+    format!(r#"{{"io.modelcontextprotocol/subscriptionId":{}}}"#, String::from_utf8_lossy(id.as_json()))
+}
+
+fn acknowledged(id: &Id, wants: [bool; 3], uris: &[String]) -> Bytes {
+    let mut honoured: Vec<String> = WANTED
+        .iter()
+        .zip(wants)
+        .filter(|(_, wanted)| *wanted)
+        .map(|(key, _)| format!(r#""{key}":true"#))
+        .collect();
+    if !uris.is_empty() {
+        honoured.push(format!(r#""resourceSubscriptions":{}"#, serde_json::json!(uris)));
+    }
+    let params = format!(r#"{{"_meta":{},"notifications":{{{}}}}}"#, subscription(id), honoured.join(","));
+    answer::notification("notifications/subscriptions/acknowledged", Some(params.as_bytes()))
+}
+
+/// An upstream's event under the client's subscription.
+fn stamped(raw: &Bytes, id: &Id) -> Option<Bytes> {
+    let params = json::member(raw, "params")?;
+    let mut members: Vec<Bytes> = json::members(params)?
+        .into_iter()
+        .filter(|(key, _)| key != "_meta")
+        .map(|(key, value)| answer::member(&key, value))
+        .collect();
+    members.push(answer::member("_meta", subscription(id).as_bytes()));
+    let params = [b"{", members.join(&b","[..]).as_slice(), b"}"].concat();
+    let method = json::member(raw, "method").and_then(json::text)?;
+    Some(answer::notification(&method, Some(&params)))
+}

@@ -1,0 +1,158 @@
+//! What the gateway answers from what it knows: discovery, the handshake's content, and lists.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::post::Exchange;
+use super::{Gateway, answer, now};
+use crate::catalog::{Abilities, ListKind, View, settled};
+use crate::mcp::envelope::{Method, Request};
+use crate::mcp::era::{Era, Revision};
+use crate::mcp::fault::Fault;
+use crate::mcp::handle::Purpose;
+
+/// Bytes of the servers' instructions that are passed on.
+const INSTRUCTIONS: usize = 16 * 1024;
+
+/// How long a cursor is good for.
+const CURSOR_LIFE: u64 = 3600;
+
+/// What a cursor says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Cursor {
+    list: String,
+    digest: u64,
+    page: usize,
+}
+
+impl Exchange {
+    /// The pieces of a list's answer.
+    pub(super) async fn list(
+        &mut self,
+        kind: ListKind,
+        revision: Revision,
+        request: &Request,
+    ) -> Result<Vec<Bytes>, Fault> {
+        self.settle(self.gateway.shell.bounds.list_grace, |_| false).await;
+        let list = self.view.list(kind, revision, &self.caller);
+        let page = match request.params.str("cursor")? {
+            None => 0,
+            Some(cursor) => self.open_cursor(kind, list.digest(), &cursor)?,
+        };
+        let Some((body, more)) = list.page(page) else { return Err(bad_cursor()) };
+        let next = if more {
+            let cursor = Cursor { list: kind.member().to_owned(), digest: list.digest(), page: page + 1 };
+            answer::member("nextCursor", &answer::text(&self.seal_cursor(&cursor)?))
+        } else {
+            Bytes::new()
+        };
+        let caching = match revision.era() {
+            Era::Modern => self.caching(),
+            Era::Legacy => Bytes::new(),
+        };
+        Ok(answer::result(&request.id, revision.era(), [body, next, caching]))
+    }
+
+    fn open_cursor(&self, kind: ListKind, digest: u64, cursor: &str) -> Result<usize, Fault> {
+        let binding = Gateway::binding(&self.view, &self.caller.principal);
+        let ring = &self.gateway.shell.ring;
+        let opened: Cursor = ring.open(Purpose::Cursor, &binding, now(), cursor).map_err(|_| bad_cursor())?;
+        if opened.list != kind.member() || opened.digest != digest {
+            return Err(bad_cursor());
+        }
+        Ok(opened.page)
+    }
+
+    fn seal_cursor(&self, cursor: &Cursor) -> Result<String, Fault> {
+        let binding = Gateway::binding(&self.view, &self.caller.principal);
+        let ring = &self.gateway.shell.ring;
+        ring.seal(Purpose::Cursor, &binding, now() + CURSOR_LIFE, cursor).map_err(|_| Fault::Internal)
+    }
+
+    /// Lists are filtered by caller, so they are private; they are as fresh as the least fresh part.
+    fn caching(&self) -> Bytes {
+        let ttl = self.view.observed.iter().map(|observation| observation.ttl_ms).min().unwrap_or(0);
+        Bytes::from(format!(r#""ttlMs":{ttl},"cacheScope":"private""#))
+    }
+
+    /// The answer to `server/discover`.
+    pub(super) async fn discover(&mut self, request: &Request) -> Vec<Bytes> {
+        self.settle(self.gateway.shell.bounds.list_grace, |_| false).await;
+        let versions = Bytes::from(format!(r#""supportedVersions":["{}"]"#, Revision::V2026_07_28));
+        answer::result(
+            &request.id,
+            Era::Modern,
+            [versions, self.capabilities(), self.instructions(), self.caching()],
+        )
+    }
+
+    /// The answer to `initialize`.
+    pub(super) fn handshake(&self, request: &Request, revision: Revision) -> Vec<Bytes> {
+        let version = answer::member("protocolVersion", &answer::text(revision.as_str()));
+        let info = answer::member("serverInfo", answer::SERVER_INFO.as_bytes());
+        answer::result(&request.id, Era::Legacy, [version, self.capabilities(), info, self.instructions()])
+    }
+
+    fn capabilities(&self) -> Bytes {
+        let Abilities { tools, prompts, resources, subscribe, completions, logging } = self.view.abilities;
+        let with_subscribe = if subscribe { r#","subscribe":true"# } else { "" };
+        let parts = [
+            (tools, r#""tools":{"listChanged":true}"#.to_owned()),
+            (prompts, r#""prompts":{"listChanged":true}"#.to_owned()),
+            (resources, format!(r#""resources":{{"listChanged":true{with_subscribe}}}"#)),
+            (completions, r#""completions":{}"#.to_owned()),
+            (logging, r#""logging":{}"#.to_owned()),
+        ];
+        let has: Vec<_> = parts.into_iter().filter_map(|(has, text)| has.then_some(text)).collect();
+        Bytes::from(format!(r#""capabilities":{{{}}}"#, has.join(",")))
+    }
+
+    fn instructions(&self) -> Bytes {
+        let text = self.view.instructions(&self.caller, INSTRUCTIONS);
+        if text.is_empty() { Bytes::new() } else { answer::member("instructions", &answer::text(&text)) }
+    }
+
+    /// Waits, at most `grace` after the newest server was attached, until every server has been heard of or `found`.
+    pub(super) async fn settle(&mut self, grace: Duration, found: impl Fn(&View) -> bool) {
+        let mut changes = self.gateway.changes();
+        while !self.view.settled() && !found(&self.view) {
+            let waiting = self.view.config.attached.iter().zip(&self.view.observed);
+            let newest = waiting.filter(|(_, seen)| !settled(seen)).map(|(attached, _)| attached.since).max();
+            let Some(until) = newest.and_then(|since| since.checked_add(grace)) else { return };
+            let Some(left) = until.checked_duration_since(Instant::now()) else { return };
+            if !matches!(tokio::time::timeout(left, changes.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+            self.refresh();
+        }
+    }
+
+    /// Takes the view in force now, as the same caller; keeps the old one when the caller is not known there.
+    pub(super) fn refresh(&mut self) -> bool {
+        let view = self.gateway.view();
+        if !std::sync::Arc::ptr_eq(&view.config, &self.view.config) {
+            let at = i64::try_from(now()).unwrap_or(i64::MAX);
+            let Ok(identity) = view.config.keys.identify(self.credential, at) else { return false };
+            self.caller = std::sync::Arc::new(view.config.policy.caller(identity));
+        }
+        self.view = view;
+        true
+    }
+}
+
+fn bad_cursor() -> Fault {
+    Fault::InvalidParams("the cursor is not valid for this list; list again from the start".into())
+}
+
+/// The list that a method asks for.
+pub(super) fn list_kind(method: &Method) -> Option<ListKind> {
+    match method {
+        Method::ToolsList => Some(ListKind::Tools),
+        Method::PromptsList => Some(ListKind::Prompts),
+        Method::ResourcesList => Some(ListKind::Resources),
+        Method::ResourcesTemplatesList => Some(ListKind::Templates),
+        _ => None,
+    }
+}

@@ -1,0 +1,383 @@
+//! From a client's request to what its server is asked: resolve the name, judge, charge, rewrite.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mcpmesh_ir::ServerId;
+use mcpmesh_ir::policy::{Object, Target};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::post::Exchange;
+use super::record::Record;
+use super::{Gateway, answer, now};
+use crate::catalog::Entry;
+use crate::mcp::envelope::{Method, Params, Request};
+use crate::mcp::era::{Era, Revision};
+use crate::mcp::fault::{self, Fault};
+use crate::mcp::handle::{KeyRing, Purpose};
+use crate::mcp::meta::{Capabilities, CapabilitySet, LogLevel};
+use crate::mcp::rewrite::{Cache, Rules, States, UriWrap};
+use crate::mcp::{json, uri};
+use crate::session::Session;
+use crate::upstream::Outgoing;
+
+/// Rounds that one call may ask its client back.
+const MAX_ROUNDS: u32 = 10;
+/// Seconds that a client may take for one round.
+const ROUND_LIFE: u64 = 900;
+
+/// What is known of the asking client besides its identity.
+pub(super) struct Asker {
+    pub(super) revision: Revision,
+    pub(super) capabilities: Capabilities,
+    pub(super) log_level: Option<LogLevel>,
+    pub(super) session: Option<Arc<Session>>,
+}
+
+/// A judged and rewritten request.
+pub(super) struct Plan {
+    /// Index of the server.
+    pub(super) server: usize,
+    pub(super) outgoing: Outgoing,
+    /// How its response becomes the client's, but for the upstream's era, which its answer tells.
+    pub(super) rules: Rules,
+}
+
+/// The object of a request, found.
+struct Found<'v> {
+    server: usize,
+    object: Object<'v>,
+    entry: Option<&'v Entry>,
+    /// The member of `params` that names it.
+    member: &'static str,
+    /// That member's value for the upstream, as JSON.
+    value: Bytes,
+    /// What `Mcp-Name` says upstream.
+    name: Option<String>,
+}
+
+impl Exchange {
+    /// Finds, judges, charges and rewrites.
+    pub(super) async fn plan(
+        &mut self,
+        request: &Request,
+        asker: &Asker,
+        record: &mut Record,
+    ) -> Result<Plan, Fault> {
+        let subject = Subject::of(request)?;
+        let grace = self.gateway.shell.bounds.call_grace;
+        self.settle(grace, |view| subject.leads_somewhere(view)).await;
+        let Some(routed) = subject.route(&self.view) else {
+            record.unknown(subject.asked());
+            return Err(subject.unknown());
+        };
+        let found = subject.found(&self.view, &routed);
+        let id = &self.view.config.attached.get(found.server).ok_or(Fault::Internal)?.id;
+        let method = request.method.as_str();
+        let decision = self.view.decide(&self.caller, found.server, method, found.object);
+        record.decided(id, found.object.name(), &decision);
+        if !decision.allowed() {
+            return Err(subject.unknown());
+        }
+        self.check_param_headers(&found, request, asker.revision)?;
+        self.charge(id, method, found.object, record)?;
+        let round = self.round(request, id, found.object.name())?;
+        Ok(self.build(request, asker, &found, &round))
+    }
+
+    /// Only modern requests mirror arguments in headers.
+    fn check_param_headers(
+        &self,
+        found: &Found<'_>,
+        request: &Request,
+        revision: Revision,
+    ) -> Result<(), Fault> {
+        match found.entry.and_then(|entry| entry.param_headers.as_ref()) {
+            Some(headers) if revision.era() == Era::Modern => {
+                headers.check(&self.headers, request.params.get("arguments"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn charge(
+        &self,
+        server: &ServerId,
+        method: &str,
+        object: Object<'_>,
+        record: &mut Record,
+    ) -> Result<(), Fault> {
+        let config = &self.view.config;
+        let target = Target { server, method, object };
+        let charged = config.limiter.charge(&config.policy, &self.caller, &target);
+        for exceeded in &charged.audited {
+            record.would_limit(exceeded);
+        }
+        match charged.refused {
+            None => Ok(()),
+            Some(exceeded) => {
+                record.limited(&exceeded);
+                Err(Fault::RateLimited { retry_after: exceeded.retry_after })
+            }
+        }
+    }
+
+    fn build(&self, request: &Request, asker: &Asker, found: &Found<'_>, round: &Round) -> Plan {
+        let meta = request.params.meta();
+        let era = asker.revision.era();
+        let arguments = request.params.get("arguments");
+        let mut replace: Vec<(&str, &[u8])> = vec![(found.member, &found.value)];
+        let mut drop: Vec<&str> = vec![];
+        match &round.upstream {
+            Some(state) => replace.push(("requestState", state)),
+            None => drop.push("requestState"),
+        }
+        let headers = found.entry.and_then(|entry| entry.param_headers.as_ref());
+        let outgoing = Outgoing {
+            method: request.method.clone(),
+            members: request.params.splice(&replace, &drop),
+            name: found.name.clone(),
+            meta: meta.pass_through(),
+            trace: self.trace(&request.params),
+            capabilities: self.relayed(found.server, era, &asker.capabilities),
+            log_level: asker.log_level,
+            wants_progress: meta.progress_token().is_some(),
+            param_headers: headers.map(|headers| headers.build(arguments)).unwrap_or_default(),
+            era,
+            session: asker.session.as_ref().map(|session| Arc::clone(&session.link)),
+            deadline: None,
+        };
+        let mut rules = Rules::new(request.id.clone(), asker.revision, era);
+        rules.uris = self.view.wraps(found.server).map(|prefix| UriWrap { prefix: prefix.into() });
+        rules.reads_resource = request.method == Method::ResourcesRead;
+        // An upstream that says nothing of caching is not cached (2026-07-28, server/utilities/caching).
+        rules.cache = rules.reads_resource.then_some(Cache { ttl_ms: 0, public: false });
+        if era == Era::Modern {
+            rules.states = Some(self.states(request, found, round.number));
+        }
+        Plan { server: found.server, outgoing, rules }
+    }
+
+    /// What may be asked of the client during this call: what a modern client declares at a modern server. A legacy
+    /// client is asked in the sessions of its link; between the eras a question would have to be translated.
+    fn relayed(&self, server: usize, era: Era, declared: &Capabilities) -> Capabilities {
+        let modern = self.view.observed.get(server).is_some_and(|seen| seen.eras.modern);
+        let set = if modern && era == Era::Modern { declared.set() } else { CapabilitySet::default() };
+        let tasks = CapabilitySet::TASKS.with(CapabilitySet::LEGACY_TASKS);
+        Capabilities::new(CapabilitySet::from_bits(set.bits() & !tasks.bits()).to_json())
+    }
+
+    fn trace(&self, params: &Params) -> Option<crate::mcp::meta::TraceContext> {
+        use crate::mcp::meta::TraceContext;
+        let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
+        let from_headers =
+            || TraceContext::parse(header("traceparent")?, header("tracestate"), header("baggage"));
+        let parent = params.meta().trace().or_else(from_headers)?;
+        let mut span = [0; 8];
+        aws_lc_rs::rand::fill(&mut span).ok()?;
+        Some(parent.child(span))
+    }
+}
+
+/// What a request is about, as the client says it.
+enum Subject<'r> {
+    Tool(std::borrow::Cow<'r, str>),
+    Prompt(std::borrow::Cow<'r, str>, Form),
+    Resource(std::borrow::Cow<'r, str>, Form),
+}
+
+/// Whether the object is named by its own member or inside `ref`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Member,
+    Reference,
+}
+
+/// Where a subject leads.
+enum Routed<'v> {
+    Entry(&'v Entry),
+    Uri(crate::catalog::Routed),
+}
+
+impl<'r> Subject<'r> {
+    fn of(request: &'r Request) -> Result<Self, Fault> {
+        let needed = |key: &'static str| {
+            let value = request.params.str(key)?;
+            value.ok_or_else(|| Fault::InvalidParams(format!("params.{key} is required").into()))
+        };
+        match &request.method {
+            Method::ToolsCall => needed("name").map(Self::Tool),
+            Method::PromptsGet => Ok(Self::Prompt(needed("name")?, Form::Member)),
+            Method::ResourcesRead | Method::ResourcesSubscribe | Method::ResourcesUnsubscribe => {
+                Self::resource(needed("uri")?, Form::Member)
+            }
+            Method::CompletionComplete => Self::reference(request.params.get("ref").unwrap_or(b"{}")),
+            other => Err(Fault::MethodNotFound(other.as_str().into())),
+        }
+    }
+
+    fn resource(asked: std::borrow::Cow<'r, str>, form: Form) -> Result<Self, Fault> {
+        let original = uri::unwrap(&asked).map(|(_, original)| original);
+        if uri::refuse(original.as_deref().unwrap_or(&asked)) {
+            return Err(Fault::InvalidParams(
+                "a URI with dot segments or encoded slashes is not read".into(),
+            ));
+        }
+        Ok(Self::Resource(asked, form))
+    }
+
+    fn reference(raw: &'r [u8]) -> Result<Self, Fault> {
+        let text = |key| json::member(raw, key).and_then(json::text);
+        match (text("type").as_deref(), text("name"), text("uri")) {
+            (Some("ref/prompt"), Some(name), _) => Ok(Self::Prompt(name, Form::Reference)),
+            (Some("ref/resource"), _, Some(uri)) => Self::resource(uri, Form::Reference),
+            _ => Err(Fault::InvalidParams("params.ref must be a ref/prompt or a ref/resource".into())),
+        }
+    }
+
+    fn asked(&self) -> &str {
+        match self {
+            Self::Tool(name) | Self::Prompt(name, _) | Self::Resource(name, _) => name,
+        }
+    }
+
+    fn unknown(&self) -> Fault {
+        match self {
+            Self::Tool(name) => Fault::unknown(fault::Object::Tool, name),
+            Self::Prompt(name, _) => Fault::unknown(fault::Object::Prompt, name),
+            Self::Resource(name, _) => Fault::unknown(fault::Object::Resource, name),
+        }
+    }
+
+    fn leads_somewhere(&self, view: &crate::catalog::View) -> bool {
+        self.route(view).is_some()
+    }
+
+    fn route<'v>(&self, view: &'v crate::catalog::View) -> Option<Routed<'v>> {
+        match self {
+            Self::Tool(name) => view.tool(name).map(Routed::Entry),
+            Self::Prompt(name, _) => view.prompt(name).map(Routed::Entry),
+            Self::Resource(uri, _) => view.resource(uri).map(Routed::Uri),
+        }
+    }
+
+    fn found<'v>(&self, _view: &'v crate::catalog::View, routed: &'v Routed<'v>) -> Found<'v> {
+        let (server, entry, key) = match routed {
+            Routed::Entry(entry) => (entry.server, Some(*entry), entry.key.as_str()),
+            Routed::Uri(routed) => (routed.server, None, routed.uri.as_str()),
+        };
+        let (object, member, value) = match (self, entry) {
+            (Self::Tool(_), Some(entry)) => (entry.as_tool(), "name", answer::text(key)),
+            (Self::Tool(_) | Self::Prompt(_, Form::Member), _) => {
+                (Object::Prompt { name: key }, "name", answer::text(key))
+            }
+            (Self::Prompt(_, Form::Reference), _) => {
+                (Object::Prompt { name: key }, "ref", reference("ref/prompt", "name", key))
+            }
+            (Self::Resource(_, Form::Member), _) => (Object::Resource { uri: key }, "uri", answer::text(key)),
+            (Self::Resource(_, Form::Reference), _) => {
+                (Object::Resource { uri: key }, "ref", reference("ref/resource", "uri", key))
+            }
+        };
+        Found { server, object, entry, member, value, name: (member != "ref").then(|| key.to_owned()) }
+    }
+}
+
+fn reference(kind: &str, key: &str, value: &str) -> Bytes {
+    Bytes::from(serde_json::json!({"type": kind, key: value}).to_string())
+}
+
+/// What a sealed `requestState` says (mcp.md 8): a later round is the same call of the same caller at the same server.
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    server: ServerId,
+    upstream: Option<String>,
+    method: String,
+    name: String,
+    arguments: String,
+    round: u32,
+}
+
+/// Where a call stands in its rounds.
+#[derive(Default)]
+struct Round {
+    number: u32,
+    /// The upstream's own state as JSON text.
+    upstream: Option<Bytes>,
+}
+
+impl Exchange {
+    /// Opens the state that a client brings back.
+    fn round(&self, request: &Request, server: &ServerId, name: &str) -> Result<Round, Fault> {
+        let Some(sealed) = request.params.str("requestState")? else { return Ok(Round::default()) };
+        let refused = || Fault::InvalidParams("requestState is not valid for this call".into());
+        let binding = Gateway::binding(&self.view, &self.caller.principal);
+        let ring = &self.gateway.shell.ring;
+        let state: State =
+            ring.open(Purpose::RequestState, &binding, now(), &sealed).map_err(|_| refused())?;
+        let same = state.server == *server
+            && state.method == request.method.as_str()
+            && state.name == name
+            && state.arguments == digest(request.params.get("arguments").unwrap_or(b"{}"));
+        if !same || state.round >= MAX_ROUNDS {
+            return Err(refused());
+        }
+        Ok(Round { number: state.round, upstream: state.upstream.map(|state| answer::text(&state)) })
+    }
+
+    fn states(&self, request: &Request, found: &Found<'_>, round: u32) -> Arc<dyn States> {
+        let attached = self.view.config.attached.get(found.server);
+        Arc::new(Sealer {
+            ring: Arc::clone(&self.gateway.shell.ring),
+            gateway_uid: self.view.config.gateway.uid.clone(),
+            principal: self.caller.principal.clone(),
+            server: attached.map_or_else(|| ServerId::new("", ""), |attached| attached.id.clone()),
+            method: request.method.as_str().to_owned(),
+            name: found.object.name().to_owned(),
+            arguments: request.params.bytes("arguments").unwrap_or_else(|| Bytes::from_static(b"{}")),
+            round,
+        })
+    }
+}
+
+/// Arguments compare by their canonical form: a client may write them anew for the next round.
+fn digest(arguments: &[u8]) -> String {
+    let canonical = serde_json::from_slice::<serde_json::Value>(arguments)
+        .ok()
+        .and_then(|value| mcpmesh_ir::resource::canonical(&value).ok());
+    let bytes = canonical.as_ref().map_or(arguments, |canonical| canonical.get().as_bytes());
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Seals what an upstream gives the client to bring back.
+struct Sealer {
+    ring: Arc<KeyRing>,
+    gateway_uid: String,
+    principal: String,
+    server: ServerId,
+    method: String,
+    name: String,
+    arguments: Bytes,
+    round: u32,
+}
+
+impl States for Sealer {
+    fn request_state(&self, upstream: Option<&str>) -> Option<String> {
+        let binding =
+            crate::mcp::handle::Binding { gateway_uid: &self.gateway_uid, principal: &self.principal };
+        let state = State {
+            server: self.server.clone(),
+            upstream: upstream.map(str::to_owned),
+            method: self.method.clone(),
+            name: self.name.clone(),
+            arguments: digest(&self.arguments),
+            round: self.round + 1,
+        };
+        self.ring.seal(Purpose::RequestState, &binding, now() + ROUND_LIFE, &state).ok()
+    }
+
+    fn task_id(&self, _upstream: &str) -> Option<String> {
+        None
+    }
+}

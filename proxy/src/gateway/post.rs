@@ -1,0 +1,199 @@
+//! A request to the endpoint, from its first header to the room that answers it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method as Verb, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mcpmesh_ir::policy::Caller;
+
+use super::record::Record;
+use super::{Gateway, now};
+use crate::catalog::View;
+use crate::http::{self as web, Answer, BodyError};
+use crate::identity::{Credential, KeyTable, Refusal};
+use crate::mcp::envelope::Message as One;
+use crate::mcp::envelope::{self, Incoming as Message, Limits, Method};
+use crate::mcp::era::{Classified, Era, Revision, SESSION_ID, classify};
+use crate::mcp::fault::Fault;
+
+/// A request whose listener has been checked.
+pub struct Incoming<B> {
+    /// GET, POST, DELETE or what else came.
+    pub verb: Verb,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body, unread.
+    pub body: B,
+}
+
+/// What holds for the whole of one request.
+#[derive(Clone)]
+pub(super) struct Exchange {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) view: Arc<View>,
+    pub(super) caller: Arc<Caller>,
+    pub(super) credential: Credential,
+    pub(super) headers: Arc<HeaderMap>,
+    pub(super) started: Instant,
+}
+
+impl Exchange {
+    pub(super) fn record(&self, method: Method) -> Record {
+        Record::new(&self.gateway.shell, &self.gateway.id, &self.caller, method, self.started)
+    }
+}
+
+impl Gateway {
+    /// Answers a request.
+    pub async fn handle<B>(self: &Arc<Self>, request: Incoming<B>) -> Answer
+    where
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+    {
+        let Incoming { verb, headers, body } = request;
+        let exchange = match self.open(headers) {
+            Ok(exchange) => exchange,
+            Err(answer) => return answer,
+        };
+        match verb {
+            Verb::POST => match self.read(&exchange, body).await {
+                Ok(body) => exchange.post(body).await,
+                Err(answer) => answer,
+            },
+            Verb::GET => exchange.get(),
+            Verb::DELETE => exchange.delete(),
+            _ => {
+                let mut answer = web::status(StatusCode::METHOD_NOT_ALLOWED);
+                let allow = http::HeaderValue::from_static("POST, GET, DELETE");
+                answer.headers_mut().insert(http::header::ALLOW, allow);
+                answer
+            }
+        }
+    }
+
+    /// Finds out who asks.
+    fn open(self: &Arc<Self>, headers: HeaderMap) -> Result<Exchange, Answer> {
+        let view = self.view();
+        let identify = |credential| {
+            let at = i64::try_from(now()).unwrap_or(i64::MAX);
+            Ok((credential, view.config.keys.identify(credential, at)?))
+        };
+        let (credential, identity) =
+            KeyTable::credential(&headers).and_then(identify).map_err(|refusal: Refusal| {
+                self.shell.metrics.refused(&self.id, refusal.as_str());
+                web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing)
+            })?;
+        let caller = Arc::new(view.config.policy.caller(identity));
+        let headers = Arc::new(headers);
+        Ok(Exchange { gateway: Arc::clone(self), view, caller, credential, headers, started: Instant::now() })
+    }
+
+    /// Reads a bounded body in bounded time.
+    async fn read<B>(&self, exchange: &Exchange, body: B) -> Result<Bytes, Answer>
+    where
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+    {
+        let refused = |reason, answer| {
+            self.shell.metrics.refused(&self.id, reason);
+            Err(answer)
+        };
+        if let Err(answer) = web::check_media(&exchange.headers) {
+            return refused("media_type", answer);
+        }
+        let bounds = &self.shell.bounds;
+        if body.size_hint().lower() > bounds.request_bytes as u64 {
+            return refused("too_large", too_large());
+        }
+        let whole = Limited::new(body, bounds.request_bytes).collect();
+        match tokio::time::timeout(bounds.request_time, whole).await {
+            Ok(Ok(whole)) => Ok(whole.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => refused("too_large", too_large()),
+            Ok(Err(_)) => refused("body_cut_off", web::status(StatusCode::BAD_REQUEST)),
+            Err(_) => refused(
+                "too_slow",
+                web::refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+            ),
+        }
+    }
+}
+
+fn too_large() -> Answer {
+    let mut answer = web::refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large");
+    // The rest of the body is not read.
+    answer.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    answer
+}
+
+impl Exchange {
+    async fn post(self, body: Bytes) -> Answer {
+        match envelope::parse(body, &Limits::default()) {
+            Ok(Message::One(message)) => self.one(message).await,
+            Ok(Message::Batch(messages)) => self.batch(messages).await,
+            Err(refusal) => {
+                let id = refusal.id.clone();
+                self.refuse(&Fault::from(refusal), Era::Modern, id.as_ref())
+            }
+        }
+    }
+
+    async fn one(self, message: One) -> Answer {
+        let id = match &message {
+            One::Request(request) => Some(request.id.clone()),
+            One::Notification(_) | One::Response(_) => None,
+        };
+        match classify(&self.headers, &message) {
+            Ok(Classified::Modern(revision)) => match message {
+                One::Request(request) => self.modern(request, revision).await,
+                One::Notification(_) => web::status(StatusCode::ACCEPTED),
+                One::Response(_) => self.refuse(
+                    &Fault::InvalidRequest("a modern client sends no responses".into()),
+                    Era::Modern,
+                    None,
+                ),
+            },
+            Ok(Classified::Initialize(revision)) => match message {
+                One::Request(request) => self.initialize(&request, revision).await,
+                One::Notification(_) | One::Response(_) => web::status(StatusCode::BAD_REQUEST),
+            },
+            Ok(Classified::Legacy(_)) => match self.session() {
+                Ok(session) => self.legacy(session, message).await,
+                Err(answer) => answer,
+            },
+            Err(fault) => self.refuse(&fault, Era::Modern, id.as_ref()),
+        }
+    }
+
+    /// Only revision 2025-03-26 has batches, and only inside its sessions.
+    async fn batch(self, messages: Vec<One>) -> Answer {
+        match self.session() {
+            Ok(session) if session.terms.revision == Revision::V2025_03_26 => {
+                self.legacy_batch(session, messages).await
+            }
+            Ok(_) => {
+                self.refuse(&Fault::InvalidRequest("this revision has no batches".into()), Era::Legacy, None)
+            }
+            Err(_) if !self.headers.contains_key(SESSION_ID) => self.refuse(
+                &Fault::InvalidRequest("batches belong to 2025-03-26 sessions".into()),
+                Era::Legacy,
+                None,
+            ),
+            Err(answer) => answer,
+        }
+    }
+
+    /// An error before there is anything to record but that.
+    pub(super) fn refuse(&self, fault: &Fault, era: Era, id: Option<&envelope::Id>) -> Answer {
+        let reason = match fault {
+            Fault::Parse(_) => "parse_error",
+            Fault::InvalidRequest(_) => "invalid_request",
+            Fault::HeaderMismatch(_) => "header_mismatch",
+            Fault::UnsupportedVersion { .. } => "unsupported_version",
+            Fault::MethodNotFound(_) => "unknown_method",
+            _ => "invalid_params",
+        };
+        self.gateway.shell.metrics.refused(&self.gateway.id, reason);
+        web::fault(fault, era, id)
+    }
+}

@@ -1,0 +1,363 @@
+//! From an upstream's reply to the client's answer: one message after the other, each rewritten for this client.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, unfold};
+use futures_util::{FutureExt, StreamExt};
+use http::StatusCode;
+
+use super::plan::Asker;
+use super::record::Record;
+use crate::catalog::View;
+use crate::http::{self as web, Answer, BodyError};
+use crate::mcp::downgrade;
+use crate::mcp::envelope::{Id, Method};
+use crate::mcp::era::{Era, Revision};
+use crate::mcp::fault::{Fault, HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
+use crate::mcp::json;
+use crate::mcp::meta::LogLevel;
+use crate::mcp::rewrite::{Outcome, Rewriter, Rules, UriWrap, rewrite_progress, rewrite_whole};
+use crate::mcp::sse;
+use crate::session::{Asked, Session};
+use crate::upstream::{self, Body, Event, Kind, Reply};
+
+/// See the module.
+pub(super) struct Pump {
+    reply: Reply,
+    rules: Rules,
+    method: Method,
+    token: Option<Bytes>,
+    log_level: Option<LogLevel>,
+    session: Option<Arc<Session>>,
+    record: Record,
+    /// Keeps the snapshot that the request began with until its last byte.
+    _view: Arc<View>,
+    over: bool,
+}
+
+/// What comes next for the client.
+pub(super) enum Step {
+    /// A message before the response.
+    Message(Bytes),
+    /// The response.
+    Response(Body),
+    /// No response will come.
+    Failed(Fault),
+}
+
+impl Pump {
+    pub(super) fn new(
+        reply: Reply,
+        mut rules: Rules,
+        asker: &Asker,
+        (method, token): (Method, Option<Bytes>),
+        (record, view): (Record, Arc<View>),
+    ) -> Self {
+        rules.upstream = reply.era();
+        Self {
+            reply,
+            rules,
+            method,
+            token,
+            log_level: asker.log_level,
+            session: asker.session.clone(),
+            record,
+            _view: view,
+            over: false,
+        }
+    }
+
+    fn target(&self) -> Revision {
+        self.rules.target
+    }
+
+    pub(super) fn id(&self) -> &Id {
+        &self.rules.id
+    }
+
+    /// The next message or the end.
+    pub(super) async fn step(&mut self) -> Step {
+        loop {
+            match self.reply.next().await {
+                Some(Ok(Event::Notification { method, raw })) => {
+                    if let Some(message) = self.notification(&method, &raw) {
+                        return Step::Message(message);
+                    }
+                }
+                Some(Ok(Event::Request { id, raw, .. })) => {
+                    if let Some(message) = self.question(id, &raw).await {
+                        return Step::Message(message);
+                    }
+                }
+                Some(Ok(Event::Response(body))) => return Step::Response(body),
+                Some(Err(error)) => return Step::Failed(fault_of(&error)),
+                None => return Step::Failed(Fault::Upstream("the server ended without an answer".into())),
+            }
+        }
+    }
+
+    /// Only what this request asked for passes: progress under its own token, log messages at its level.
+    fn notification(&self, method: &Method, raw: &Bytes) -> Option<Bytes> {
+        match method {
+            Method::NotificationsProgress => rewrite_progress(raw, self.token.as_ref()?),
+            Method::NotificationsMessage => {
+                let wanted = match (self.target().era(), self.log_level) {
+                    (_, Some(wanted)) => wanted,
+                    (Era::Legacy, None) => LogLevel::Debug,
+                    (Era::Modern, None) => return None,
+                };
+                let level = json::member(json::member(raw, "params")?, "level").and_then(json::text);
+                let level = LogLevel::parse(&level?)?;
+                (level >= wanted).then(|| raw.clone())
+            }
+            Method::NotificationsResourcesUpdated => match &self.rules.uris {
+                Some(wrap) if self.session.is_some() => wrap.wrap_updated(raw),
+                None if self.session.is_some() => Some(raw.clone()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// A server's question in the middle of a call goes to the client of its session, under an id of ours. A client
+    /// without one cannot be asked: the server is told so.
+    async fn question(&mut self, id: Id, raw: &Bytes) -> Option<Bytes> {
+        let answerer = self.reply.answerer()?;
+        let Some(session) = &self.session else {
+            let refusal = Fault::MethodNotFound("this client cannot be asked here".into());
+            // The upstream notices by itself when it is gone.
+            let _ = answerer.send(refusal.to_body(Era::Legacy, Some(&id))).await;
+            return None;
+        };
+        let asked = session.ask(Asked { answerer, id });
+        readdressed(raw, &asked)
+    }
+
+    /// The response whole, as the client reads it.
+    pub(super) async fn whole(&mut self, body: Body) -> (Bytes, StatusCode) {
+        let read = match body.collect().await {
+            Ok(raw) => rewrite_whole(&raw, self.rules.clone()).map_err(|bad| {
+                tracing::warn!(%bad, "an upstream's response cannot be forwarded");
+                Fault::Upstream("the server's response is malformed".into())
+            }),
+            Err(error) => Err(fault_of(&error)),
+        };
+        match read {
+            Ok((bytes, outcome)) => self.finished(bytes, &outcome),
+            Err(fault) => self.failed(&fault),
+        }
+    }
+
+    fn finished(&mut self, bytes: Bytes, outcome: &Outcome) -> (Bytes, StatusCode) {
+        self.over = true;
+        if self.target().era() == Era::Legacy && outcome.result_type.as_deref() == Some("input_required") {
+            return self.cannot_ask();
+        }
+        self.record.answered(outcome);
+        let bytes = if downgrade::is_needed(self.target()) {
+            downgrade::response(&bytes, self.target())
+        } else {
+            bytes
+        };
+        (bytes, self.status_of(outcome))
+    }
+
+    /// A question of a modern server to a legacy client is not translated yet: said in the form that a model reads.
+    fn cannot_ask(&mut self) -> (Bytes, StatusCode) {
+        self.record.done("upstream_error");
+        let text = "This call needs an answer from the user that this client and server cannot exchange: \
+                    the server speaks MCP 2026-07-28, the client an older revision.";
+        if self.method != Method::ToolsCall {
+            let fault = Fault::Upstream(text.into());
+            return (fault.to_body(Era::Legacy, Some(self.id())), StatusCode::OK);
+        }
+        let content =
+            serde_json::json!({"content": [{"type": "text", "text": text}], "isError": true}).to_string();
+        let members = Bytes::from(content.trim_start_matches('{').trim_end_matches('}').to_owned());
+        (Bytes::from(super::answer::result(self.id(), Era::Legacy, [members]).concat()), StatusCode::OK)
+    }
+
+    fn status_of(&self, outcome: &Outcome) -> StatusCode {
+        match (self.target().era(), outcome.error_code) {
+            (Era::Modern, Some(METHOD_NOT_FOUND)) => StatusCode::NOT_FOUND,
+            (Era::Modern, Some(HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION)) => {
+                StatusCode::BAD_REQUEST
+            }
+            _ => StatusCode::OK,
+        }
+    }
+
+    /// An error of ours in place of a response.
+    pub(super) fn failed(&mut self, fault: &Fault) -> (Bytes, StatusCode) {
+        self.over = true;
+        let era = self.target().era();
+        let status = fault.status(era);
+        self.record.failed(fault, status.as_u16());
+        (fault.to_body(era, Some(self.id())), status)
+    }
+
+    /// The answer to a response that comes first: streamed unread when it is long, else whole.
+    pub(super) async fn answer(mut self, body: Body) -> Answer {
+        let translated = self.target().era() == Era::Legacy && self.rules.upstream == Era::Modern;
+        match body {
+            Body::Stream(stream) if !translated && !downgrade::is_needed(self.target()) => {
+                self.answer_stream(stream.boxed()).await
+            }
+            body => {
+                let (bytes, status) = self.whole(body).await;
+                web::json(status, [bytes])
+            }
+        }
+    }
+
+    async fn answer_stream(
+        mut self,
+        mut stream: BoxStream<'static, Result<Bytes, upstream::Error>>,
+    ) -> Answer {
+        let mut rewriter = Rewriter::new(self.rules.clone());
+        let mut pieces = Vec::new();
+        let first = match stream.next().await {
+            Some(Ok(chunk)) => rewriter.feed_bytes(&chunk, &mut pieces).map_err(|_| malformed()),
+            Some(Err(error)) => Err(fault_of(&error)),
+            None => Err(Fault::Upstream("the server's response is empty".into())),
+        };
+        if let Err(fault) = first {
+            let (bytes, status) = self.failed(&fault);
+            return web::json(status, [bytes]);
+        }
+        match stream.next().now_or_never() {
+            Some(None) => match rewriter.finish() {
+                Ok(outcome) => {
+                    self.over = true;
+                    self.record.answered(&outcome);
+                    web::json(self.status_of(&outcome), pieces)
+                }
+                Err(_) => {
+                    let (bytes, status) = self.failed(&malformed());
+                    web::json(status, [bytes])
+                }
+            },
+            ahead => web::json_stream(
+                Streamed { pump: self, rewriter, stream, ahead: ahead.flatten() }.run(pieces),
+            ),
+        }
+    }
+
+    /// Everything from `first` on as server-sent events; the response ends the stream.
+    pub(super) fn events(self, first: Bytes) -> Answer {
+        let state = (self, Some(first));
+        web::events(unfold(state, |(mut pump, first)| async move {
+            if let Some(first) = first {
+                return Some((Ok(sse::encode(Some("message"), None, &first)), (pump, None)));
+            }
+            let message = pump.message().await?;
+            Some((Ok(sse::encode(Some("message"), None, &message)), (pump, None)))
+        }))
+    }
+
+    /// The next message, the response included; none after it.
+    pub(super) async fn message(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
+        }
+        Some(match self.step().await {
+            Step::Message(message) => message,
+            Step::Response(body) => self.whole(body).await.0,
+            Step::Failed(fault) => self.failed(&fault).0,
+        })
+    }
+}
+
+/// A response on its way through.
+struct Streamed {
+    pump: Pump,
+    rewriter: Rewriter,
+    stream: BoxStream<'static, Result<Bytes, upstream::Error>>,
+    ahead: Option<Result<Bytes, upstream::Error>>,
+}
+
+impl Streamed {
+    /// Yields `pieces`, then the rest. What breaks off upstream breaks off here: a client never takes a part for all.
+    fn run(
+        self,
+        pieces: Vec<Bytes>,
+    ) -> impl futures_util::Stream<Item = Result<Bytes, BodyError>> + Send + 'static {
+        let chunks = unfold(Some(self), |state| async move {
+            let mut state = state?;
+            let next = match state.ahead.take() {
+                Some(ahead) => Some(ahead),
+                None => state.stream.next().await,
+            };
+            let mut pieces = Vec::new();
+            match next {
+                Some(Ok(chunk)) => match state.rewriter.feed_bytes(&chunk, &mut pieces) {
+                    Ok(()) => Some((Ok(pieces), Some(state))),
+                    Err(bad) => Some((Err(state.broken(bad.into())), None)),
+                },
+                Some(Err(error)) => Some((Err(state.broken(error.into())), None)),
+                None => match state.rewriter.finish() {
+                    Ok(outcome) => {
+                        state.pump.record.answered(&outcome);
+                        None
+                    }
+                    Err(bad) => Some((Err(bad.into()), None)),
+                },
+            }
+        });
+        let pieces = futures_util::stream::iter([Ok(pieces)]).chain(chunks);
+        pieces.flat_map(|chunk| {
+            futures_util::stream::iter(match chunk {
+                Ok(pieces) => pieces.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            })
+        })
+    }
+
+    fn broken(&mut self, error: BodyError) -> BodyError {
+        self.pump.record.failed(&malformed(), 200);
+        error
+    }
+}
+
+fn malformed() -> Fault {
+    Fault::Upstream("the server's response is malformed".into())
+}
+
+/// A server's request under another id.
+pub(super) fn readdressed(raw: &Bytes, id: &Id) -> Option<Bytes> {
+    let mut out = Vec::with_capacity(raw.len() + 16);
+    out.push(b'{');
+    for (index, (key, value)) in json::members(raw)?.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json::push_text(&mut out, &key);
+        out.push(b':');
+        out.extend_from_slice(if key == "id" { id.as_json() } else { value });
+    }
+    out.push(b'}');
+    Some(Bytes::from(out))
+}
+
+/// `notifications/resources/updated` with the client's URI.
+pub(super) fn updated(raw: &Bytes, wrap: Option<&str>) -> Option<Bytes> {
+    match wrap {
+        Some(prefix) => UriWrap { prefix: prefix.into() }.wrap_updated(raw),
+        None => Some(raw.clone()),
+    }
+}
+
+/// What a client is told of an upstream's failure: its kind, never its words.
+pub(super) fn fault_of(error: &upstream::Error) -> Fault {
+    match &error.kind {
+        Kind::CircuitOpen | Kind::Overloaded => {
+            Fault::Unavailable { message: error.to_string().into(), retry_after: error.retry_after }
+        }
+        Kind::Connect(what) => {
+            tracing::warn!(%what, "a server cannot be reached");
+            Fault::Upstream("the server cannot be reached".into())
+        }
+        _ => Fault::Upstream(error.to_string().into()),
+    }
+}

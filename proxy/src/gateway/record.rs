@@ -1,0 +1,218 @@
+//! What is written down of a request: filled in as it is answered, counted and logged when it is dropped, so that
+//! a client that goes away is recorded too.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mcpmesh_ir::policy::{AuditNote, Caller, Decision, Verdict};
+use mcpmesh_ir::{GatewayId, PolicyId, ServerId};
+
+use super::Shell;
+use crate::access_log;
+use crate::limit::Exceeded;
+use crate::mcp::envelope::Method;
+use crate::mcp::era::Revision;
+use crate::mcp::fault::Fault;
+use crate::mcp::rewrite::Outcome;
+use crate::metrics::{Done, Open};
+
+/// See the module.
+pub(super) struct Record {
+    shell: Shell,
+    gateway: GatewayId,
+    caller: Arc<Caller>,
+    method: Method,
+    revision: Option<Revision>,
+    started: Instant,
+    asked: Option<Instant>,
+    answered: Option<Instant>,
+    server: Option<ServerId>,
+    object: Option<String>,
+    outcome: &'static str,
+    reason: Option<&'static str>,
+    policy: Option<PolicyId>,
+    rule: Option<String>,
+    audit: Option<String>,
+    trace_id: Option<String>,
+    status: u16,
+    _in_flight: Open,
+}
+
+impl Record {
+    pub(super) fn new(
+        shell: &Shell,
+        gateway: &GatewayId,
+        caller: &Arc<Caller>,
+        method: Method,
+        started: Instant,
+    ) -> Self {
+        Self {
+            shell: shell.clone(),
+            gateway: gateway.clone(),
+            caller: Arc::clone(caller),
+            method,
+            revision: None,
+            started,
+            asked: None,
+            answered: None,
+            server: None,
+            object: None,
+            outcome: "cancelled",
+            reason: None,
+            policy: None,
+            rule: None,
+            audit: None,
+            trace_id: None,
+            status: 200,
+            _in_flight: Open::new(shell.metrics.in_flight.clone()),
+        }
+    }
+
+    pub(super) fn revision(&mut self, revision: Revision) {
+        self.revision = Some(revision);
+    }
+
+    pub(super) fn trace(&mut self, trace_id: [u8; 16]) {
+        if self.shell.log.enabled() {
+            self.trace_id = Some(hex::encode(trace_id));
+        }
+    }
+
+    /// The call leads to this object of this server, and was judged so.
+    pub(super) fn decided(&mut self, server: &ServerId, object: &str, decision: &Decision<'_>) {
+        self.shell.metrics.decision(&self.gateway, decision);
+        self.server = Some(server.clone());
+        if self.shell.log.enabled() || !decision.allowed() {
+            self.object = Some(object.to_owned());
+            self.reason = Some(decision.reason.as_str());
+            self.policy = decision.rule.map(|rule| rule.policy.clone());
+            self.rule = decision.rule.and_then(|rule| rule.rule).map(str::to_owned);
+            self.audit = decision.audit.as_ref().map(audit_text);
+        }
+        if !decision.allowed() {
+            self.outcome = "denied";
+            let policy = self.policy.as_ref().map(ToString::to_string);
+            tracing::info!(
+                gateway = %self.gateway, principal = ?self.caller.principal, method = self.method.label(),
+                %server, object = ?object, reason = decision.reason.as_str(), ?policy, rule = ?self.rule, "denied"
+            );
+        }
+    }
+
+    /// A name that leads nowhere.
+    pub(super) fn unknown(&mut self, name: &str) {
+        self.outcome = "unknown";
+        self.object = Some(name.chars().take(128).collect());
+    }
+
+    pub(super) fn limited(&mut self, exceeded: &Exceeded) {
+        self.shell.metrics.limited(&self.gateway, &exceeded.policy, &exceeded.limit, true);
+        self.outcome = "limited";
+        self.reason = Some("rate_limited");
+        self.policy = Some(exceeded.policy.clone());
+        self.rule = Some(exceeded.limit.clone());
+    }
+
+    /// A limit of an Audit policy that would have refused the call.
+    pub(super) fn would_limit(&mut self, exceeded: &Exceeded) {
+        self.shell.metrics.limited(&self.gateway, &exceeded.policy, &exceeded.limit, false);
+        self.audit = Some(format!("deny: rate_limited by {}/{}", exceeded.policy, exceeded.limit));
+    }
+
+    /// From here on the time is the server's.
+    pub(super) fn asked(&mut self) {
+        self.asked = Some(Instant::now());
+    }
+
+    pub(super) fn done(&mut self, outcome: &'static str) {
+        self.outcome = outcome;
+        self.answered = Some(Instant::now());
+    }
+
+    pub(super) fn answered(&mut self, outcome: &Outcome) {
+        self.done(match (outcome.error_code, outcome.is_error_result) {
+            (Some(_), _) => "upstream_error",
+            (None, true) => "tool_error",
+            (None, false) => "ok",
+        });
+    }
+
+    /// Keeps what a decision or a limit said; only what they left open is the fault's to name.
+    pub(super) fn failed(&mut self, fault: &Fault, status: u16) {
+        self.status = status;
+        if self.outcome != "cancelled" {
+            return;
+        }
+        self.done(match fault {
+            Fault::Upstream(_) | Fault::Unavailable { .. } => "upstream_error",
+            Fault::Internal => "internal",
+            Fault::UnknownObject { .. } => "unknown",
+            _ => "invalid",
+        });
+    }
+}
+
+fn audit_text(note: &AuditNote<'_>) -> String {
+    let verdict = match note.verdict {
+        Verdict::Allow => "allow",
+        Verdict::Deny => "deny",
+    };
+    match note.rule {
+        Some(rule) => {
+            format!(
+                "{verdict}: {} by {}/{}",
+                note.reason.as_str(),
+                rule.policy,
+                rule.rule.unwrap_or_default()
+            )
+        }
+        None => format!("{verdict}: {}", note.reason.as_str()),
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let total = self.started.elapsed();
+        let end = self.answered.unwrap_or_else(Instant::now);
+        let upstream = self.asked.map(|asked| end.saturating_duration_since(asked));
+        let own = self.asked.map_or(total, |asked| asked.saturating_duration_since(self.started));
+        self.shell.metrics.operation(&Done {
+            gateway: &self.gateway,
+            server: self.server.as_ref(),
+            method: self.method.label(),
+            outcome: self.outcome,
+            total,
+            own,
+            upstream,
+        });
+        if self.shell.log.enabled() {
+            let line = self.line(total, upstream);
+            self.shell.log.write(line);
+        }
+    }
+}
+
+impl Record {
+    fn line(&mut self, total: Duration, upstream: Option<Duration>) -> access_log::Record {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        access_log::Record {
+            time: jiff::Timestamp::now().to_string(),
+            gateway: self.gateway.to_string(),
+            principal: self.caller.principal.clone(),
+            groups: self.caller.identity.groups.clone(),
+            revision: self.revision.map_or("", Revision::as_str),
+            method: self.method.as_str().chars().take(64).collect(),
+            server: self.server.as_ref().map(ToString::to_string),
+            object: self.object.take(),
+            outcome: self.outcome,
+            reason: self.reason,
+            policy: self.policy.as_ref().map(ToString::to_string),
+            rule: self.rule.take(),
+            audit: self.audit.take(),
+            status: self.status,
+            total_us: micros(total),
+            upstream_us: upstream.map(micros),
+            trace_id: self.trace_id.take(),
+        }
+    }
+}

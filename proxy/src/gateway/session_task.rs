@@ -1,0 +1,95 @@
+//! What happens in a session between its requests: what servers say unasked, and changes of the lists.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::mpsc;
+
+use super::answer;
+use super::post::Exchange;
+use super::pump::{readdressed, updated};
+use crate::catalog::ListKind;
+use crate::mcp::envelope::Method;
+use crate::mcp::json;
+use crate::mcp::meta::LogLevel;
+use crate::session::{Asked, Session};
+use crate::upstream::{Event, Unsolicited};
+
+/// The lists whose changes are told, with the notification that does.
+pub(super) const TOLD: [(&[ListKind], &str); 3] = [
+    (&[ListKind::Tools], "notifications/tools/list_changed"),
+    (&[ListKind::Prompts], "notifications/prompts/list_changed"),
+    (&[ListKind::Resources, ListKind::Templates], "notifications/resources/list_changed"),
+];
+
+/// Attends to a session until it ends.
+pub(super) fn start(exchange: Exchange, session: &Arc<Session>, inbox: mpsc::Receiver<Unsolicited>) {
+    tokio::spawn(attend(exchange, Arc::downgrade(session), inbox));
+}
+
+async fn attend(mut exchange: Exchange, session: Weak<Session>, mut inbox: mpsc::Receiver<Unsolicited>) {
+    let Some(live) = session.upgrade() else { return };
+    let (revision, id) = (live.terms.revision, live.terms.id.clone());
+    let mut changes = exchange.gateway.changes();
+    let mut seen = exchange.digests(revision);
+    let draining = exchange.gateway.shell.draining.clone();
+    loop {
+        tokio::select! {
+            () = live.ended() => return,
+            () = draining.cancelled() => return live.outbox.close(),
+            said = inbox.recv() => match said {
+                Some(said) => heard(&exchange, &live, said),
+                None => return,
+            },
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // A caller whose key is gone has no session any more.
+                if !exchange.refresh() {
+                    exchange.gateway.sessions.remove(&id, &live.terms.principal);
+                    return;
+                }
+                let now = exchange.digests(revision);
+                for ((_, notification), _) in TOLD.iter().zip(seen.iter().zip(&now)).filter(|(_, (a, b))| a != b) {
+                    live.outbox.offer(&answer::notification(notification, None));
+                }
+                seen = now;
+            }
+        }
+    }
+}
+
+impl Exchange {
+    /// What tells whether this caller's lists changed.
+    pub(super) fn digests(&self, revision: crate::mcp::era::Revision) -> [Vec<u64>; 3] {
+        TOLD.map(|(kinds, _)| {
+            kinds.iter().map(|kind| self.view.list(*kind, revision, &self.caller).digest()).collect()
+        })
+    }
+}
+
+/// Something that a server said outside any call.
+fn heard(exchange: &Exchange, session: &Arc<Session>, said: Unsolicited) {
+    let server = exchange.view.config.attached.iter().position(|attached| attached.id == said.server);
+    let Some(server) = server else { return };
+    let message = match said.event {
+        Event::Notification { method: Method::NotificationsResourcesUpdated, raw } => {
+            updated(&raw, exchange.view.wraps(server))
+        }
+        Event::Notification { method: Method::NotificationsMessage, raw } => {
+            let level = json::member(&raw, "params").and_then(|params| json::member(params, "level"));
+            let level = level.and_then(json::text).and_then(|level| LogLevel::parse(&level));
+            let wanted = session.log_level().unwrap_or(LogLevel::Debug);
+            level.filter(|level| *level >= wanted).map(|_| raw)
+        }
+        // Lists that changed are told from the gateway's own view, which knows what this caller may see.
+        Event::Notification { .. } | Event::Response(_) => None,
+        Event::Request { id, raw, .. } => {
+            let asked = session.ask(Asked { answerer: said.answerer, id });
+            readdressed(&raw, &asked)
+        }
+    };
+    if let Some(message) = message {
+        session.outbox.offer(&message);
+    }
+}

@@ -1,0 +1,137 @@
+//! Rate limits: GCRA buckets (governor), kept over a swap of configuration as long as the limit says the same.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher, RandomState};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use mcpmesh_ir::PolicyId;
+use mcpmesh_ir::policy::{Caller, Dimension, Prepared, PreparedLimit, Rate, Target};
+use parking_lot::Mutex;
+
+/// A bucket's key: 128 bits of two keyed hashes, so that neither memory nor collisions are the caller's to choose.
+type Key = u128;
+type Buckets = RateLimiter<Key, DashMapStateStore<Key, BuildHasherDefault<DefaultHasher>>, DefaultClock>;
+
+/// What a limit is: one that says the same after a change of configuration keeps its buckets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Name {
+    policy: PolicyId,
+    limit: String,
+    rate: Rate,
+    per: Vec<Dimension>,
+}
+
+impl Name {
+    fn of(limit: &PreparedLimit) -> Self {
+        Self {
+            policy: limit.policy.clone(),
+            limit: limit.name.clone(),
+            rate: limit.rate,
+            per: limit.per.clone(),
+        }
+    }
+}
+
+/// A call over a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exceeded {
+    /// The policy.
+    pub policy: PolicyId,
+    /// The limit's name there.
+    pub limit: String,
+    /// Until one more call is granted.
+    pub retry_after: Duration,
+}
+
+/// What charging a call came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Charged {
+    /// The enforced limit that refuses it.
+    pub refused: Option<Exceeded>,
+    /// Limits of Audit policies that would have.
+    pub audited: Vec<Exceeded>,
+}
+
+/// The buckets of every gateway of this process. Its lock is taken when configurations change, never by a call.
+#[derive(Default)]
+pub struct Registry {
+    known: Mutex<HashMap<Name, Arc<Buckets>>>,
+    hashers: Arc<[RandomState; 2]>,
+}
+
+impl Registry {
+    /// The limiter of one prepared configuration, with the buckets of limits that it shares with an earlier one.
+    pub fn limiter(&self, prepared: &Prepared) -> Limiter {
+        let mut known = self.known.lock();
+        let buckets = prepared.limits().map(|limit| {
+            let entry = known.entry(Name::of(limit)).or_insert_with(|| Arc::new(new_buckets(limit.rate)));
+            Arc::clone(entry)
+        });
+        Limiter { buckets: buckets.collect(), hashers: Arc::clone(&self.hashers) }
+    }
+
+    /// Forgets buckets that are full again, and limits that no configuration holds any more.
+    pub fn tidy(&self) {
+        self.known.lock().retain(|_, buckets| {
+            buckets.retain_recent();
+            buckets.shrink_to_fit();
+            Arc::strong_count(buckets) > 1
+        });
+    }
+}
+
+fn new_buckets(rate: Rate) -> Buckets {
+    let period = Duration::from_millis(rate.window_ms.max(1)) / rate.count.max(1);
+    let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
+    let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
+        .unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN))
+        .allow_burst(burst);
+    RateLimiter::dashmap_with_clock_and_hasher(quota, DefaultClock::default(), BuildHasherDefault::default())
+}
+
+/// The limits of one prepared configuration.
+pub struct Limiter {
+    buckets: Vec<Arc<Buckets>>,
+    hashers: Arc<[RandomState; 2]>,
+}
+
+impl Limiter {
+    /// Takes a token from every bucket that the call concerns. Stops at the first enforced limit that is
+    /// exceeded; what earlier ones granted stays taken, so a flood is never granted more than any limit says.
+    pub fn charge(&self, prepared: &Prepared, caller: &Caller, target: &Target<'_>) -> Charged {
+        let mut charged = Charged::default();
+        for charge in prepared.charges(caller, target) {
+            let Some(buckets) = self.buckets.get(charge.limit.index) else { continue };
+            let key = self.key(|state| charge.hash_key(caller, target, state));
+            let Err(not_until) = buckets.check_key(&key) else { continue };
+            let exceeded = Exceeded {
+                policy: charge.limit.policy.clone(),
+                limit: charge.limit.name.clone(),
+                retry_after: not_until.wait_time_from(DefaultClock::default().now()),
+            };
+            if charge.limit.enforced {
+                charged.refused = Some(exceeded);
+                break;
+            }
+            charged.audited.push(exceeded);
+        }
+        charged
+    }
+
+    fn key(&self, feed: impl Fn(&mut DefaultHasher)) -> Key {
+        let [high, low] = self.hashers.each_ref().map(|hasher| {
+            let mut state = hasher.build_hasher();
+            feed(&mut state);
+            state.finish()
+        });
+        Key::from(high) << 64 | Key::from(low)
+    }
+}
+
+#[cfg(test)]
+mod tests;

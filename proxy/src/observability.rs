@@ -1,0 +1,155 @@
+//! Metrics, readiness and the redacted configuration, on a runtime of their own: a scrape delays no request.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use mcpmesh_ir::{ResourceKind, Snapshot};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Shared;
+
+/// What the endpoints tell.
+#[derive(Clone)]
+pub struct Telling {
+    /// All metrics.
+    pub metrics: Shared,
+    /// A configuration is in force and the process does not drain.
+    pub ready: Arc<AtomicBool>,
+    /// The snapshots in force.
+    pub snapshots: Arc<ArcSwap<Vec<Snapshot>>>,
+}
+
+/// What a port is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    /// `/metrics`, `/readyz`, `/livez`.
+    Metrics,
+    /// `/config_dump`.
+    Admin,
+}
+
+/// Serves one port until `stop`.
+pub async fn serve(listener: TcpListener, port: Port, telling: Telling, stop: CancellationToken) {
+    let local = listener.local_addr().ok();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let telling = telling.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let answer = answer(&request, port, local, &telling);
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        tokio::spawn(async move {
+            let builder = Builder::new(TokioExecutor::new());
+            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+}
+
+fn answer<B>(
+    request: &Request<B>,
+    port: Port,
+    local: Option<SocketAddr>,
+    telling: &Telling,
+) -> Response<Full<Bytes>> {
+    let host = crate::http::host(request.headers(), request.uri()).unwrap_or_default();
+    // A page that rebinds its own name to this machine must not read what is told here.
+    if local.is_some_and(|local| local.ip().is_loopback()) && !crate::http::is_loopback(host) {
+        return text(StatusCode::FORBIDDEN, "text/plain", "this Host is not served here\n".to_owned());
+    }
+    if request.method() != Method::GET {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", String::new());
+    }
+    match (port, request.uri().path()) {
+        (Port::Metrics, "/metrics") => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            text(StatusCode::OK, kind, telling.metrics.render())
+        }
+        (Port::Metrics, "/livez") => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
+        (Port::Metrics, "/readyz") if telling.ready.load(Ordering::Acquire) => {
+            text(StatusCode::OK, "text/plain", "ok\n".to_owned())
+        }
+        (Port::Metrics, "/readyz") => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "text/plain",
+            "no configuration yet, or draining\n".to_owned(),
+        ),
+        (Port::Admin, "/config_dump") => {
+            let dump = serde_json::to_string_pretty(&redacted(&telling.snapshots.load())).unwrap_or_default();
+            text(StatusCode::OK, "application/json", dump)
+        }
+        _ => text(StatusCode::NOT_FOUND, "text/plain", "not found\n".to_owned()),
+    }
+}
+
+fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// The snapshots with every Secret's values and every key's hash taken out.
+fn redacted(snapshots: &[Snapshot]) -> serde_json::Value {
+    let mut dump = serde_json::to_value(snapshots).unwrap_or_default();
+    let resources =
+        dump.as_array_mut().into_iter().flatten().filter_map(|one| one.get_mut("resources")?.as_array_mut());
+    for resource in resources.flatten() {
+        let kind = resource.get("type").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        let Some(body) = resource.get_mut("body") else { continue };
+        if kind == ResourceKind::Secret.to_string() {
+            let values = body.get_mut("data").and_then(serde_json::Value::as_object_mut);
+            values
+                .into_iter()
+                .flat_map(|data| data.values_mut())
+                .for_each(|value| *value = "[redacted]".into());
+        } else if kind == ResourceKind::ApiKey.to_string()
+            && let Some(hash) = body.get_mut("sha256")
+        {
+            *hash = "[redacted]".into();
+        }
+    }
+    dump
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use mcpmesh_ir::{ApiKey, GatewayId, Resource, Secret, SecretId};
+
+    use super::*;
+
+    #[test]
+    fn a_dump_shows_no_secret_and_no_hash() {
+        let secret = Secret { data: BTreeMap::from([("token".to_owned(), "canary-1".to_owned())]) };
+        let key = ApiKey {
+            secret: SecretId::new("a", "k"),
+            sha256: "canary-2".to_owned(),
+            owner: "alice".to_owned(),
+            groups: vec![],
+            expires: None,
+        };
+        let resources = vec![Resource::new("a/s", &secret).unwrap(), Resource::new("a/k", &key).unwrap()];
+        let dump = redacted(&[Snapshot::new(GatewayId::new("a", "gw"), resources)]).to_string();
+        assert!(!dump.contains("canary"));
+        assert!(dump.contains("alice"));
+    }
+}

@@ -1,0 +1,391 @@
+//! The process: listeners, gateways and upstreams, from start over changes of configuration to the drain.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::StreamExt;
+use futures_util::stream::select_all;
+use mcpmesh_ir::{GatewayId, ServerId, Snapshot};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::AccessLog;
+use crate::config::{Rejection, prepare};
+use crate::gateway::{Bounds, Gateway, Shell};
+use crate::limit::Registry;
+use crate::listener::{self, Serving};
+use crate::mcp::era::Revision;
+use crate::metrics::Metrics;
+use crate::observability::{self, Port, Telling};
+use crate::ring;
+use crate::routes::{Routes, Routing};
+use crate::upstream::{Connector, Deps, Eras, State, Upstream};
+use crate::upstreams::Upstreams;
+
+/// Between rounds of tidying: idle sessions, full buckets.
+const TIDY: Duration = Duration::from_secs(30);
+
+/// How a process runs.
+pub struct Options {
+    /// Where clients come. Port 0 picks one.
+    pub listen: SocketAddr,
+    /// `/metrics`, `/readyz`, `/livez`.
+    pub metrics: SocketAddr,
+    /// `/config_dump`. Must be loopback.
+    pub admin: SocketAddr,
+    /// Where the keys of handles are kept; none: they last as long as the process.
+    pub state: Option<PathBuf>,
+    /// Starts workloads; none: servers that need one are unavailable.
+    pub connector: Option<Arc<dyn Connector>>,
+    /// Where the access log goes.
+    pub access_log: Option<Box<dyn Write + Send>>,
+    /// How gateways share the address.
+    pub routing: Routing,
+    /// Bounds on clients.
+    pub bounds: Bounds,
+}
+
+impl Options {
+    /// Listens here, picks free loopback ports for the rest, keeps nothing.
+    #[must_use]
+    pub fn new(listen: SocketAddr) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            listen,
+            metrics: any,
+            admin: any,
+            state: None,
+            connector: None,
+            access_log: None,
+            routing: Routing::default(),
+            bounds: Bounds::default(),
+        }
+    }
+}
+
+/// Why a process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The admin port would be reachable from elsewhere.
+    #[error("the admin address {0} is not loopback")]
+    Admin(SocketAddr),
+    /// A thread cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+    /// No keys for handles.
+    #[error(transparent)]
+    Ring(#[from] ring::Error),
+}
+
+/// A server as a person wants to see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerStatus {
+    /// Which.
+    pub id: ServerId,
+    /// How it is.
+    pub state: State,
+    /// Revisions that it speaks, newest first.
+    pub protocol: Vec<&'static str>,
+    /// How many tools it has.
+    pub tools: usize,
+}
+
+/// See the module.
+pub struct Proxy {
+    shell: Shell,
+    routing: Routing,
+    addresses: [SocketAddr; 3],
+    limits: Arc<Registry>,
+    inner: Mutex<Inner>,
+    routes: Arc<ArcSwap<Routes>>,
+    telling: Telling,
+    servers: watch::Sender<Vec<ServerStatus>>,
+    stop: CancellationToken,
+    /// The listener: ends when everything in flight has.
+    serving: tokio::task::JoinHandle<()>,
+    grace: watch::Sender<Duration>,
+}
+
+struct Inner {
+    gateways: HashMap<GatewayId, Arc<Gateway>>,
+    upstreams: Upstreams,
+    watching: CancellationToken,
+}
+
+impl Proxy {
+    /// Binds and begins to serve; nothing is routed before the first [`Proxy::apply`].
+    pub async fn start(options: Options) -> Result<Arc<Self>, Error> {
+        if !options.admin.ip().is_loopback() {
+            return Err(Error::Admin(options.admin));
+        }
+        let ring = Arc::new(ring::load(options.state.as_deref())?);
+        let metrics = Arc::new(Metrics::default());
+        let log = AccessLog::new(options.access_log, Arc::clone(&metrics)).map_err(Error::Thread)?;
+        let (data, data_address) = bind(options.listen).await?;
+        let (scrape, metrics_address) = bind(options.metrics).await?;
+        let (admin, admin_address) = bind(options.admin).await?;
+        let stop = CancellationToken::new();
+        let telling = Telling {
+            metrics: Arc::clone(&metrics),
+            ready: Arc::new(AtomicBool::new(false)),
+            snapshots: Arc::new(ArcSwap::from_pointee(Vec::new())),
+        };
+        observe([(scrape, Port::Metrics), (admin, Port::Admin)], &telling, &stop)?;
+        let routes = Arc::new(ArcSwap::from_pointee(Routes::default()));
+        let serving = Serving { routes: Arc::clone(&routes), metrics: Arc::clone(&metrics) };
+        let grace = watch::Sender::new(Duration::from_secs(30));
+        let serving = tokio::spawn(listener::serve(data, serving, stop.clone(), grace.subscribe()));
+        let draining = CancellationToken::new();
+        let proxy = Arc::new(Self {
+            shell: Shell { metrics, log, ring, bounds: options.bounds, draining },
+            routing: options.routing,
+            addresses: [data_address, metrics_address, admin_address],
+            limits: Arc::default(),
+            inner: Mutex::new(Inner {
+                gateways: HashMap::new(),
+                upstreams: Upstreams::new(Deps { connector: options.connector }),
+                watching: CancellationToken::new(),
+            }),
+            routes,
+            telling,
+            servers: watch::Sender::new(Vec::new()),
+            stop,
+            serving,
+            grace,
+        });
+        proxy.tidy();
+        Ok(proxy)
+    }
+
+    /// Where clients come.
+    #[must_use]
+    pub fn data_addr(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Where metrics are.
+    #[must_use]
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.addresses[1]
+    }
+
+    /// Where the configuration can be read.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.addresses[2]
+    }
+
+    /// Puts a whole configuration in force, in one swap for each gateway. What is rejected is returned; the rest
+    /// holds. A gateway whose own resource is rejected keeps the configuration that it had.
+    pub fn apply(&self, snapshots: Vec<Snapshot>) -> Vec<Rejection> {
+        let mut rejected = Vec::new();
+        let mut inner = self.inner.lock();
+        let Inner { gateways, upstreams, .. } = &mut *inner;
+        for snapshot in &snapshots {
+            let Some(config) = prepare(snapshot, &self.limits, upstreams, &mut rejected) else { continue };
+            let config = Arc::new(config);
+            match gateways.get(&snapshot.gateway) {
+                Some(gateway) => gateway.configure(config),
+                None => {
+                    gateways.insert(snapshot.gateway.clone(), Gateway::start(config, self.shell.clone()));
+                }
+            }
+        }
+        let wanted: HashSet<_> = snapshots.iter().map(|snapshot| &snapshot.gateway).collect();
+        gateways.retain(|id, gateway| {
+            wanted.contains(id) || {
+                gateway.end();
+                false
+            }
+        });
+        let mut all: Vec<_> = gateways.values().cloned().collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        self.routes.store(Arc::new(Routes::new(self.routing, &all)));
+        self.retire(&mut inner, &all);
+        self.watch(&mut inner);
+        drop(inner);
+        self.shell.metrics.config_applied.set(jiff::Timestamp::now().as_duration().as_secs_f64());
+        self.shell.metrics.config_rejected.set(i64::try_from(rejected.len()).unwrap_or(i64::MAX));
+        self.telling.snapshots.store(Arc::new(snapshots));
+        self.telling.ready.store(true, Ordering::Release);
+        rejected
+    }
+
+    /// Forgets servers that no gateway has any more.
+    fn retire(&self, inner: &mut Inner, gateways: &[Arc<Gateway>]) {
+        let attached: HashSet<ServerId> = gateways
+            .iter()
+            .flat_map(|gateway| {
+                let config = Arc::clone(&gateway.view().config);
+                config.attached.iter().map(|attached| attached.id.clone()).collect::<Vec<_>>()
+            })
+            .collect();
+        for gone in inner.upstreams.retain(|id| attached.contains(id)) {
+            self.shell.metrics.forget_server(&gone, &STATES);
+        }
+    }
+
+    /// Tells the state of the servers whenever one changes, until the next configuration.
+    fn watch(&self, inner: &mut Inner) {
+        inner.watching.cancel();
+        let until = CancellationToken::new();
+        inner.watching = until.clone();
+        let upstreams = inner.upstreams.all();
+        let (servers, metrics) = (self.servers.clone(), Arc::clone(&self.shell.metrics));
+        let tell = move |upstreams: &[(ServerId, Arc<Upstream>)]| {
+            let all: Vec<_> = upstreams.iter().map(|(id, upstream)| status(id, upstream)).collect();
+            for one in &all {
+                metrics.server_state(&one.id, word(&one.state), &STATES);
+            }
+            servers.send_replace(all);
+        };
+        tell(&upstreams);
+        let mut changes =
+            select_all(upstreams.iter().map(|(_, upstream)| WatchStream::new(upstream.observation())));
+        tokio::spawn(async move {
+            let work = async {
+                while changes.next().await.is_some() {
+                    tell(&upstreams);
+                }
+            };
+            until.run_until_cancelled(work).await;
+        });
+    }
+
+    /// The servers, told anew whenever one changes.
+    #[must_use]
+    pub fn servers(&self) -> watch::Receiver<Vec<ServerStatus>> {
+        self.servers.subscribe()
+    }
+
+    /// The paths in force, with their gateways.
+    #[must_use]
+    pub fn paths(&self) -> Vec<(GatewayId, String)> {
+        let routes = self.routes.load();
+        routes.iter().map(|route| (route.gateway.id.clone(), route.listener.path.clone())).collect()
+    }
+
+    fn tidy(self: &Arc<Self>) {
+        let proxy = Arc::downgrade(self);
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let work = async {
+                loop {
+                    tokio::time::sleep(TIDY).await;
+                    let Some(proxy) = proxy.upgrade() else { return };
+                    proxy.limits.tidy();
+                    let gateways: Vec<_> = proxy.inner.lock().gateways.values().cloned().collect();
+                    gateways.iter().for_each(|gateway| gateway.tidy());
+                }
+            };
+            stop.run_until_cancelled(work).await;
+        });
+    }
+
+    /// Stops being ready, ends streams with their last word, lets requests finish for at most `grace`, then ends
+    /// every server's processes.
+    pub async fn drain(&self, grace: Duration) {
+        self.telling.ready.store(false, Ordering::Release);
+        self.shell.draining.cancel();
+        self.grace.send_replace(grace);
+        self.stop.cancel();
+        let mut waited = Duration::ZERO;
+        while !self.serving.is_finished() && waited < grace {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            waited += Duration::from_millis(10);
+        }
+        let gateways: Vec<_> = self.inner.lock().gateways.drain().map(|(_, gateway)| gateway).collect();
+        gateways.iter().for_each(|gateway| gateway.end());
+        let mut inner = self.inner.lock();
+        inner.watching.cancel();
+        let upstreams: Vec<_> = inner.upstreams.all();
+        inner.upstreams.retain(|_| false);
+        drop(inner);
+        upstreams.iter().for_each(|(_, upstream)| upstream.stop());
+    }
+}
+
+fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {
+    let observation = upstream.observation().borrow().clone();
+    ServerStatus {
+        id: id.clone(),
+        state: observation.state.clone(),
+        protocol: revisions(&observation.eras),
+        tools: observation.tools.len(),
+    }
+}
+
+/// The words for states: values of a label and of the table.
+const STATES: [&str; 4] = ["connecting", "ready", "degraded", "failed"];
+
+/// A state's word.
+#[must_use]
+pub fn word(state: &State) -> &'static str {
+    match state {
+        State::Connecting => "connecting",
+        State::Ready => "ready",
+        State::Degraded { .. } => "degraded",
+        State::Failed { .. } => "failed",
+    }
+}
+
+fn revisions(eras: &Eras) -> Vec<&'static str> {
+    let modern = eras.modern.then_some(Revision::V2026_07_28);
+    modern.into_iter().chain(eras.legacy).map(Revision::as_str).collect()
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Metrics and admin on a thread of their own.
+fn observe(
+    ports: [(TcpListener, Port); 2],
+    telling: &Telling,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+    let mut listeners = Vec::new();
+    for (listener, port) in ports {
+        listeners.push((listener.into_std().map_err(Error::Thread)?, port));
+    }
+    let (telling, stop) = (telling.clone(), stop.clone());
+    let work = async move {
+        for (listener, port) in listeners {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    tokio::spawn(observability::serve(listener, port, telling.clone(), stop.clone()));
+                }
+                Err(error) => tracing::error!(%error, ?port, "not served"),
+            }
+        }
+        stop.cancelled().await;
+    };
+    std::thread::Builder::new()
+        .name("observability".to_owned())
+        .spawn(move || runtime.block_on(work))
+        .map_err(Error::Thread)?;
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! Sessions of legacy clients: what `initialize` settled, the calls in flight, the server's questions that wait
+//! for an answer, and the event streams (2025-11-25, basic/lifecycle and basic/transports).
+//!
+//! A session lives on the process that opened it. Its id is a sealed handle bound to the caller: possession is not
+//! authentication, every request is authenticated and compared with the session's owner.
+
+mod stream;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+pub use stream::EventStream;
+
+use crate::mcp::envelope::Id;
+use crate::mcp::era::Revision;
+use crate::mcp::meta::{Capabilities, LogLevel};
+use crate::metrics::Open;
+use crate::upstream::{Answerer, SessionLink};
+
+/// Streams of one session that can still be resumed.
+const KEPT_STREAMS: usize = 32;
+
+/// What a session is for, fixed when it opens.
+pub struct Terms {
+    /// The sealed id.
+    pub id: String,
+    /// The negotiated revision.
+    pub revision: Revision,
+    /// [`mcpmesh_ir::policy::Identity::principal`] of the owner.
+    pub principal: String,
+    /// What the client declared.
+    pub capabilities: Capabilities,
+}
+
+/// One session.
+pub struct Session {
+    /// See [`Terms`].
+    pub terms: Terms,
+    /// Its sessions at the upstreams.
+    pub link: Arc<SessionLink>,
+    /// What the server says outside any call; numbered 0.
+    pub outbox: Arc<EventStream>,
+    log_level: Mutex<Option<LogLevel>>,
+    calls: Mutex<HashMap<Id, CancellationToken>>,
+    asked: Mutex<HashMap<Bytes, Asked>>,
+    streams: Mutex<Vec<Arc<EventStream>>>,
+    numbers: AtomicU64,
+    seen: Mutex<Instant>,
+    ended: CancellationToken,
+    _open: Open,
+}
+
+/// A question of a server that waits for the client's answer.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The way back.
+    pub answerer: Answerer,
+    /// The id under which the server asked.
+    pub id: Id,
+}
+
+impl Session {
+    /// Opens.
+    #[must_use]
+    pub fn new(terms: Terms, link: Arc<SessionLink>, open: Open) -> Arc<Self> {
+        Arc::new(Self {
+            terms,
+            link,
+            outbox: Arc::new(EventStream::new(0)),
+            log_level: Mutex::new(None),
+            calls: Mutex::default(),
+            asked: Mutex::default(),
+            streams: Mutex::default(),
+            numbers: AtomicU64::new(1),
+            seen: Mutex::new(Instant::now()),
+            ended: CancellationToken::new(),
+            _open: open,
+        })
+    }
+
+    /// The level that `logging/setLevel` set.
+    #[must_use]
+    pub fn log_level(&self) -> Option<LogLevel> {
+        *self.log_level.lock()
+    }
+
+    /// Sets it.
+    pub fn set_log_level(&self, level: LogLevel) {
+        *self.log_level.lock() = Some(level);
+    }
+
+    /// Registers a call until the guard is dropped; none when its id is in use already.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>, id: &Id) -> Option<Call> {
+        let mut calls = self.calls.lock();
+        if calls.contains_key(id) {
+            return None;
+        }
+        let token = self.ended.child_token();
+        calls.insert(id.clone(), token.clone());
+        Some(Call { session: Arc::clone(self), id: id.clone(), token })
+    }
+
+    /// Cancels a call; one that is unknown or over is nobody's concern.
+    pub fn cancel(&self, id: &Id) {
+        if let Some(token) = self.calls.lock().get(id) {
+            token.cancel();
+        }
+    }
+
+    /// Gives a server's question an id of ours, under which the client will answer.
+    #[must_use]
+    pub fn ask(&self, asked: Asked) -> Id {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let text = Bytes::from(format!("\"gw-{number}\""));
+        let id = Id::from_json(text.clone()).unwrap_or_else(|| Id::from(number));
+        self.asked.lock().insert(text, asked);
+        id
+    }
+
+    /// The question that a client's answer belongs to, once.
+    #[must_use]
+    pub fn answered(&self, id: &Id) -> Option<Asked> {
+        self.asked.lock().remove(id.as_json())
+    }
+
+    /// A stream for one call, which can be resumed for a while.
+    #[must_use]
+    pub fn stream(&self) -> Arc<EventStream> {
+        let stream = Arc::new(EventStream::new(self.numbers.fetch_add(1, Ordering::Relaxed)));
+        let mut streams = self.streams.lock();
+        if streams.len() >= KEPT_STREAMS {
+            let oldest = streams.iter().position(|stream| stream.is_closed()).unwrap_or(0);
+            streams.remove(oldest);
+        }
+        streams.push(Arc::clone(&stream));
+        stream
+    }
+
+    /// The stream of an event id of this session, and the number of that event there.
+    #[must_use]
+    pub fn resume(&self, last_event_id: &str) -> Option<(Arc<EventStream>, u64)> {
+        let (stream, event) = last_event_id.split_once('-')?;
+        let (stream, event) = (stream.parse::<u64>().ok()?, event.parse::<u64>().ok()?);
+        if stream == 0 {
+            return Some((Arc::clone(&self.outbox), event));
+        }
+        let streams = self.streams.lock();
+        streams.iter().find(|known| known.number() == stream).map(|known| (Arc::clone(known), event))
+    }
+
+    fn end(&self) {
+        self.ended.cancel();
+        self.outbox.close();
+        for stream in self.streams.lock().drain(..) {
+            stream.close();
+        }
+    }
+
+    /// Resolves when the session has ended.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+/// A call in flight.
+pub struct Call {
+    session: Arc<Session>,
+    id: Id,
+    token: CancellationToken,
+}
+
+impl Call {
+    /// Resolves when the client cancels the call or its session ends.
+    pub async fn cancelled(&self) {
+        self.token.cancelled().await;
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.session.calls.lock().remove(&self.id);
+    }
+}
+
+/// The sessions of one gateway.
+#[derive(Default)]
+pub struct Sessions {
+    open: Mutex<HashMap<String, Arc<Session>>>,
+}
+
+impl Sessions {
+    /// Takes a session in unless there are `most` already.
+    pub fn insert(&self, session: Arc<Session>, most: usize) -> bool {
+        let mut open = self.open.lock();
+        if open.len() >= most {
+            return false;
+        }
+        open.insert(session.terms.id.clone(), session);
+        true
+    }
+
+    /// The session of this id, if it is this principal's: another's is as unknown as none.
+    #[must_use]
+    pub fn get(&self, id: &str, principal: &str) -> Option<Arc<Session>> {
+        let session =
+            self.open.lock().get(id).filter(|session| session.terms.principal == principal).cloned()?;
+        *session.seen.lock() = Instant::now();
+        Some(session)
+    }
+
+    /// Ends a session of this principal.
+    pub fn remove(&self, id: &str, principal: &str) -> bool {
+        let Some(session) = self.get(id, principal) else { return false };
+        self.open.lock().remove(id);
+        session.end();
+        true
+    }
+
+    /// Ends sessions that nobody used for `idle`.
+    pub fn expire(&self, idle: Duration) {
+        let now = Instant::now();
+        let expired: Vec<_> = {
+            let mut open = self.open.lock();
+            let stale = |session: &Session| {
+                now.duration_since(*session.seen.lock()) > idle
+                    && session.calls.lock().is_empty()
+                    && !session.outbox.is_read()
+            };
+            let ids: Vec<_> = open.iter().filter(|(_, one)| stale(one)).map(|(id, _)| id.clone()).collect();
+            ids.iter().filter_map(|id| open.remove(id)).collect()
+        };
+        for session in expired {
+            session.end();
+        }
+    }
+
+    /// Every session that is open now.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.open.lock().values().cloned().collect()
+    }
+
+    /// Ends all.
+    pub fn end_all(&self) {
+        let all: Vec<_> = self.open.lock().drain().map(|(_, session)| session).collect();
+        for session in all {
+            session.end();
+        }
+    }
+}
