@@ -63,7 +63,7 @@ pub enum TargetKind {
     McpGateway,
     /// A server, behind whatever gateway.
     McpServer,
-    /// Every gateway and server of the policy's namespace.
+    /// Every gateway and server of the policy's namespace: an Allow is needed at both.
     Namespace,
 }
 
@@ -196,8 +196,8 @@ pub struct To {
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub methods: Vec<Method>,
-    /// Only tools with these hints. An Allow trusts only what the McpServer's overrides say; a Deny also believes the
-    /// server. A hint that nobody gives has the cautious value: destructive, not read-only.
+    /// Only tools with these hints. An Allow trusts only what the McpServer's overrides say; a Deny or limit also
+    /// believes the server. A hint that nobody gives has the cautious value: destructive, not read-only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<ToolAnnotations>,
 }
