@@ -153,22 +153,22 @@ fn modern(
     meta: Option<&str>,
     message: &Message,
 ) -> Result<Classified, Fault> {
+    if let (Some(header), Some(meta)) = (header, meta)
+        && header != meta
+    {
+        return Err(Fault::HeaderMismatch("MCP-Protocol-Version does not match _meta".into()));
+    }
     let request = match message {
         Message::Request(request) => request,
         // No client notification is defined over HTTP in this revision and none needs headers.
         Message::Notification(_) => {
+            super::header::verify_if_present(headers, message)?;
             return supported(meta.or(header).unwrap_or_default()).map(Classified::Modern);
         }
         Message::Response(_) => return Err(Fault::InvalidRequest("a client sends no responses".into())),
     };
-    match (header, meta) {
-        (Some(header), Some(meta)) if header != meta => {
-            return Err(Fault::HeaderMismatch("MCP-Protocol-Version does not match _meta".into()));
-        }
-        (None, Some(_)) => {
-            return Err(Fault::HeaderMismatch("MCP-Protocol-Version is required".into()));
-        }
-        _ => {}
+    if header.is_none() {
+        return Err(Fault::HeaderMismatch("MCP-Protocol-Version is required".into()));
     }
     let revision = supported(meta.or(header).unwrap_or_default())?;
     if matches!(request.method, Method::Other(_)) || request.method.is_in(Era::Modern) {

@@ -13,12 +13,12 @@ use super::era::{Era, Revision};
 use super::{json, uri};
 
 mod grammar;
+mod message;
 mod place;
-mod progress;
 mod writer;
 
+pub use message::{remove_path, rewrite_progress, rewrite_request, splice_path};
 use place::{Place, Slot};
-pub use progress::{rewrite_params, rewrite_progress};
 use writer::{Pieces, Sink, Writer};
 
 /// What a response is rewritten to.
@@ -197,6 +197,8 @@ pub struct Rewriter {
     token: Vec<u8>,
     seen: Seen,
     outcome: Outcome,
+    /// A request of the upstream's, not a response.
+    request: bool,
 }
 
 impl Rewriter {
@@ -213,6 +215,7 @@ impl Rewriter {
             token: Vec::new(),
             seen: Seen::default(),
             outcome: Outcome::default(),
+            request: false,
         }
     }
 

@@ -51,17 +51,37 @@ pub fn unwrap(uri: &str) -> Option<(&str, Cow<'_, str>)> {
     Some((prefix, percent_decode_str(encoded).decode_utf8().ok()?))
 }
 
+/// What an unwrapped URI is when a template gave it: a client that expands a wrapped template
+/// encodes the value once, and [`unwrap`] takes that away with the rest. Characters that no URI may
+/// hold are encoded again; reserved ones inside a value can't be told from the template's own.
+#[must_use]
+pub fn expanded(uri: &str) -> Cow<'_, str> {
+    const INVALID: &AsciiSet = &percent_encoding::CONTROLS
+        .add(b' ')
+        .add(b'"')
+        .add(b'<')
+        .add(b'>')
+        .add(b'\\')
+        .add(b'^')
+        .add(b'`')
+        .add(b'{')
+        .add(b'|')
+        .add(b'}');
+    utf8_percent_encode(uri, INVALID).into()
+}
+
 /// Must this URI be refused? Dot segments and encoded slashes let a glob judge one path and the
 /// server read another.
 #[must_use]
 pub fn refuse(uri: &str) -> bool {
     let path = uri.split(['?', '#']).next().unwrap_or_default();
     let lower = path.to_ascii_lowercase();
+    let rest = lower.split_once(':').map_or(lower.as_str(), |(_, rest)| rest);
     if lower.contains("%2f") || lower.contains("%5c") || lower.contains('\\') {
         return true;
     }
     let dot = |segment: &str| matches!(segment.replace("%2e", ".").as_str(), "." | "..");
-    uri.chars().any(char::is_control) || lower.split('/').any(dot)
+    uri.chars().any(char::is_control) || rest.split('/').any(dot)
 }
 
 #[cfg(test)]

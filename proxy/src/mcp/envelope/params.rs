@@ -69,7 +69,6 @@ impl Params {
         let added: usize = replace.iter().map(|(key, value)| key.len() + value.len() + 4).sum();
         let kept: usize = self.members.iter().map(|member| member.whole().len() + 1).sum();
         let mut out = Vec::with_capacity(kept + added);
-        let mut placed = 0_u64;
         for member in &self.members {
             let key = member.key(&self.body);
             if key == "_meta" || drop.contains(&key) {
@@ -78,17 +77,16 @@ impl Params {
             if !out.is_empty() {
                 out.push(b',');
             }
-            let new = replace.iter().position(|(name, _)| *name == key);
+            let new = replace.iter().find(|(name, _)| *name == key);
             let whole = member.whole();
             let end = if new.is_some() { member.range().start } else { whole.end };
             out.extend_from_slice(self.body.get(whole.start..end).unwrap_or_default());
-            if let Some((index, (_, value))) = new.and_then(|index| Some((index, replace.get(index)?))) {
+            if let Some((_, value)) = new {
                 out.extend_from_slice(value);
-                placed |= 1 << index.min(63);
             }
         }
-        for (index, (key, value)) in replace.iter().enumerate() {
-            if placed >> index.min(63) & 1 == 0 && !drop.contains(key) {
+        for (key, value) in replace {
+            if self.get(key).is_none() && !drop.contains(key) {
                 if !out.is_empty() {
                     out.push(b',');
                 }

@@ -98,6 +98,8 @@ fn modern_notifications_need_no_headers() {
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#,
     );
     assert_eq!(classify(&HeaderMap::new(), &said), Ok(Classified::Modern(Revision::V2026_07_28)));
+    assert_eq!(code(&headers(&[(PROTOCOL_VERSION, "2025-11-25")]), &said), -32020);
+    assert_eq!(code(&headers(&[(METHOD, "tools/call")]), &said), -32020);
 }
 
 #[test]

@@ -196,7 +196,7 @@ impl Rewriter {
     }
 
     fn end_top<S: Sink>(&mut self, frame: Frame, writer: &mut Writer<'_, S>) -> Result<(), Malformed> {
-        if self.seen.result == self.seen.error {
+        if !self.request && self.seen.result == self.seen.error {
             return Err(HERE);
         }
         if !self.seen.id {
@@ -313,7 +313,7 @@ impl Rewriter {
                 json::text(&self.token).ok_or(Malformed::Ambiguous)?
             }
         };
-        let slot = place::member(frame.place, &key, &self.rules).ok_or(Malformed::Ambiguous)?;
+        let slot = place::member(frame.place, &key, &self.rules, self.request).ok_or(Malformed::Ambiguous)?;
         let result = frame.place == Place::Result;
         let seen = &mut self.seen;
         let once = match slot {

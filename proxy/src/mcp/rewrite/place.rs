@@ -78,9 +78,9 @@ pub(super) fn element(place: Place) -> Slot {
 }
 
 /// What a member is, by its decoded name; `None` for a name that may be taken for another.
-pub(super) fn member(place: Place, key: &str, rules: &Rules) -> Option<Slot> {
+pub(super) fn member(place: Place, key: &str, rules: &Rules, request: bool) -> Option<Slot> {
     Some(match place {
-        Place::Top => return top(key),
+        Place::Top => return if request { top_of_request(key, rules) } else { top(key) },
         Place::Result => result(key, rules),
         Place::Error => match key {
             "code" => Slot::Code,
@@ -106,6 +106,16 @@ fn top(key: &str) -> Option<Slot> {
         other if ["id", "result", "error", "method"].iter().any(|name| json::is_variant(other, name)) => None,
         // A request in a response's place.
         "method" => None,
+        _ => Some(Slot::Pass),
+    }
+}
+
+fn top_of_request(key: &str, rules: &Rules) -> Option<Slot> {
+    match key {
+        "id" => Some(Slot::Id),
+        "result" | "error" => None,
+        "params" if rules.uris.is_some() => Some(Slot::Inside(Place::InputParams)),
+        other if ["id", "method", "params"].iter().any(|name| json::is_variant(other, name)) => None,
         _ => Some(Slot::Pass),
     }
 }

@@ -456,3 +456,28 @@ proptest! {
         prop_assert_eq!(String::from_utf8(out).unwrap(), text.replace("\"id\":17}", "\"id\":\"c-7\"}"));
     }
 }
+
+#[test]
+fn an_upstreams_request_is_readdressed() {
+    let raw = br#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{"messages":[{"role":"user","content":{"type":"resource","resource":{"uri":"a:b"}}}],"result":1}}"#;
+    let out = rewrite_request(raw, Id::from(31), Some(UriWrap { prefix: "p".into() })).unwrap();
+    assert_eq!(
+        out,
+        r#"{"jsonrpc":"2.0","id":31,"method":"sampling/createMessage","params":{"messages":[{"role":"user","content":{"type":"resource","resource":{"uri":"mcpmesh://p/a%3Ab"}}}],"result":1}}"#
+    );
+    for text in [r#"{"id":0,"result":{}}"#, r#"{"id":0,"Params":{}}"#] {
+        assert_eq!(rewrite_request(text.as_bytes(), Id::from(1), None), Err(Malformed::Ambiguous));
+    }
+}
+
+#[test]
+fn a_path_is_set_made_or_removed() {
+    let raw = Bytes::from_static(br#"{ "a": {"b" : 1, "c":2}}"#);
+    assert_eq!(splice_path(&raw, &["a", "b"], b"9").unwrap(), r#"{ "a": {"b" : 9, "c":2}}"#);
+    assert_eq!(splice_path(&raw, &["a", "d", "e"], b"9").unwrap(), r#"{ "a": {"d":{"e":9},"b" : 1, "c":2}}"#);
+    assert_eq!(splice_path(&Bytes::from_static(b"{}"), &["x"], b"9").unwrap(), r#"{"x":9}"#);
+    assert_eq!(splice_path(&raw, &["a", "b", "c"], b"9"), None);
+    assert_eq!(remove_path(&raw, &["a", "b"]), r#"{ "a": {"c":2}}"#);
+    assert_eq!(remove_path(&raw, &["a", "x"]), raw);
+    assert_eq!(remove_path(&raw, &["a", "b", "c"]), raw);
+}

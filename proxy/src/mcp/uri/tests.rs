@@ -12,6 +12,13 @@ fn a_template_keeps_its_expressions() {
 }
 
 #[test]
+fn a_value_in_a_template_reaches_the_upstream_as_a_uri() {
+    let (_, original) = unwrap("mcpmesh://fs/file%3A%2F%2F%2Fmy%20caf%C3%A9.txt").unwrap();
+    assert_eq!(expanded(&original), "file:///my%20caf%C3%A9.txt");
+    assert_eq!(expanded("a:b?c=d#e%20f"), "a:b?c=d#e%20f");
+}
+
+#[test]
 fn what_is_not_wrapped_is_not_unwrapped() {
     for uri in ["file:///a", "mcpmesh://", "mcpmesh://p", "mcpmesh:///x", "mcpmesh://p/%ff"] {
         assert_eq!(unwrap(uri), None, "{uri}");
@@ -32,6 +39,8 @@ fn dot_segments_and_encoded_slashes_are_refused() {
         "file:///a/..?q",
         "file:///a\n",
         "..",
+        "file:../a",
+        "a:%2e%2e",
     ] {
         assert!(refuse(uri), "{uri}");
     }
