@@ -11,14 +11,14 @@ use mcpmesh_ir::policy::{Identity, Issuer, Object, Prepared, Target, decide};
 use mcpmesh_ir::{Gateway, GatewayId, Policy, ResourceKind, Server, ServerId, Snapshot};
 
 /// The compiled gateway of some files under `manifests`.
-fn gateway(files: &[&str], id: GatewayId) -> Snapshot {
+fn gateway(files: &[&str], id: &GatewayId) -> Snapshot {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
     let texts: Vec<_> = files.iter().map(|file| fs::read_to_string(folder.join(file)).unwrap()).collect();
     let parsed = manifest::parse("sample.yaml", &texts.join("\n---\n"));
     let (inputs, _) = manifest::gather(&parsed.objects, Install::default());
     let mut compiled = compile(&inputs);
     assert_eq!(compiled, Memo::default().compile(&inputs));
-    compiled.snapshots.remove(&id).unwrap_or_else(|| panic!("no {id}"))
+    compiled.snapshots.remove(id).unwrap_or_else(|| panic!("no {id}"))
 }
 
 fn caller(gateway: &GatewayId, user: &str, groups: &[&str]) -> Identity {
@@ -45,7 +45,7 @@ fn may(snapshot: &Snapshot, identity: &Identity, server: &str, tool: &str) -> bo
 fn the_quickstart_shows_one_call_that_is_allowed_and_one_that_is_denied() {
     let files = ["quickstart/servers.yaml", "quickstart/gateway.yaml", "quickstart/policy.yaml"];
     let id = GatewayId::new("default", "main");
-    let snapshot = gateway(&files, id.clone());
+    let snapshot = gateway(&files, &id);
     let demo = caller(&id, "demo", &["visitors"]);
     assert!(may(&snapshot, &demo, "default/everything", "echo"));
     assert!(may(&snapshot, &demo, "default/time", "get_current_time"));
@@ -56,7 +56,7 @@ fn the_quickstart_shows_one_call_that_is_allowed_and_one_that_is_denied() {
 #[test]
 fn only_finance_may_call_payments_and_everyone_else_may_read() {
     let id = GatewayId::new("shop", "main");
-    let snapshot = gateway(&["samples/finance-only.yaml"], id.clone());
+    let snapshot = gateway(&["samples/finance-only.yaml"], &id);
     let (alice, bob) = (caller(&id, "alice", &["finance"]), caller(&id, "bob", &[]));
     assert!(
         may(&snapshot, &alice, "shop/payments", "pay")
@@ -73,14 +73,9 @@ fn each_of_two_gateways_has_its_own_callers() {
     let (agents, engineers) = (GatewayId::new("default", "agents"), GatewayId::new("default", "engineers"));
     let files = ["samples/two-gateways.yaml"];
     let erin = caller(&engineers, "erin", &["engineers"]);
-    assert!(may(&gateway(&files, engineers.clone()), &erin, "default/deploy", "roll_out"));
-    assert!(!may(
-        &gateway(&files, engineers.clone()),
-        &caller(&engineers, "x", &[]),
-        "default/deploy",
-        "roll_out"
-    ));
-    let snapshot = gateway(&files, agents.clone());
+    assert!(may(&gateway(&files, &engineers), &erin, "default/deploy", "roll_out"));
+    assert!(!may(&gateway(&files, &engineers), &caller(&engineers, "x", &[]), "default/deploy", "roll_out"));
+    let snapshot = gateway(&files, &agents);
     assert!(may(&snapshot, &caller(&agents, "crawler", &[]), "default/docs", "read"));
     assert_eq!(snapshot.of_kind(ResourceKind::Server).count(), 1);
     assert_eq!(snapshot.of_kind(ResourceKind::ApiKey).count(), 1);
@@ -89,7 +84,7 @@ fn each_of_two_gateways_has_its_own_callers() {
 #[test]
 fn a_rename_leaves_rules_alone() {
     let id = GatewayId::new("default", "main");
-    let snapshot = gateway(&["samples/renamed-tools.yaml"], id.clone());
+    let snapshot = gateway(&["samples/renamed-tools.yaml"], &id);
     let anyone = Identity::anonymous(id);
     assert!(may(&snapshot, &anyone, "default/code-host-production", "search_repositories"));
     assert!(!may(&snapshot, &anyone, "default/code-host-production", "search"));
@@ -98,7 +93,7 @@ fn a_rename_leaves_rules_alone() {
 #[test]
 fn an_owner_takes_away_from_what_another_namespace_allows() {
     let id = GatewayId::new("team-a", "main");
-    let snapshot = gateway(&["samples/shared-across-namespaces.yaml"], id.clone());
+    let snapshot = gateway(&["samples/shared-across-namespaces.yaml"], &id);
     let anyone = Identity::anonymous(id);
     assert!(may(&snapshot, &anyone, "shared/translate", "translate"));
     assert!(!may(&snapshot, &anyone, "shared/translate", "admin_reset"));
@@ -107,6 +102,6 @@ fn an_owner_takes_away_from_what_another_namespace_allows() {
 #[test]
 fn an_audit_rule_refuses_nobody() {
     let id = GatewayId::new("default", "main");
-    let snapshot = gateway(&["samples/audit-before-enforce.yaml"], id.clone());
+    let snapshot = gateway(&["samples/audit-before-enforce.yaml"], &id);
     assert!(may(&snapshot, &Identity::anonymous(id), "default/database", "drop_table"));
 }
