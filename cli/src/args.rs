@@ -361,6 +361,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 fn hint(text: &str) -> Result<(String, bool), String> {
     const KNOWN: [&str; 4] = ["readOnly", "destructive", "idempotent", "openWorld"];
     let (name, value) = text.split_once('=').unwrap_or((text, "true"));
+    let name = name.strip_suffix("Hint").unwrap_or(name);
     let name = KNOWN
         .iter()
         .find(|known| known.eq_ignore_ascii_case(name))

@@ -6,7 +6,7 @@ use anyhow::Context;
 use mcpmesh_compiler::{Diagnostic, Location, ObjectKind, Severity, manifest};
 use mcpmesh_ir::catalog::Hints;
 use mcpmesh_ir::gateway::{Anonymous, LevelKind};
-use mcpmesh_ir::policy::{Identity, Issuer, NameGlobs, Object, Prepared, Reason, RuleRef, Target, decide};
+use mcpmesh_ir::policy::{Identity, Issuer, Object, Prepared, Reason, RuleRef, Target, decide};
 use mcpmesh_ir::resource::Body;
 use mcpmesh_ir::{ApiKey, Gateway, Policy, PolicyId, Server, ServerId, Snapshot};
 
@@ -14,6 +14,7 @@ use crate::args::{AnswerFormat, CanIArgs, Verb, server_id};
 use crate::check;
 use crate::exit::{Failure, Outcome};
 use crate::source::{self, Loaded, Source};
+use crate::tool_rules;
 
 mod answer;
 
@@ -91,7 +92,7 @@ fn ask(
         return Ok(answer.no(Reason::UnknownServer.as_str(), reason));
     };
     let object = object(args, question, server);
-    if matches!(args.verb, Verb::Call) && !exists(server, &question.object)? {
+    if matches!(args.verb, Verb::Call) && !tool_rules::exists(server, &question.object)? {
         return Ok(answer.no("excluded", "the McpServer's tools.include and tools.exclude leave it out"));
     }
     let policies: BTreeMap<PolicyId, Policy> =
@@ -166,13 +167,6 @@ fn claimed(hints: &[(String, bool)]) -> Hints {
         idempotent_hint: hint("idempotent"),
         open_world_hint: hint("openWorld"),
     }
-}
-
-fn exists(server: &Server, tool: &str) -> anyhow::Result<bool> {
-    let globs = |patterns: &[String]| NameGlobs::new(patterns).context("a glob of the McpServer's tools");
-    let included = server.tools.include.is_empty() || globs(&server.tools.include)?.matches(tool);
-    let excluded = !server.tools.exclude.is_empty() && globs(&server.tools.exclude)?.matches(tool);
-    Ok(included && !excluded)
 }
 
 fn by(rule: &RuleRef<'_>, loaded: &Loaded) -> ByRule {

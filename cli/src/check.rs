@@ -29,20 +29,35 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
 
 fn summary(loaded: &source::Loaded) -> String {
     let inputs = &loaded.inputs;
-    let count = |severity| loaded.diagnostics.iter().filter(|found| found.severity == severity).count();
+    let found = |severity| loaded.diagnostics.iter().filter(|found| found.severity == severity).count();
     format!(
-        "{} servers, {} gateways, {} policies: {} errors, {} warnings",
-        inputs.servers.len(),
-        inputs.gateways.len(),
-        inputs.policies.len(),
-        count(Severity::Error),
-        count(Severity::Warning),
+        "{}, {}, {}: {}, {}",
+        count(inputs.servers.len(), "server", "servers"),
+        count(inputs.gateways.len(), "gateway", "gateways"),
+        count(inputs.policies.len(), "policy", "policies"),
+        count(found(Severity::Error), "error", "errors"),
+        count(found(Severity::Warning), "warning", "warnings"),
     )
+}
+
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// Prints diagnostics to stderr, for people.
 pub(crate) fn say(diagnostics: &[Diagnostic]) {
     diagnostics.iter().for_each(|diagnostic| anstream::eprintln!("{}", styled(diagnostic)));
+}
+
+/// Puts a diagnostic into the log.
+pub(crate) fn log(diagnostic: &Diagnostic) {
+    // The log says by itself how bad it is.
+    let text = diagnostic.to_string().replacen(&format!("{}: ", diagnostic.severity.as_str()), "", 1);
+    match diagnostic.severity {
+        Severity::Error => tracing::error!("{text}"),
+        Severity::Warning => tracing::warn!("{text}"),
+        Severity::Note => tracing::info!("{text}"),
+    }
 }
 
 fn styled(diagnostic: &Diagnostic) -> String {

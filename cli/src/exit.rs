@@ -37,13 +37,17 @@ impl From<anyhow::Error> for Failure {
 
 /// Says what is left to say and picks the exit code.
 pub(crate) fn report(outcome: Outcome) -> ExitCode {
-    let (error, code) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Said) => return ExitCode::from(1),
-        Err(Failure::Failed(error)) => (error, 1),
-        Err(Failure::Usage(error)) => (error, 2),
-    };
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    say(&failure);
+    match failure {
+        Failure::Said | Failure::Failed(_) => ExitCode::from(1),
+        Failure::Usage(_) => ExitCode::from(2),
+    }
+}
+
+/// Says what went wrong, unless that has been done.
+pub(crate) fn say(failure: &Failure) {
+    let (Failure::Usage(error) | Failure::Failed(error)) = failure else { return };
     let style = anstyle::AnsiColor::Red.on_default().bold();
     anstream::eprintln!("{style}error{style:#}: {error:#}");
-    ExitCode::from(code)
 }

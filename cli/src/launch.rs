@@ -178,7 +178,11 @@ impl Run<'_> {
         }
         for (name, value) in &environment.0 {
             // By name, so that no value stands in a process list; but what would steer the engine's own client.
-            if steers_client(name) { add(&["--env", &format!("{name}={value}")]) } else { add(&["--env", name]) }
+            if steers_client(name) {
+                add(&["--env", &format!("{name}={value}")]);
+            } else {
+                add(&["--env", name]);
+            }
         }
         if let Some((entry, _)) = self.command.split_first() {
             add(&["--entrypoint", entry]);

@@ -1,24 +1,36 @@
 //! `mcpmesh`, the command line: one MCP endpoint on one machine, and everything that looks at objects offline.
 
 mod args;
+mod call;
 mod can_i;
 mod check;
+mod client;
 mod connect;
 mod exit;
 mod import;
 mod key;
+mod launch;
 mod names;
 mod private_file;
+mod process;
 mod shim;
-#[expect(dead_code, reason = "`up` uses the rest and comes next")]
 mod source;
+mod tool_rules;
+mod tools;
+mod up;
+mod workloads;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser};
+use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
 use exit::Outcome;
+
+/// What the log holds, such as `debug` or `warn,mcpmesh_proxy=trace`.
+pub(crate) const LOG: &str = "MCPMESH_LOG";
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
@@ -30,8 +42,11 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
+        Command::Up(args) => up::run(&args),
         Command::Check(args) => check::run(&args),
         Command::CanI(args) => can_i::run(&args),
+        Command::Tools(args) => in_runtime(tools::run(&args)),
+        Command::Call(args) => in_runtime(call::run(&args)),
         Command::Import(args) => import::run(&args),
         Command::Connect(args) => connect::run(&args),
         Command::Key(command) => key::run(&command),
@@ -39,6 +54,16 @@ fn run(command: Command) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "mcpmesh", &mut std::io::stdout());
             Ok(())
         }
-        _ => Err(exit::Failure::failed("not there yet")),
     }
+}
+
+/// Runs a command that talks to servers. Its log is quiet unless `MCPMESH_LOG` asks for it.
+fn in_runtime(command: impl Future<Output = Outcome>) -> Outcome {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new("off")))
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(command)
 }

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::shim;
@@ -19,13 +20,50 @@ const LONGEST_LINE: u64 = 8 * 1024;
 /// Variables that a process gets of ours: what it takes to find programs, caches, proxies and certificates. Nothing
 /// else of our environment reaches a server.
 const PASSED_ON: [&str; 44] = [
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TMP", "TEMP",
-    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "HTTP_PROXY", "HTTPS_PROXY",
-    "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "SSL_CERT_FILE",
-    "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "npm_config_cache", "npm_config_registry",
-    "npm_config_userconfig", "NPM_CONFIG_CACHE", "NPM_CONFIG_REGISTRY", "NPM_CONFIG_USERCONFIG", "UV_CACHE_DIR",
-    "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_TOOL_DIR", "PIP_INDEX_URL", "PIPX_HOME", "DOCKER_HOST",
-    "DOCKER_CONFIG", "DOCKER_CONTEXT", "CONTAINER_HOST",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TZ",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TMPDIR",
+    "TMP",
+    "TEMP",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "npm_config_cache",
+    "npm_config_registry",
+    "npm_config_userconfig",
+    "NPM_CONFIG_CACHE",
+    "NPM_CONFIG_REGISTRY",
+    "NPM_CONFIG_USERCONFIG",
+    "UV_CACHE_DIR",
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX_URL",
+    "UV_TOOL_DIR",
+    "PIP_INDEX_URL",
+    "PIPX_HOME",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "DOCKER_CONTEXT",
+    "CONTAINER_HOST",
 ];
 
 /// What to run.
@@ -54,8 +92,13 @@ pub(crate) struct Guard {
     _end: oneshot::Sender<()>,
 }
 
-/// Starts a process. `children` counts it until nothing of it is left.
-pub(crate) fn start(server: &ServerId, plan: &Plan, children: &TaskTracker) -> std::io::Result<Running> {
+/// Starts a process. `children` counts it until nothing of it is left; `stop` ends it like the drop of its guard.
+pub(crate) fn start(
+    server: &ServerId,
+    plan: &Plan,
+    children: &TaskTracker,
+    stop: CancellationToken,
+) -> std::io::Result<Running> {
     let mut child = command(plan)?.spawn()?;
     let taken = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(stdin), Some(stdout), Some(stderr)) = taken else {
@@ -63,7 +106,7 @@ pub(crate) fn start(server: &ServerId, plan: &Plan, children: &TaskTracker) -> s
     };
     children.spawn(log(server.clone(), stderr));
     let (end, ended) = oneshot::channel();
-    children.spawn(watch(server.clone(), child, ended));
+    children.spawn(watch(server.clone(), child, ended, stop));
     Ok(Running { stdin, stdout, guard: Guard { _end: end } })
 }
 
@@ -84,30 +127,32 @@ fn command(plan: &Plan) -> std::io::Result<Command> {
 }
 
 /// Waits for the end of a process and brings it about once its guard is gone.
-async fn watch(server: ServerId, mut child: Child, ended: oneshot::Receiver<()>) {
+async fn watch(server: ServerId, mut child: Child, guard: oneshot::Receiver<()>, stop: CancellationToken) {
     let status = tokio::select! {
-        status = child.wait() => status,
-        _ = ended => {
+        status = child.wait() => Some(status),
+        _ = guard => None,
+        () = stop.cancelled() => None,
+    };
+    match status {
+        Some(Ok(status)) => tracing::warn!(%server, "the server's process ended: {status}"),
+        Some(Err(error)) => tracing::warn!(%server, %error, "cannot wait for the server's process"),
+        None => {
             // The child has not been waited for, so the pid is still its own.
             let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
             if let Some(pid) = pid {
                 let _ = rustix::process::kill_process(pid, Signal::TERM);
             }
             let _ = child.wait().await;
-            return;
         }
-    };
-    match status {
-        Ok(status) => tracing::warn!(%server, "the server's process ended: {status}"),
-        Err(error) => tracing::warn!(%server, %error, "cannot wait for the server's process"),
     }
 }
 
-async fn log(server: ServerId, stderr: impl AsyncRead + Unpin) {
-    let mut lines = Lines::new(stderr);
+/// Logs every line that a server writes, under its name.
+pub(crate) async fn log(server: ServerId, output: impl AsyncRead + Unpin) {
+    let mut lines = Lines::new(output);
     while let Some(line) = lines.next().await {
         if !line.is_empty() {
-            tracing::info!(target: "server", %server, "{line}");
+            tracing::info!("{server}: {line}");
         }
     }
 }

@@ -51,6 +51,13 @@ impl Loaded {
         self.inputs.servers.is_empty() && self.inputs.gateways.is_empty()
     }
 
+    /// True when both would serve and run the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let served = (&self.compiled.snapshots, &self.compiled.workloads);
+        served == (&other.compiled.snapshots, &other.compiled.workloads)
+            && self.inputs.secrets == other.inputs.secrets
+    }
+
     /// The implied gateway is in force.
     pub(crate) fn is_open(&self) -> bool {
         self.inputs.gateways.is_empty() && self.inputs.install.implied_gateway
@@ -141,7 +148,9 @@ impl Reading {
         manifest::locate(&self.objects, &mut compiled.diagnostics);
         let mut diagnostics = self.diagnostics;
         diagnostics.extend(gathered);
-        diagnostics.extend(compiled.diagnostics.iter().cloned());
+        // What was not read may be what another object misses.
+        let sure = |found: &&Diagnostic| !unreadable || found.severity == Severity::Error;
+        diagnostics.extend(compiled.diagnostics.iter().filter(sure).cloned());
         diagnostics.sort_by(|a, b| (a.severity, &a.location).cmp(&(b.severity, &b.location)));
         Loaded { objects: self.objects, inputs, compiled, diagnostics, unreadable }
     }
@@ -156,7 +165,7 @@ fn hides_a_rule(diagnostic: &Diagnostic) -> bool {
     diagnostic.severity == Severity::Error && !harmless
 }
 
-/// The files that `paths` mean, in order of their names: a folder means its own YAML and JSON, as for kubectl.
+/// The files that `paths` mean, in order of their names: a folder means its own YAML, not that of folders in it.
 fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = BTreeMap::new();
     for path in paths {
@@ -167,7 +176,7 @@ fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         }
         for entry in std::fs::read_dir(path).with_context(about)? {
             let file = entry.with_context(about)?.path();
-            if is_manifest(&file) {
+            if names_manifest(&file) && file.is_file() {
                 files.insert(file, ());
             }
         }
@@ -175,11 +184,12 @@ fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files.into_keys().collect())
 }
 
-/// A file of a folder that may hold objects. JSON often is something else, and objects in JSON are rare.
-pub(crate) fn is_manifest(file: &Path) -> bool {
+/// A file of a folder that may hold objects, by its name. JSON in a folder mostly is something else, so that it has to
+/// be named.
+pub(crate) fn names_manifest(file: &Path) -> bool {
     let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     let yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-    !hidden && yaml && file.is_file()
+    !hidden && yaml
 }
 
 /// The file as the user would write it.

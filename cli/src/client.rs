@@ -1,0 +1,175 @@
+//! The MCP client of `tools` and `call`: the proxy's own, against an endpoint or the servers of a folder.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderValue};
+use mcpmesh_compiler::Severity;
+use mcpmesh_ir::{ResourceKind, Secret, SecretId, Server, ServerId};
+use mcpmesh_proxy::mcp::envelope::Method;
+use mcpmesh_proxy::mcp::era::Era;
+use mcpmesh_proxy::upstream::{
+    Body, Config, Deps, EgressRule, Endpoint, Event, Observation, Outgoing, State, Transport, Upstream,
+};
+use mcpmesh_proxy::upstreams::Upstreams;
+use serde_json::Value;
+use url::Url;
+
+use crate::args::ServersArgs;
+use crate::check;
+use crate::exit::Failure;
+use crate::source::{self, Source};
+use crate::workloads::Workloads;
+
+/// Where `mcpmesh up` serves unless told otherwise.
+const ENDPOINT: &str = "http://127.0.0.1:8080/mcp";
+
+/// The servers that a command talks to.
+pub(crate) enum Servers {
+    /// Everything behind one endpoint.
+    Endpoint(Box<Peer>),
+    /// Each server of a folder.
+    Folder(Folder),
+}
+
+/// The servers of a folder, started for one command.
+pub(crate) struct Folder {
+    pub(crate) peers: BTreeMap<ServerId, Peer>,
+    workloads: Workloads,
+}
+
+/// One MCP server as a client sees it.
+pub(crate) struct Peer {
+    /// What it is called in messages.
+    pub(crate) title: String,
+    /// Its object, where it has one.
+    pub(crate) server: Option<Server>,
+    upstream: Arc<Upstream>,
+    patience: Duration,
+}
+
+impl Servers {
+    /// Connects, in the background. `only` names the server that is needed of a folder.
+    pub(crate) fn open(args: &ServersArgs, only: Option<&ServerId>) -> Result<Self, Failure> {
+        let patience = Duration::from_secs(args.timeout);
+        if args.paths.is_empty() {
+            return Ok(Self::Endpoint(Box::new(endpoint(args, patience)?)));
+        }
+        Folder::open(args, only, patience).map(Self::Folder)
+    }
+
+    /// Ends what was started.
+    pub(crate) async fn close(self) {
+        if let Self::Folder(Folder { peers, workloads }) = self {
+            drop(peers);
+            workloads.end().await;
+        }
+    }
+}
+
+fn endpoint(args: &ServersArgs, patience: Duration) -> Result<Peer, Failure> {
+    let url = match &args.url {
+        Some(url) => url.clone(),
+        None => Url::parse(ENDPOINT).context("the default endpoint")?,
+    };
+    let title = url.to_string();
+    let place = Endpoint::Remote { url, transport: Transport::Auto };
+    let mut config = Config::new(ServerId::new("endpoint", "endpoint"), place);
+    // The user's own URL, given on the command line.
+    config.egress = EgressRule::private();
+    config.headers.clone_from(&args.headers);
+    if let Some(key) = &args.key {
+        let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
+            .map_err(|_| Failure::usage("--key holds characters that no header can"))?;
+        value.set_sensitive(true);
+        config.headers.push((AUTHORIZATION, value));
+    }
+    Ok(Peer { title, server: None, upstream: Upstream::start(config, Deps::default()), patience })
+}
+
+impl Folder {
+    fn open(args: &ServersArgs, only: Option<&ServerId>, patience: Duration) -> Result<Self, Failure> {
+        let loaded = source::load(&Source::Manifests(args.paths.clone()), [0; 32])?;
+        let errors = loaded.diagnostics.iter().filter(|found| found.severity == Severity::Error);
+        check::say(&errors.cloned().collect::<Vec<_>>());
+        let workloads = Workloads::default();
+        drop(workloads.set(&loaded.compiled, &loaded.inputs));
+        let mut upstreams = Upstreams::new(Deps { connector: Some(Arc::new(workloads.clone())) });
+        let mut peers = BTreeMap::new();
+        for snapshot in loaded.compiled.snapshots.values() {
+            let secrets: BTreeMap<SecretId, Secret> = snapshot
+                .of_kind(ResourceKind::Secret)
+                .map(|resource| Ok((resource.name.parse()?, resource.decode()?)))
+                .collect::<anyhow::Result<_>>()?;
+            for resource in snapshot.of_kind(ResourceKind::Server) {
+                let server: Server = resource.decode().context("the compiled server")?;
+                if only.is_some_and(|only| *only != server.id) {
+                    continue;
+                }
+                let (upstream, _) = upstreams.get(&server, &secrets).context(server.id.to_string())?;
+                let title = server.id.to_string();
+                let id = server.id.clone();
+                peers.insert(id, Peer { title, server: Some(server), upstream, patience });
+            }
+        }
+        if peers.is_empty() {
+            let what = only.map_or_else(|| "any server".to_owned(), |only| format!("the server {only}"));
+            return Err(Failure::failed(format!(
+                "no gateway of these files has {what}: see `mcpmesh check`"
+            )));
+        }
+        Ok(Self { peers, workloads })
+    }
+}
+
+impl Peer {
+    /// What the server offers, once that is known.
+    pub(crate) async fn ready(&self) -> Result<Arc<Observation>, Failure> {
+        let mut observation = self.upstream.observation();
+        let known = observation.wait_for(|now| !matches!(now.state, State::Connecting));
+        match tokio::time::timeout(self.patience, known).await {
+            Ok(Ok(now)) => match &now.state {
+                State::Failed { reason, .. } | State::Degraded { reason } => Err(self.failed(reason)),
+                State::Connecting | State::Ready => Ok(Arc::clone(&now)),
+            },
+            Ok(Err(_)) => Err(self.failed("it was stopped")),
+            Err(_) => Err(self.failed(&format!("no answer within {} seconds", self.patience.as_secs()))),
+        }
+    }
+
+    fn failed(&self, reason: &str) -> Failure {
+        let advice = if self.title == ENDPOINT { "; is `mcpmesh up` running?" } else { "" };
+        Failure::failed(format!("{}: {reason}{advice}", self.title))
+    }
+
+    /// Calls a tool. The result, or the error's message.
+    pub(crate) async fn call(&self, tool: &str, arguments: &Value) -> Result<Value, Failure> {
+        let now = self.ready().await?;
+        let era = if now.eras.modern { Era::Modern } else { Era::Legacy };
+        let name = serde_json::to_string(tool).context("the tool's name")?;
+        let members = format!("\"name\":{name},\"arguments\":{arguments}");
+        let mut request = Outgoing::new(era, Method::ToolsCall, Bytes::from(members));
+        request.name = Some(tool.to_owned());
+        let mut reply = self.upstream.send(request).await.map_err(|error| self.failed(&error.to_string()))?;
+        while let Some(event) = reply.next().await {
+            if let Event::Response(body) = event.map_err(|error| self.failed(&error.to_string()))? {
+                return self.answer(body).await;
+            }
+        }
+        Err(self.failed("it ended before its answer did"))
+    }
+
+    async fn answer(&self, body: Body) -> Result<Value, Failure> {
+        let raw = body.collect().await.map_err(|error| self.failed(&error.to_string()))?;
+        let mut message: Value = serde_json::from_slice(&raw).context("the answer is not JSON")?;
+        if let Some(error) = message.get("error") {
+            let text = error.get("message").and_then(Value::as_str).unwrap_or("an error without a message");
+            let code = error.get("code").map(|code| format!(" ({code})")).unwrap_or_default();
+            return Err(self.failed(&format!("{text}{code}")));
+        }
+        Ok(message.get_mut("result").map(Value::take).unwrap_or_default())
+    }
+}

@@ -1,0 +1,288 @@
+//! `mcpmesh up`: the compiler and the proxy in one process, from a folder of the YAML that a cluster takes.
+
+mod data_plane;
+mod screen;
+mod status;
+mod watch;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use mcpmesh_compiler::Diagnostic;
+use sha2::{Digest, Sha256};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::UpArgs;
+use crate::check;
+use crate::exit::{Failure, Outcome};
+use crate::source::{self, Loaded, Source};
+use crate::workloads::Workloads;
+use data_plane::{DataPlane, Place};
+use screen::Screen;
+use watch::Watch;
+
+/// How long requests in flight may take at the end.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// How long processes may take to end after that; the shims end them even without us.
+const CHILDREN: Duration = Duration::from_secs(8);
+
+/// Exit code after a second signal, as shells have it for SIGINT.
+const INTERRUPTED: i32 = 130;
+
+/// Runs `mcpmesh up`.
+pub(crate) fn run(args: &UpArgs) -> Outcome {
+    if !args.admin.ip().is_loopback() {
+        return Err(Failure::usage(format!("--admin {}: the admin port is for loopback only", args.admin)));
+    }
+    let source = pick(&args.paths)?;
+    let version_key = random_key()?;
+    let loaded = source::load(&source, version_key)?;
+    check::say(&loaded.diagnostics);
+    judge_start(&loaded, args.listen)?;
+    let up = Up {
+        source,
+        version_key,
+        listen: args.listen,
+        screen: Screen::new(),
+        workloads: Workloads::default(),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env(crate::LOG).unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_target(false)
+        .with_writer(up.screen.clone())
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let outcome = runtime.block_on(up.serve(args, loaded));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+/// YAML where there is some, else a client's configuration.
+fn pick(paths: &[PathBuf]) -> Result<Source, Failure> {
+    if source::has_manifests(paths)? {
+        return Ok(Source::Manifests(paths.to_vec()));
+    }
+    let client = paths.iter().find_map(|path| source::client_configuration(path));
+    client.map(Source::Client).ok_or_else(|| Failure::failed(HOW_TO_START))
+}
+
+const HOW_TO_START: &str =
+    "there is nothing to serve: no YAML, and no .mcp.json, .cursor/mcp.json or .vscode/mcp.json
+
+To start, write a file such as everything.yaml and run `mcpmesh up` again:
+
+  apiVersion: mcpmesh.io/v1alpha1
+  kind: McpServer
+  metadata:
+    name: everything
+  spec:
+    package:
+      registry: Npm
+      name: \"@modelcontextprotocol/server-everything\"
+
+or translate what a client has: `mcpmesh import ~/.cursor/mcp.json --out .`";
+
+/// What cannot be served at all. A bad object among good ones is no reason.
+fn judge_start(loaded: &Loaded, listen: SocketAddr) -> Outcome {
+    if loaded.unreadable {
+        return Err(Failure::failed("not all objects can be read: mend what is reported above"));
+    }
+    if loaded.is_empty() {
+        let reported = if loaded.has_errors() { "mend what is reported above" } else { HOW_TO_START };
+        return Err(Failure::failed(reported));
+    }
+    if is_exposed(loaded, listen) {
+        return Err(Failure::usage(format!("--listen {listen}: {EXPOSED}")));
+    }
+    if loaded.compiled.snapshots.is_empty() {
+        return Err(Failure::failed("the objects make no gateway: mend what is reported above"));
+    }
+    Ok(())
+}
+
+const EXPOSED: &str = "without an McpGateway the endpoint is open to anyone, so it is served on loopback only. \
+    Write an McpGateway with API keys (authentication: {apiKeys: {}}), an McpPolicy that says who may do what, and \
+    make a key: mcpmesh key create --owner NAME";
+
+fn is_exposed(loaded: &Loaded, listen: SocketAddr) -> bool {
+    loaded.is_open() && !listen.ip().is_loopback()
+}
+
+fn random_key() -> Result<[u8; 32], Failure> {
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| Failure::failed("the system gave no random bytes"))?;
+    Ok(key)
+}
+
+struct Up {
+    source: Source,
+    version_key: [u8; 32],
+    listen: SocketAddr,
+    screen: Screen,
+    workloads: Workloads,
+}
+
+impl Up {
+    async fn serve(self, args: &UpArgs, loaded: Loaded) -> Outcome {
+        let mut signals = Signals::new().context("cannot listen for signals")?;
+        // Before the first look, so that no change falls between.
+        let mut watch = if args.no_watch { None } else { Some(Watch::start(&self.source)?) };
+        drop(self.workloads.set(&loaded.compiled, &loaded.inputs));
+        let place = Place {
+            data: args.listen,
+            metrics: args.metrics,
+            admin: args.admin,
+            state: self.state_dir(args)?,
+            access_log: Box::new(self.screen.sink()),
+        };
+        let plane = DataPlane::start(place, Arc::new(self.workloads.clone())).await?;
+        for rejection in plane.apply(&loaded.compiled) {
+            tracing::error!("{rejection}");
+        }
+        self.announce(&plane);
+        let mut files = Files { applied: loaded, said: Vec::new() };
+        files.said.clone_from(&files.applied.diagnostics);
+        let mut status = plane.status();
+        loop {
+            tokio::select! {
+                () = signals.next() => break,
+                rows = status.next() => self.screen.servers(rows),
+                () = changed(&mut watch) => {
+                    let source = self.source.clone();
+                    let version_key = self.version_key;
+                    let read = tokio::task::spawn_blocking(move || source::load(&source, version_key));
+                    self.reload(&plane, read.await.context("reading the files failed")?, &mut files);
+                }
+            }
+        }
+        self.end(plane, signals).await;
+        Ok(())
+    }
+
+    /// Puts a new reading of the files in force, or says why it is not.
+    fn reload(&self, plane: &DataPlane, read: anyhow::Result<Loaded>, files: &mut Files) {
+        let loaded = match read {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!("{error:#}; the last good configuration stays in force");
+                return;
+            }
+        };
+        let news = loaded.diagnostics.iter().filter(|diagnostic| !files.said.contains(diagnostic));
+        news.for_each(check::log);
+        files.said.clone_from(&loaded.diagnostics);
+        let refused = if loaded.unreadable {
+            Some("not all objects can be read")
+        } else if is_exposed(&loaded, self.listen) {
+            Some(EXPOSED)
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            tracing::error!("the last good configuration stays in force: {reason}");
+            return;
+        }
+        if loaded.is_same(&files.applied) {
+            tracing::info!("the files say what is in force");
+            return;
+        }
+        let replaced = self.workloads.set(&loaded.compiled, &loaded.inputs);
+        for rejection in plane.apply(&loaded.compiled) {
+            tracing::error!("{rejection}");
+        }
+        // The new configuration is in force: what only the old one ran may end.
+        drop(replaced);
+        files.applied = loaded;
+        tracing::info!("the changed configuration is in force");
+    }
+
+    fn announce(&self, plane: &DataPlane) {
+        let mut addresses: Vec<(&str, String)> =
+            plane.endpoints().into_iter().map(|url| ("endpoint", url)).collect();
+        let endpoint = addresses.first().map_or_else(String::new, |(_, url)| url.clone());
+        addresses.push(("metrics", plane.metrics_url()));
+        addresses.push(("admin", plane.admin_url()));
+        let url = if endpoint == "http://127.0.0.1:8080/mcp" {
+            String::new()
+        } else {
+            format!(" --url {endpoint}")
+        };
+        let clients = "cursor|claude-code|claude-desktop|vscode|windsurf";
+        self.screen.opened(&addresses, &format!("mcpmesh connect {clients}{url}"));
+    }
+
+    /// Lets requests in flight finish. A second signal ends everything at once: the shims see to the processes.
+    async fn end(&self, plane: DataPlane, mut signals: Signals) {
+        self.screen.close();
+        tracing::info!("ending: waits for requests in flight; Ctrl-C again ends at once");
+        let orderly = async {
+            plane.drain(DRAIN).await;
+            let _ = tokio::time::timeout(CHILDREN, self.workloads.end()).await;
+        };
+        tokio::select! {
+            () = orderly => {}
+            () = signals.next() => std::process::exit(INTERRUPTED),
+        }
+    }
+
+    /// A folder of its own for each source, so that two of them share no keys.
+    fn state_dir(&self, args: &UpArgs) -> anyhow::Result<PathBuf> {
+        if let Some(folder) = &args.state_dir {
+            return Ok(folder.clone());
+        }
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+        let state =
+            state.context("neither XDG_STATE_HOME nor HOME is set: name a folder with --state-dir")?;
+        let mut hash = Sha256::new();
+        let paths = match &self.source {
+            Source::Manifests(paths) => paths.as_slice(),
+            Source::Client(file) => std::slice::from_ref(file),
+        };
+        for path in paths {
+            hash.update(std::path::absolute(path)?.as_os_str().as_encoded_bytes());
+            hash.update([0]);
+        }
+        let name: String = hex::encode(hash.finalize()).chars().take(16).collect();
+        Ok(state.join("mcpmesh").join(name))
+    }
+}
+
+/// What was read last, and what was said of it.
+struct Files {
+    /// In force.
+    applied: Loaded,
+    said: Vec<Diagnostic>,
+}
+
+async fn changed(watch: &mut Option<Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that end us.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! `mcpmesh up` as a user sees it: what it prints, what it reloads, what it leaves behind.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail like tests")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+const MCPMESH: &str = env!("CARGO_BIN_EXE_mcpmesh");
+
+/// Generous: what is waited for takes a second on an idle machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A folder with objects, and `npx` replaced by the fixture.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(folder.path("mesh")).unwrap();
+        files.iter().for_each(|(name, text)| folder.write(name, text));
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let file = self.path("mesh").join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        // As editors do it.
+        let beside = self.path("beside");
+        fs::write(&beside, text).unwrap();
+        fs::rename(beside, file).unwrap();
+    }
+
+    fn command(&self, path: &str) -> Command {
+        let mut command = Command::new(MCPMESH);
+        command
+            .env("PATH", path)
+            .env("NO_COLOR", "1")
+            .env("TOKEN", "from-the-environment")
+            .env("UNRELATED", "not-for-servers")
+            .current_dir(self.path("mesh"));
+        command
+    }
+
+    fn up(&self) -> Up {
+        self.up_with(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures:/usr/bin:/bin"))
+    }
+
+    fn up_with(&self, path: &str) -> Up {
+        let mut command = self.command(path);
+        let log = fs::File::create(self.path("log")).unwrap();
+        let any = "127.0.0.1:0";
+        command.args(["up", "--listen", any, "--metrics", any, "--admin", any, "--state-dir"]);
+        let mut child = command.arg(self.path("state")).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        let mut up = Up { child, lines, endpoint: String::new() };
+        up.endpoint = up.line(|line| line.strip_prefix("endpoint  ").map(str::to_owned));
+        up
+    }
+
+    fn wait_for_log(&self, text: &str) {
+        wait_for(text, || {
+            fs::read_to_string(self.path("log")).unwrap_or_default().contains(text).then_some(())
+        });
+    }
+}
+
+/// A running `mcpmesh up`.
+struct Up {
+    child: Child,
+    lines: Receiver<String>,
+    endpoint: String,
+}
+
+impl Up {
+    fn line<T>(&self, wanted: impl Fn(&str) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            if let Some(found) = wanted(&line.expect("the line that is waited for")) {
+                return found;
+            }
+        }
+    }
+
+    fn wait_for_server(&self, line: &str) {
+        self.line(|found| found.starts_with(&format!("server  {line}")).then_some(()));
+    }
+
+    fn call(&self, tool: &str) -> Output {
+        let output = Command::new(MCPMESH).args(["call", tool, "--url", &self.endpoint]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_for<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+fn wait_for_end_of(pids: &Path) {
+    for pid in fs::read_to_string(pids).unwrap().lines() {
+        let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+        wait_for("the end of a server", || rustix::process::test_kill_process(pid).is_err().then_some(()));
+    }
+}
+
+fn server(name: &str, args: &str) -> String {
+    format!(
+        "apiVersion: mcpmesh.io/v1alpha1\nkind: McpServer\nmetadata: {{name: {name}}}\n\
+         spec: {{package: {{registry: Npm, name: fake, version: \"1\", args: [{args}]}}}}\n"
+    )
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn a_folder_is_served_and_everything_ends_in_order() {
+    let folder = Folder::new(&[]);
+    let pids = folder.path("pids");
+    let env = format!(
+        "env: [{{name: PIDS, value: {}}}, {{name: SECRET, valueFrom: {{secretKeyRef: {{name: s, key: token}}}}}}]",
+        pids.display()
+    );
+    let with_env = server("one", "hello").replace("args:", &format!("{env}, args:"));
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {token: \"${env:TOKEN}\"}\n";
+    folder.write("one.yaml", &format!("{with_env}---\n{secret}"));
+    let mut up = folder.up();
+    up.line(|line| line.starts_with("metrics   http://127.0.0.1:").then_some(()));
+    up.line(|line| {
+        (line.starts_with("admin     http://127.0.0.1:") && line.ends_with("/config_dump")).then_some(())
+    });
+    up.wait_for_server("one  Ready  2025-06-18  2  -");
+
+    assert_eq!(text(&up.call("one/args")), "-y fake@1 hello");
+    let env = text(&up.call("one/env"));
+    assert!(env.contains("SECRET=from-the-environment"), "{env}");
+    assert!(!env.contains("not-for-servers"), "{env}");
+    folder.wait_for_log("default/one: started with: -y fake@1 hello");
+    let log = fs::read_to_string(folder.path("log")).unwrap();
+    assert!(!log.contains("from-the-environment"), "{log}");
+
+    up.signal(Signal::TERM);
+    assert_eq!(up.child.wait().unwrap().code(), Some(0));
+    wait_for_end_of(&pids);
+}
+
+#[test]
+fn after_a_kill_9_no_server_is_left() {
+    let folder = Folder::new(&[]);
+    let pids = folder.path("pids");
+    let env = format!("env: [{{name: PIDS, value: {}}}], args:", pids.display());
+    folder.write("one.yaml", &server("one", "").replace("args:", &env));
+    let mut up = folder.up();
+    up.wait_for_server("one  Ready");
+    up.signal(Signal::KILL);
+    up.child.wait().unwrap();
+    wait_for_end_of(&pids);
+}
+
+#[test]
+fn a_good_change_is_in_force_and_a_bad_one_changes_nothing() {
+    let folder = Folder::new(&[("one.yaml", &server("one", "first"))]);
+    let up = folder.up();
+    up.wait_for_server("one  Ready");
+
+    folder.write("two.yaml", &server("two", ""));
+    up.wait_for_server("two  Ready");
+
+    folder.write("two.yaml", "kind: [");
+    folder.wait_for_log("two.yaml:1:7: unclosed bracket");
+    folder.wait_for_log("the last good configuration stays in force");
+    assert_eq!(text(&up.call("two/args")), "-y fake@1");
+
+    folder.write("two.yaml", &server("two", "").replace("registry", "registri"));
+    folder.wait_for_log("did you mean `registry`?");
+    up.wait_for_server("two  Removed");
+    assert_eq!(text(&up.call("one/args")), "-y fake@1 first");
+
+    folder.write("one.yaml", &server("one", "second"));
+    wait_for("the changed process", || (text(&up.call("one/args")) == "-y fake@1 second").then_some(()));
+}
+
+#[test]
+fn a_clients_configuration_is_served_where_there_is_no_yaml() {
+    let config = r#"{"servers": {"My Server": {"command": "npx", "args": ["-y", "fake", "--from=client"]}}}"#;
+    let folder = Folder::new(&[(".vscode/mcp.json", config)]);
+    let up = folder.up();
+    up.wait_for_server("my-server  Ready");
+    assert_eq!(text(&up.call("my-server/args")), "-y fake --from=client");
+}
+
+#[test]
+fn a_missing_runner_is_a_condition_of_its_server_alone() {
+    let folder = Folder::new(&[("one.yaml", &server("one", ""))]);
+    let up = folder.up_with("/no/programs/here");
+    let reason = up.line(|line| line.strip_prefix("server  one  Failed  -  -  ").map(str::to_owned));
+    assert!(reason.starts_with("npx not found: install Node.js"), "{reason}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_option() {
+    let folder = Folder::new(&[("one.yaml", &server("one", ""))]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let any = "127.0.0.1:0";
+    for (option, others) in [("--listen", ["--metrics", "--admin"]), ("--metrics", ["--listen", "--admin"])] {
+        let mut command = folder.command("/no/programs/here");
+        command.args(["up", option, &address]).args(others.iter().flat_map(|other| [other, any]));
+        let output = command.arg("--state-dir").arg(folder.path("state")).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(&format!("{option} {address}: the port is taken")), "{said}");
+    }
+}
