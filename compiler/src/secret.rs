@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hmac::{Hmac, KeyInit, Mac};
 use mcpmesh_ir::resource::{self, Resource};
 use mcpmesh_ir::{SecretId, Version, secret};
+use serde::Serialize;
 use sha2::Sha256;
 
 use crate::diagnostic::{Findings, Reason};
@@ -70,15 +71,24 @@ pub(crate) fn resources<'k>(
     bodies.iter().map(|(id, body)| versioned(&inputs.install.version_key, id, body)).collect()
 }
 
-/// A keyed hash: with a plain one, whoever sees a version could try out likely values.
+/// Versions a Secret by its content.
 fn versioned(key: &[u8; 32], id: &SecretId, body: &secret::Secret) -> Result<Resource, resource::Error> {
     let name = id.to_string();
+    let mac = keyed(key, &(&name, body))?;
+    Resource::with_version(name, body, Version::keyed(&mac))
+}
+
+/// The hex form of a keyed hash.
+pub(crate) fn digest<T: Serialize>(key: &[u8; 32], content: &T) -> Result<String, resource::Error> {
+    keyed(key, content).map(hex::encode)
+}
+
+/// A keyed hash: with a plain one, whoever sees it could try out likely values.
+fn keyed<T: Serialize>(key: &[u8; 32], content: &T) -> Result<[u8; 32], resource::Error> {
     // RFC 2104: a key shorter than a block is filled up with zeros.
     let mut block = [0; 64];
     block.iter_mut().zip(key).for_each(|(byte, key)| *byte = *key);
     let mut mac = Hmac::<Sha256>::new(&block.into());
-    mac.update(name.as_bytes());
-    mac.update(b"\0");
-    mac.update(resource::canonical(body)?.get().as_bytes());
-    Resource::with_version(name, body, Version::keyed(&mac.finalize().into_bytes()))
+    mac.update(resource::canonical(content)?.get().as_bytes());
+    Ok(mac.finalize().into_bytes().into())
 }

@@ -66,7 +66,12 @@ fn source(
     inputs: &Inputs,
     findings: &mut Findings,
 ) -> Option<(Endpoint, Option<Workload>)> {
-    let run = |workload: Option<Workload>| Some((Endpoint::Workload {}, Some(workload?)));
+    let run = |workload: Option<Workload>| {
+        let workload = workload?;
+        let environment = workload.environment(&inputs.secrets);
+        let digest = secret::digest(&inputs.install.version_key, &(&workload, &environment.0)).ok()?;
+        Some((Endpoint::Workload { digest }, Some(workload)))
+    };
     match (&spec.remote, &spec.package, &spec.container) {
         (Some(remote), None, None) => {
             Some((remote::endpoint(remote, inputs.install.allow_private, findings)?, None))

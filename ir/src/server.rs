@@ -42,7 +42,10 @@ pub enum Endpoint {
         allow_private: bool,
     },
     /// A process that the installation runs under the server's own id. What it runs is not in a snapshot.
-    Workload {},
+    Workload {
+        /// Hex keyed hash of what is run, its Secrets included: another one means another process.
+        digest: String,
+    },
 }
 
 /// The transports of a remote server (MCP basic/transports).
