@@ -28,13 +28,16 @@ const DOCUMENTS: [&str; 15] = [
     "kind: Namespace\nmetadata: {name: lib, labels: {x: y}}",
 ];
 
-fn inputs(documents: &[&str], up: bool) -> Inputs {
+fn text(documents: &[&str]) -> String {
     let text = |document: &&str| {
         let core = document.starts_with("kind: Secret") || document.starts_with("kind: Namespace");
         format!("apiVersion: {}\n{document}\n", if core { "v1" } else { "mcpmesh.io/v1alpha1" })
     };
-    let texts: Vec<String> = documents.iter().map(text).collect();
-    let parsed = manifest::parse("in.yaml", &texts.join("---\n"));
+    documents.iter().map(text).collect::<Vec<_>>().join("---\n")
+}
+
+fn inputs(documents: &[&str], up: bool) -> Inputs {
+    let parsed = manifest::parse("in.yaml", &text(documents));
     assert_eq!(parsed.diagnostics, []);
     let install = Install { implied_gateway: up, allow_private: up, version_key: [1; 32] };
     manifest::gather(&parsed.objects, install).0
@@ -169,5 +172,18 @@ proptest! {
     fn even_names_that_mimic_another_tool_decide_nothing(shown in select(vec!["get_balance", "refund", "payments_pay"])) {
         let plain = shop(["payments", "accounts"], "pay", "Always");
         prop_assert_eq!(plain, shop(["accounts", "payments"], shown, "Always"));
+    }
+
+    #[test]
+    fn no_text_makes_reading_or_compiling_fail(arbitrary in ".{0,200}", folder in folder(), cut in 0usize..2000, junk in "[\\x00-\\x7f]{0,8}") {
+        let _ = manifest::parse("in.yaml", &arbitrary);
+        let mut whole = text(&folder);
+        let at = whole.floor_char_boundary(cut.min(whole.len()));
+        whole.insert_str(at, &junk);
+        let parsed = manifest::parse("in.yaml", &whole);
+        let (inputs, _) = manifest::gather(&parsed.objects, Install::default());
+        let mut compiled = compile(&inputs);
+        manifest::locate(&parsed.objects, &mut compiled.diagnostics);
+        prop_assert!(compiled.diagnostics.iter().all(|finding| finding.location.is_some()));
     }
 }
