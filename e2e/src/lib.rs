@@ -9,4 +9,5 @@ pub mod fixture;
 pub mod http;
 pub mod mesh;
 pub mod process;
+pub mod servers;
 pub mod tools;

@@ -4,12 +4,38 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
+
+/// How long [`eventually`] tries.
+const EVENTUALLY: Duration = Duration::from_secs(60);
+
+/// Repeats an assertion until it holds, for what another process does in its own time.
+///
+/// # Errors
+/// With the last reason when it does not hold within a minute.
+pub async fn eventually<T, F: Future<Output = anyhow::Result<T>>>(
+    what: &str,
+    mut attempt: impl FnMut() -> F,
+) -> anyhow::Result<T> {
+    let mut pause = interval(Duration::from_millis(100));
+    let mut last = None;
+    let held = timeout(EVENTUALLY, async {
+        loop {
+            pause.tick().await;
+            match attempt().await {
+                Ok(value) => return value,
+                Err(error) => last = Some(error),
+            }
+        }
+    })
+    .await;
+    held.map_err(|_| last.unwrap_or_else(|| anyhow!("no attempt ended")).context(format!("not so: {what}")))
+}
 
 /// A running child, the leader of a process group of its own.
 #[derive(Debug)]

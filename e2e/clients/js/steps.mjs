@@ -52,7 +52,8 @@ async function cancel(client, call, tool, args) {
   controller.abort("not wanted any more");
   const end = await ended;
   if (!end.startsWith("failed")) throw new Error("a cancelled call answered");
-  await client.listTools();
+  // Past the SDK's cache: the connection must still carry a request, and the notice must be out before the end.
+  await client.listTools(undefined, { cacheMode: "refresh" });
 }
 
 // `connect` opens the client and returns the negotiated revision; `call(name, args, options)` calls a tool.

@@ -13,7 +13,8 @@ class FastMcp(Sdk):
 
 async def run(options, steps):
     mode = {"modern": "2026-07-28", None: "auto"}.get(options.mode, options.mode)
-    async with Client(StreamableHttpTransport(options.url, headers=options.headers), mode=mode) as client:
+    transport = StreamableHttpTransport(options.url, headers=options.headers)
+    async with Client(transport, mode=mode, cache=False) as client:
         steps.verdicts |= {"initialize": "ok", "protocol": str(client.session.protocol_version)}
         await steps.all(options, FastMcp(client))
 

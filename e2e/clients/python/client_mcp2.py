@@ -15,7 +15,8 @@ class Mcp2(Sdk):
 async def run(options, steps):
     mode = {"modern": "2026-07-28", None: "auto"}.get(options.mode, options.mode)
     http = create_mcp_http_client(headers=options.headers)
-    async with Client(streamable_http_client(options.url, http_client=http), mode=mode) as client:
+    transport = streamable_http_client(options.url, http_client=http)
+    async with Client(transport, mode=mode, cache=None) as client:
         steps.verdicts |= {"initialize": "ok", "protocol": client.protocol_version}
         await steps.all(options, Mcp2(client))
 

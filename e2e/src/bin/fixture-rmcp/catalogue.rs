@@ -30,6 +30,8 @@ pub(crate) enum Play {
     Progress(Vec<f64>),
     /// Steps of progress until done or cancelled.
     Wait {},
+    /// How many of those were cancelled.
+    Cancellations {},
     /// An answer after a pause; this SDK cannot drop a stream from within a call.
     Reconnect {},
     /// An error unless the client declared these capabilities.

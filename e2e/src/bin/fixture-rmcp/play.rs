@@ -1,6 +1,7 @@
 //! The plays of the catalogue: what a call of each tool does.
 #![expect(deprecated, reason = "logging is deprecated but still to be relayed")]
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rmcp::RoleServer;
@@ -42,9 +43,15 @@ pub(crate) async fn play(
         Play::Wait {} => {
             let seconds = given.arguments.get("seconds").and_then(Value::as_f64).unwrap_or(30.0);
             tokio::select! {
-                () = context.ct.cancelled() => return Err(internal("cancelled")),
-                done = wait(seconds, context) => done?,
+                () = context.ct.cancelled() => {
+                    server.cancelled.fetch_add(1, Ordering::Relaxed);
+                    return Err(internal("cancelled"));
+                }
+                () = wait(seconds, context) => {}
             }
+        }
+        Play::Cancellations {} => {
+            return Ok(text(server.cancelled.load(Ordering::Relaxed).to_string()).into());
         }
         Play::Reconnect {} => sleep(Duration::from_millis(100)).await,
         Play::Requires(needed) => requires(&needed, context)?,
@@ -79,15 +86,15 @@ async fn log(lines: &[String], context: &Context) -> Result<(), ErrorData> {
     Ok(())
 }
 
-async fn wait(seconds: f64, context: &Context) -> Result<(), ErrorData> {
+async fn wait(seconds: f64, context: &Context) {
     let steps = seconds * 10.0;
     let mut step = 0.0;
     while step < steps {
         step += 1.0;
-        progress(context, step, steps).await?;
+        // A legacy client whose stream broke did not cancel.
+        let _ = progress(context, step, steps).await;
         sleep(Duration::from_millis(100)).await;
     }
-    Ok(())
 }
 
 async fn progress(context: &Context, step: f64, total: f64) -> Result<(), ErrorData> {

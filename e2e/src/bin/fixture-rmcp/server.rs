@@ -2,6 +2,7 @@
 #![expect(deprecated, reason = "logging and resources/subscribe are deprecated but still to be relayed")]
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
@@ -31,6 +32,8 @@ const TTL: u64 = 1000;
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) codec: RequestStateCodec,
+    /// How many calls of `wait` were cancelled.
+    pub(crate) cancelled: Arc<AtomicU64>,
     catalogue: Arc<Catalogue>,
     tasks: TaskManager,
     listeners: Arc<Mutex<Vec<SubscriptionSink>>>,
@@ -41,6 +44,7 @@ impl Server {
         Ok(Self {
             // The key of a test fixture: its state outlives no process.
             codec: RequestStateCodec::new_unchecked(*b"the fixture's key, which is no secret"),
+            cancelled: Arc::default(),
             catalogue: Arc::new(Catalogue::load()?),
             tasks: TaskManager::new(),
             listeners: Arc::default(),
