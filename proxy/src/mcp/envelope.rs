@@ -270,6 +270,7 @@ struct Shape {
     open: Option<usize>,
     params: MemberList,
     in_meta: bool,
+    in_judged: bool,
     meta: MemberList,
     /// Indices into `meta` of the keys that belong to the hop.
     reserved: Reserved,
@@ -303,6 +304,19 @@ const JUDGED_PARAMS: [&str; 16] = [
     "notifications",
 ];
 
+/// Members of `params` whose own members are judged, and those members' names.
+const JUDGED_OBJECTS: [&str; 2] = ["ref", "notifications"];
+const JUDGED_INSIDE: [&str; 8] = [
+    "type",
+    "name",
+    "uri",
+    "toolsListChanged",
+    "promptsListChanged",
+    "resourcesListChanged",
+    "resourceSubscriptions",
+    "taskIds",
+];
+
 fn refuse_variants(key: &Key<'_>, judged: &[&str]) -> Result<(), Error> {
     let variant = judged.iter().any(|name| json::is_variant(&key.text, name));
     if variant { Err(Error::Ambiguous(key.at)) } else { Ok(()) }
@@ -320,6 +334,7 @@ impl Sink<'_> for Shape {
             }
             2 if self.open == Some(PARAMS) => {
                 self.in_meta = text == "_meta";
+                self.in_judged = JUDGED_OBJECTS.contains(&text);
                 if !JUDGED_PARAMS.contains(&text) {
                     refuse_variants(key, &JUDGED_PARAMS)?;
                 }
@@ -329,6 +344,7 @@ impl Sink<'_> for Shape {
                 self.reserved.note(key, self.meta.len())?;
                 self.meta.push(Member::new(key));
             }
+            3 if self.in_judged && self.open == Some(PARAMS) => refuse_variants(key, &JUDGED_INSIDE)?,
             _ => {}
         }
         Ok(())
@@ -347,6 +363,7 @@ impl Sink<'_> for Shape {
                     member.set_value(&value);
                 }
                 self.in_meta = false;
+                self.in_judged = false;
             }
             (3, Some(PARAMS)) if self.in_meta => {
                 if let Some(member) = self.meta.last_mut() {

@@ -150,6 +150,8 @@ fn threat_parser_differential_texts_that_parsers_read_differently_are_refused() 
         call(r#"{"NAME":"b"}"#),
         call(r#"{"arguments":{"deep":[{"x":1,"\u0078":2}]}}"#),
         call(r#"{"_Meta":{}}"#),
+        call(r#"{"ref":{"type":"ref/prompt","name":"a","Name":"b"}}"#),
+        call(r#"{"notifications":{"resourcesubscriptions":["a:b"]}}"#),
         call(r#"{"_meta":{"TraceParent":"x"}}"#),
         call(r#"{"_meta":{"io.modelcontextprotocol/protocolversion":"x"}}"#),
     ] {
