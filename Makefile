@@ -1,0 +1,54 @@
+# `make help` lists the targets. `make run` and `make test` set up all they need by themselves.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+MCPMESH_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mcpmesh
+export MCPMESH_CACHE
+FUZZ_SECONDS ?= 5
+
+# .cargo/config.toml asks for mold; RUSTFLAGS overrides it where mold could not be installed.
+without_mold = $(shell command -v mold >/dev/null || [ "$$(uname -sm)" != "Linux x86_64" ] || \
+	echo RUSTFLAGS=-Clink-arg=-fuse-ld=bfd)
+CARGO = $(without_mold) cargo
+
+.PHONY: help setup fmt fmt-check lint generate check-generated unit fuzz test run bench
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing to build and test (a moment when all is there)
+	@.ci/setup.sh
+
+run: ## Serve manifests/quickstart: one endpoint over two real MCP servers, until Ctrl-C
+	@CARGO="$(CARGO)" manifests/quickstart/run.sh $(RUN_ARGS)
+
+test: ## Everything that CI runs, with a summary
+	@.ci/test.sh
+
+unit: ## All cargo tests: unit, golden, property, conformance, real clients
+	$(CARGO) test --locked --workspace --no-fail-fast
+
+lint: ## clippy, rustdoc and cargo-deny, warnings are errors
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
+	$(MCPMESH_CACHE)/tools/bin/cargo-deny --all-features --offline check bans licenses sources
+
+fmt: ## Format the code
+	cargo fmt --all
+
+fmt-check: ## Fail where code is not formatted
+	cargo fmt --all --check
+
+generate: ## Write manifests/crds from the Rust types
+	$(CARGO) run --locked --quiet -p mcpmesh-crds --bin crdgen
+
+check-generated: ## Fail where generated files differ from what their sources make
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && \
+	$(CARGO) run --locked --quiet -p mcpmesh-crds --bin crdgen "$$made" && \
+	diff -ru manifests/crds "$$made" || { echo "run 'make generate' and commit the result"; exit 1; }
+
+fuzz: ## Run every fuzz target for FUZZ_SECONDS
+	proxy/fuzz/run.sh $(FUZZ_SECONDS)
+
+bench: setup ## Measure against nginx on the same hop, write docs/benchmarks.md
+	e2e/bench/run.sh
