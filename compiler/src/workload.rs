@@ -125,3 +125,29 @@ impl Workload {
         Environment(self.env.iter().filter_map(|var| Some((var.name.clone(), value(&var.value)?))).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_has_the_secrets_values_and_shows_none() {
+        let id = SecretId::new("default", "s");
+        let data = BTreeMap::from([("token".to_owned(), b"canary".to_vec())]);
+        let secrets = BTreeMap::from([(id.clone(), Secret { data, ..Secret::default() })]);
+        let var = |name: &str, value| EnvVar { name: name.to_owned(), value };
+        let workload = Workload {
+            server: ServerId::new("default", "a"),
+            launch: Launch::Npm { package: "a".to_owned(), version: None, args: Vec::new() },
+            env: vec![
+                var("PLAIN", EnvValue::Literal("text".to_owned())),
+                var("TOKEN", EnvValue::Secret { secret: id, key: "token".to_owned() }),
+            ],
+        };
+        let environment = workload.environment(&secrets);
+        let expected =
+            [("PLAIN", "text"), ("TOKEN", "canary")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(environment.0, expected);
+        assert!(!format!("{environment:?}{workload:?}{secrets:?}").contains("canary"));
+    }
+}

@@ -73,4 +73,33 @@ mod tests {
             }
         }
     }
+
+    /// "Validation rules" of the Kubernetes CRD documentation: such a property is `__word__` in a rule.
+    #[test]
+    fn rules_escape_the_reserved_words_of_cel() {
+        let reserved = [
+            "as",
+            "const",
+            "else",
+            "for",
+            "function",
+            "if",
+            "import",
+            "in",
+            "namespace",
+            "package",
+            "return",
+        ];
+        for (name, text) in definitions().unwrap() {
+            let rules = text.lines().filter(|line| line.trim_start_matches([' ', '-']).starts_with("rule:"));
+            for rule in rules {
+                let words =
+                    rule.split(|letter: char| !(letter.is_alphanumeric() || letter == '_' || letter == '.'));
+                let fields = words
+                    .filter_map(|word| word.strip_prefix("self.").or_else(|| word.strip_prefix("subject.")));
+                let wrong: Vec<_> = fields.filter(|field| reserved.contains(field)).collect();
+                assert!(wrong.is_empty(), "{name}: {rule}: {wrong:?}");
+            }
+        }
+    }
 }

@@ -22,7 +22,8 @@ use crate::selector::NamespaceSelection;
     doc = "An MCP server: where it is or how it is run, which of its tools exist, and who may use it."
 )]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.remote), has(self.package), has(self.container)].filter(source, source).size() == 1").message("give exactly one of remote, package and container"))]
+// `package` is a reserved word of CEL, so Kubernetes escapes it.
+#[x_kube(validation = Rule::new("[has(self.remote), has(self.__package__), has(self.container)].filter(source, source).size() == 1").message("give exactly one of remote, package and container"))]
 #[x_kube(validation = Rule::new("!has(self.credentials) || has(self.remote)").message("credentials are for remote servers; a package or container takes env"))]
 pub struct McpServerSpec {
     /// An MCP endpoint at a URL.
