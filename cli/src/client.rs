@@ -96,7 +96,7 @@ impl Folder {
         let errors = loaded.diagnostics.iter().filter(|found| found.severity == Severity::Error);
         check::say(&errors.cloned().collect::<Vec<_>>());
         let workloads = Workloads::default();
-        drop(workloads.set(&loaded.compiled, &loaded.inputs));
+        workloads.set(&loaded.compiled, &loaded.inputs);
         let mut upstreams = Upstreams::new(Deps { connector: Some(Arc::new(workloads.clone())) });
         let mut peers = BTreeMap::new();
         for snapshot in loaded.compiled.snapshots.values() {

@@ -53,9 +53,9 @@ impl Loaded {
 
     /// True when both would serve and run the same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let served = (&self.compiled.snapshots, &self.compiled.workloads);
-        served == (&other.compiled.snapshots, &other.compiled.workloads)
-            && self.inputs.secrets == other.inputs.secrets
+        // Snapshots name the content of Secrets and workloads.
+        (&self.compiled.snapshots, &self.compiled.workloads)
+            == (&other.compiled.snapshots, &other.compiled.workloads)
     }
 
     /// The implied gateway is in force.

@@ -132,7 +132,7 @@ impl Up {
         let mut signals = Signals::new().context("cannot listen for signals")?;
         // Before the first look, so that no change falls between.
         let mut watch = if args.no_watch { None } else { Some(Watch::start(&self.source)?) };
-        drop(self.workloads.set(&loaded.compiled, &loaded.inputs));
+        self.workloads.set(&loaded.compiled, &loaded.inputs);
         let place = Place {
             data: args.listen,
             metrics: args.metrics,
@@ -191,12 +191,10 @@ impl Up {
             tracing::info!("the files say what is in force");
             return;
         }
-        let replaced = self.workloads.set(&loaded.compiled, &loaded.inputs);
+        self.workloads.set(&loaded.compiled, &loaded.inputs);
         for rejection in plane.apply(&loaded.compiled) {
             tracing::error!("{rejection}");
         }
-        // The new configuration is in force: what only the old one ran may end.
-        drop(replaced);
         files.applied = loaded;
         tracing::info!("the changed configuration is in force");
     }

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -99,9 +100,7 @@ impl Up {
     }
 
     fn call(&self, tool: &str) -> Output {
-        let output = Command::new(MCPMESH).args(["call", tool, "--url", &self.endpoint]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        output
+        call(&self.endpoint, tool)
     }
 
     fn signal(&self, signal: Signal) {
@@ -114,6 +113,12 @@ impl Drop for Up {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn call(endpoint: &str, tool: &str) -> Output {
+    let output = Command::new(MCPMESH).args(["call", tool, "--url", endpoint]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    output
 }
 
 fn wait_for<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
@@ -161,7 +166,7 @@ fn a_folder_is_served_and_everything_ends_in_order() {
     up.line(|line| {
         (line.starts_with("admin     http://127.0.0.1:") && line.ends_with("/config_dump")).then_some(())
     });
-    up.wait_for_server("one  Ready  2025-06-18  2  -");
+    up.wait_for_server("one  Ready  2025-06-18  3  -");
 
     assert_eq!(text(&up.call("one/args")), "-y fake@1 hello");
     let env = text(&up.call("one/env"));
@@ -210,6 +215,85 @@ fn a_good_change_is_in_force_and_a_bad_one_changes_nothing() {
 
     folder.write("one.yaml", &server("one", "second"));
     wait_for("the changed process", || (text(&up.call("one/args")) == "-y fake@1 second").then_some(()));
+}
+
+/// A server `one` whose tool `gate` waits for the file `gate`.
+fn gated(folder: &Folder, args: &str) -> String {
+    let env = format!("env: [{{name: GATE, value: {}}}], args:", folder.path("gate").display());
+    server("one", args).replace("args:", &env)
+}
+
+/// A call that waits at the gate.
+fn call_gate(folder: &Folder, up: &Up) -> JoinHandle<Output> {
+    up.wait_for_server("one  Ready");
+    let endpoint = up.endpoint.clone();
+    let call = std::thread::spawn(move || call(&endpoint, "one/gate"));
+    wait_for("the call", || folder.path("gate.waiting").exists().then_some(()));
+    call
+}
+
+#[test]
+fn a_change_drops_no_request() {
+    let folder = Folder::new(&[]);
+    folder.write("one.yaml", &gated(&folder, "first"));
+    let up = folder.up();
+    let waiting = call_gate(&folder, &up);
+    folder.write("one.yaml", &gated(&folder, "second"));
+    wait_for("the changed process", || (text(&up.call("one/args")) == "-y fake@1 second").then_some(()));
+    fs::write(folder.path("gate"), "").unwrap();
+    assert_eq!(text(&waiting.join().unwrap()), "through");
+}
+
+#[test]
+fn a_call_in_flight_has_its_answer_before_the_end() {
+    let folder = Folder::new(&[]);
+    folder.write("one.yaml", &gated(&folder, ""));
+    let mut up = folder.up();
+    let waiting = call_gate(&folder, &up);
+    up.signal(Signal::INT);
+    folder.wait_for_log("waits for requests in flight");
+    fs::write(folder.path("gate"), "").unwrap();
+    assert_eq!(text(&waiting.join().unwrap()), "through");
+    assert_eq!(up.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let folder = Folder::new(&[]);
+    folder.write("one.yaml", &gated(&folder, ""));
+    let mut up = folder.up();
+    let waiting = call_gate(&folder, &up);
+    up.signal(Signal::INT);
+    folder.wait_for_log("waits for requests in flight");
+    up.signal(Signal::INT);
+    assert_eq!(up.child.wait().unwrap().code(), Some(130));
+    assert!(waiting.join().is_err());
+}
+
+#[test]
+fn a_key_opens_what_the_policy_says_and_nothing_else() {
+    let front = "apiVersion: mcpmesh.io/v1alpha1\nkind: McpGateway\nmetadata: {name: front}\n\
+                 spec: {authentication: {apiKeys: {}}}\n---\n\
+                 apiVersion: mcpmesh.io/v1alpha1\nkind: McpPolicy\nmetadata: {name: p}\nspec:\n  \
+                 targetRefs: [{kind: McpGateway, name: front}]\n  \
+                 access: [{name: args, effect: Allow, from: [{group: staff}], to: {tools: [args]}}]\n";
+    let folder = Folder::new(&[("one.yaml", &server("one", "")), ("front.yaml", front)]);
+    let mut create = Command::new(MCPMESH);
+    create.args(["key", "create", "--owner", "ann", "--group", "staff", "--out"]);
+    let created = create.arg(folder.path("mesh/ann.yaml")).output().unwrap();
+    let said = String::from_utf8_lossy(&created.stderr).into_owned();
+    let key = said.split_whitespace().find(|word| word.starts_with("mcpmesh_")).unwrap();
+
+    let up = folder.up();
+    up.wait_for_server("one  Ready");
+    let call = |tool: &str, key: &str| {
+        let output = Command::new(MCPMESH).args(["call", tool, "--url", &up.endpoint, "--key", key]).output();
+        (text(output.as_ref().unwrap()), output.unwrap().status.code())
+    };
+    assert_eq!(call("one/args", key), ("-y fake@1".to_owned(), Some(0)));
+    assert_eq!(call("one/env", key), (String::new(), Some(1)));
+    assert_eq!(call("one/args", "mcpmesh_wrong"), (String::new(), Some(1)));
+    folder.wait_for_log("no_matching_allow");
 }
 
 #[test]
