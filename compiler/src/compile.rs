@@ -67,7 +67,8 @@ pub(crate) fn compile_with(
         }
     }
     for id in parts.servers.keys().filter(|id| !attached.contains(*id)) {
-        compiled.diagnostics.extend(not_attached(id));
+        let note = not_attached(id, &compiled.diagnostics);
+        compiled.diagnostics.extend(note);
     }
     compiled.diagnostics.sort();
     compiled.diagnostics.dedup();
@@ -112,8 +113,17 @@ pub(crate) fn implied_gateway() -> GatewayId {
     GatewayId::new(IMPLIED_GATEWAY.0, IMPLIED_GATEWAY.1)
 }
 
-fn not_attached(id: &ServerId) -> Vec<Diagnostic> {
-    let mut findings = Findings::new(ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name));
+/// A note, unless the server already has the reason among its findings.
+fn not_attached(id: &ServerId, known: &[Diagnostic]) -> Vec<Diagnostic> {
+    let object = ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name);
+    let explains = |finding: &Diagnostic| {
+        matches!(finding.reason, Reason::PrefixConflict | Reason::InvalidPrefix)
+            && finding.object.as_ref() == Some(&object)
+    };
+    if known.iter().any(explains) {
+        return Vec::new();
+    }
+    let mut findings = Findings::new(object);
     let help = "an McpGateway of its namespace takes all its servers unless spec.servers says otherwise";
     findings.note("", Reason::NotAttached, "no gateway has this server", help);
     findings.into_list()

@@ -196,6 +196,22 @@ impl fmt::Display for Reason {
     }
 }
 
+/// A text that quotes from objects, safe to print: line breaks, terminal sequences and letters that hide or turn
+/// others are escaped.
+pub(crate) fn printable(text: String) -> String {
+    let hidden = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    if !text.contains(hidden) {
+        return text;
+    }
+    let escape = |letter: char| {
+        if hidden(letter) { letter.escape_default().to_string() } else { letter.to_string() }
+    };
+    text.chars().map(escape).collect()
+}
+
 /// The findings on one object while it is compiled.
 #[derive(Debug)]
 pub(crate) struct Findings {
@@ -229,7 +245,7 @@ impl Findings {
             path: path.to_owned(),
             severity,
             reason,
-            message,
+            message: printable(message),
             help: (!help.is_empty()).then(|| help.to_owned()),
             location: None,
         });

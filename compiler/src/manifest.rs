@@ -10,7 +10,7 @@ use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
 use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
 use serde_saphyr::{MessageFormatter, Spanned, UserMessageFormatter};
 
-use crate::diagnostic::{Diagnostic, Location, ObjectRef, Reason, Severity};
+use crate::diagnostic::{Diagnostic, Location, ObjectRef, Reason, Severity, printable};
 use crate::inputs::{Inputs, Install, Secret};
 use node::{Document, Node, Place};
 
@@ -92,7 +92,7 @@ fn syntax(file: &str, error: &serde_saphyr::Error) -> Diagnostic {
         path: String::new(),
         severity: Severity::Error,
         reason: Reason::InvalidSyntax,
-        message,
+        message: printable(message),
         help: None,
         location: Some(Location { file: file.to_owned(), line, column }),
     }
@@ -115,11 +115,11 @@ impl Parsed {
                 let (line, column) = key.unwrap_or_else(|| nearest(&places, &mistake.path));
                 self.diagnostics.push(Diagnostic {
                     object,
-                    path: mistake.path,
+                    path: printable(mistake.path),
                     severity: mistake.severity,
                     reason: mistake.reason,
-                    message: mistake.message,
-                    help: mistake.help,
+                    message: printable(mistake.message),
+                    help: mistake.help.map(printable),
                     location: Some(Location { file: file.to_string(), line, column }),
                 });
             }

@@ -175,3 +175,16 @@ fn the_same_object_twice_is_a_diagnostic_and_the_first_stands() {
     let server = inputs.servers.values().next().and_then(|server| server.spec.package.as_ref());
     assert_eq!(server.map(|package| package.name.as_str()), Some("mcp-server-time"));
 }
+
+#[test]
+fn a_text_cannot_write_to_the_terminal_through_a_diagnostic() {
+    for text in [
+        SERVER.replace("  args", "  \"\\e[31m\\nerror: forged\""),
+        SERVER.replace("PyPI", "\"\\e[31m\\nforged\""),
+        SERVER.replace("McpServer", "\"Mcp\\e[31mServer\""),
+        "apiVersion: \"a\\nb\"\nkind: c".to_owned(),
+    ] {
+        let message = one(&text);
+        assert!(!message.contains(char::is_control), "{message:?}");
+    }
+}
