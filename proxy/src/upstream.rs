@@ -1,19 +1,20 @@
 //! The one MCP client: a server as attached, whatever it speaks and wherever it is. It finds out
 //! the era, keeps what the server offers up to date, and carries calls within deadlines.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ::http::header::{HeaderName, HeaderValue};
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::mcp::envelope::{Id, Method};
 use crate::mcp::era::Era;
-use crate::mcp::fault::HEADER_MISMATCH;
+use crate::mcp::fault::{HEADER_MISMATCH, UNSUPPORTED_VERSION};
 use crate::mcp::meta::{Capabilities, LogLevel, TraceContext};
 
 mod breaker;
@@ -48,12 +49,15 @@ use breaker::{Breaker, Queue};
 use detect::Live;
 use pool::Pool;
 use reply::{Admitted, Bounds};
+use session::Slot;
 use wire::MetaParts;
 
 /// Sessions that serve one call at a time, over HTTP.
 const EXCLUSIVE_HTTP: usize = 64;
 /// Processes that serve one call at a time.
 const EXCLUSIVE_STDIO: usize = 4;
+/// Resource updates that wait for a slow reader.
+const UPDATES: usize = 256;
 /// No call is bounded by less than a subscription, which has no end.
 const ENDLESS: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -131,6 +135,12 @@ struct Core {
     observation: watch::Sender<Arc<Observation>>,
     /// Rung by the server when a list has changed.
     changed: Arc<Notify>,
+    /// Rung when what is known of the server's era no longer holds.
+    doubted: Notify,
+    /// Resource updates that came in no client's own session.
+    updates: broadcast::Sender<Bytes>,
+    /// Where links keep their sessions of this upstream: they end with it.
+    link_slots: Mutex<Vec<Weak<Slot>>>,
     /// Rung by us when the lists are to be read again now.
     refresh: Notify,
     /// An old SDK ended on the probe: later processes are not probed.
@@ -170,6 +180,9 @@ impl Upstream {
             observation: watch::Sender::new(Arc::default()),
             changed: Arc::default(),
             refresh: Notify::new(),
+            doubted: Notify::new(),
+            updates: broadcast::Sender::new(UPDATES),
+            link_slots: Mutex::default(),
             exits_on_probe: std::sync::atomic::AtomicBool::new(false),
             stop: stop.clone(),
             config,
@@ -179,7 +192,7 @@ impl Upstream {
         Arc::new(Self { core, _stop: stop.drop_guard() })
     }
 
-    /// Ends everything; calls in flight fail.
+    /// Takes no more calls and ends all sessions and processes that no call in flight uses.
     pub fn stop(&self) {
         self.core.stop.cancel();
     }
@@ -194,6 +207,14 @@ impl Upstream {
     #[must_use]
     pub fn observation(&self) -> watch::Receiver<Arc<Observation>> {
         self.core.observation.subscribe()
+    }
+
+    /// Whole `notifications/resources/updated` messages that came in no client's own session: for
+    /// subscriptions of clients that share one (a `resources/subscribe` sent without a
+    /// [`SessionLink`], or with one that shares the process).
+    #[must_use]
+    pub fn updates(&self) -> broadcast::Receiver<Bytes> {
+        self.core.updates.subscribe()
     }
 
     /// Asks for the lists to be read again soon.
@@ -226,6 +247,10 @@ impl Upstream {
             }
             Err(error) => {
                 call.settle(Err(&error));
+                if matches!(error.kind, Kind::Connect(_)) && self.core.live.borrow().is_some() {
+                    // Find out now, not at the next poll, whether the server is gone.
+                    self.core.changed.notify_one();
+                }
                 Err(error)
             }
         }
@@ -312,6 +337,18 @@ impl Core {
         }
     }
 
+    /// The server no longer speaks what it spoke: waits for what it speaks now.
+    async fn find_out_again(&self, stale: &Arc<Live>) -> Result<Arc<Live>, Error> {
+        let mut changes = self.live.subscribe();
+        self.doubted.notify_one();
+        let news = changes.wait_for(|live| live.as_ref().is_some_and(|live| !Arc::ptr_eq(live, stale)));
+        match tokio::time::timeout_at(self.connect_deadline(), news).await {
+            Ok(Ok(live)) => live.clone().ok_or(Error::unsent(Kind::Unavailable)),
+            Ok(Err(_)) => Err(Error::unsent(Kind::Unavailable)),
+            Err(_) => Err(Error::unsent(Kind::Timeout(Phase::Connect))),
+        }
+    }
+
     /// Sends a call, and once more where the first attempt is sure not to have run.
     async fn attempt(self: &Arc<Self>, request: &Outgoing, bounds: Bounds) -> Result<Reply, Error> {
         let live = self.live(self.connect_deadline().min(bounds.total)).await?;
@@ -325,8 +362,9 @@ impl Core {
         bounds: Bounds,
     ) -> Result<Reply, Error> {
         let mut headers = None;
+        let mut live = Arc::clone(live);
         for last in [false, true] {
-            let way = self.route(live, request).await?;
+            let way = self.route(&live, request).await?;
             let session = way.session();
             let mut reply = way.call(self, request, headers.as_deref(), bounds).await?;
             reply.begin().await?;
@@ -337,7 +375,10 @@ impl Core {
                     session.lose();
                 }
                 (None, Some(HEADER_MISMATCH)) if request.method == Method::ToolsCall => {
-                    headers = Some(self.fresh_headers(live, request).await);
+                    headers = Some(self.fresh_headers(&live, request).await);
+                }
+                (None, Some(UNSUPPORTED_VERSION)) if request.method != Method::ServerDiscover => {
+                    live = self.find_out_again(&live).await?;
                 }
                 _ => return Ok(reply),
             }

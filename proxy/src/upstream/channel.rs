@@ -23,7 +23,7 @@ pub(crate) struct Frame {
     pub(crate) body: Bytes,
 }
 
-/// Messages in: an error ends the line.
+/// Messages in. "Too large" stands for one message that was discarded; any other error ends the line.
 pub(crate) type Incoming = BoxStream<'static, Result<Bytes, Error>>;
 
 /// Writes messages, one after the other.
@@ -96,6 +96,7 @@ async fn read_all(mut incoming: Incoming, inbox: Arc<Inbox>, answerer: Answerer)
     while let Some(message) = incoming.next().await {
         match message {
             Ok(raw) => inbox.receive(raw, &answerer),
+            Err(error) if error.kind == Kind::TooLarge => inbox.too_large(),
             Err(error) => return error,
         }
         // A peer that never pauses must not keep this thread.

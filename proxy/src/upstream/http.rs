@@ -35,16 +35,30 @@ const IDLE: Duration = Duration::from_secs(60);
 /// The client of one upstream.
 pub(crate) struct Http {
     client: Client<HttpsConnector<Guarded>, Full<Bytes>>,
-    target: ArcSwap<Url>,
+    target: ArcSwap<Target>,
     headers: HeaderMap,
     pub(crate) timeouts: Timeouts,
     pub(crate) max_bytes: usize,
 }
 
+/// A URL in both of its forms: the one is for reading, the other for sending.
+struct Target {
+    url: Url,
+    uri: Uri,
+}
+
+impl Target {
+    fn new(mut url: Url) -> Result<Self, Error> {
+        url.set_fragment(None);
+        let uri = url.as_str().parse().map_err(|_| Error::connect("the URL cannot be used"))?;
+        Ok(Self { url, uri })
+    }
+}
+
 impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Neither headers nor the URL's query or user: they may be secrets.
-        f.debug_struct("Http").field("host", &self.target.load().host_str()).finish_non_exhaustive()
+        f.debug_struct("Http").field("host", &self.target.load().url.host_str()).finish_non_exhaustive()
     }
 }
 
@@ -67,54 +81,56 @@ impl Http {
         }
         Ok(Arc::new(Self {
             client,
-            target: ArcSwap::from_pointee(url),
+            target: ArcSwap::from_pointee(Target::new(url)?),
             headers,
             timeouts: config.timeouts,
             max_bytes: config.max_response_bytes,
         }))
     }
 
-    pub(crate) fn url(&self) -> Arc<Url> {
-        self.target.load_full()
+    pub(crate) fn url(&self) -> Url {
+        self.target.load().url.clone()
     }
 
     /// Posts one message and follows redirects that stay on the same origin.
     pub(crate) async fn post(&self, extra: HeaderMap, body: Bytes) -> Result<Answered, Error> {
-        let mut url = self.url();
+        let mut target = self.target.load_full();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send(Verb::POST, &url, extra.clone(), body.clone()).await?;
+            let response = self.send(Verb::POST, &target.uri, extra.clone(), body.clone()).await?;
             if !matches!(response.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
                 return Answered::read(response).await;
             }
-            url = Arc::new(redirected(&url, &response)?);
+            target = Arc::new(Target::new(redirected(&target.url, &response)?)?);
             // mcp 1.9 moves /mcp to /mcp/ with 307 for good: spare the next calls the detour.
-            self.target.store(Arc::clone(&url));
+            self.target.store(Arc::clone(&target));
         }
         Err(Error::unsent(Kind::Protocol("too many redirects")))
     }
 
     /// Posts to another URL of the same origin (the endpoint of HTTP+SSE).
     pub(crate) async fn post_to(&self, url: &Url, body: Bytes) -> Result<Answered, Error> {
-        Answered::read(self.send(Verb::POST, url, HeaderMap::new(), body).await?).await
+        let target = Target::new(url.clone())?;
+        Answered::read(self.send(Verb::POST, &target.uri, HeaderMap::new(), body).await?).await
     }
 
     /// Opens an event stream.
     pub(crate) async fn get(&self, extra: HeaderMap) -> Result<Answered, Error> {
-        Answered::read(self.send(Verb::GET, &self.url(), extra, Bytes::new()).await?).await
+        let target = self.target.load_full();
+        Answered::read(self.send(Verb::GET, &target.uri, extra, Bytes::new()).await?).await
     }
 
     async fn delete(&self, extra: HeaderMap) -> Result<(), Error> {
-        self.send(Verb::DELETE, &self.url(), extra, Bytes::new()).await.map(drop)
+        let target = self.target.load_full();
+        self.send(Verb::DELETE, &target.uri, extra, Bytes::new()).await.map(drop)
     }
 
     async fn send(
         &self,
         verb: Verb,
-        url: &Url,
+        uri: &Uri,
         extra: HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, Error> {
-        let uri: Uri = url.as_str().parse().map_err(|_| Error::connect("the URL cannot be used"))?;
         let mut request = Request::new(Full::new(body));
         let headers = request.headers_mut();
         *headers = self.headers.clone();
@@ -130,7 +146,7 @@ impl Http {
             headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         }
         *request.method_mut() = verb;
-        *request.uri_mut() = uri;
+        *request.uri_mut() = uri.clone();
         self.client.request(request).await.map_err(|error| judge(&error))
     }
 }

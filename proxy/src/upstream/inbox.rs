@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mcpmesh_ir::ServerId;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 use super::channel::Frame;
 use super::error::{Error, Kind};
@@ -19,6 +19,9 @@ use crate::mcp::fault::METHOD_NOT_FOUND;
 
 /// Events that wait for a slow reader of one call before notifications are dropped.
 const PER_CALL: usize = 64;
+
+/// Most bytes of a notification or request that may wait: many can, responses come one for each call.
+const MAX_ASIDE: usize = 1 << 20;
 
 /// Something that a server said outside of any call.
 #[derive(Debug)]
@@ -85,6 +88,8 @@ pub(crate) enum Owner {
     Shared {
         /// Has it declared roots?
         roots: bool,
+        /// Where resource updates go: any client may have asked for them.
+        updates: broadcast::Sender<Bytes>,
     },
 }
 
@@ -142,6 +147,26 @@ impl Inbox {
         }
     }
 
+    /// A message was too large to be read: if one call waits, it was its answer.
+    pub(crate) fn too_large(&self) {
+        tracing::warn!(server = %self.server, "discarded a message that is too large");
+        // A statement of its own: a lock taken in the condition would be held in the body.
+        let only = self.only_waiting(&self.calls.lock());
+        if let Some(id) = only {
+            self.fail(id, Error::sent(Kind::TooLarge));
+        }
+    }
+
+    /// Says that a list may have changed.
+    pub(crate) fn ring(&self) {
+        self.changed.notify_one();
+    }
+
+    fn only_waiting(&self, calls: &HashMap<u64, Entry>) -> Option<u64> {
+        let mut waiting = calls.iter().filter(|(_, entry)| entry.answer.is_some()).map(|(id, _)| *id);
+        waiting.next().filter(|_| waiting.next().is_none())
+    }
+
     /// Ends one call.
     pub(crate) fn fail(&self, id: u64, error: Error) {
         if let Some(answer) = self.calls.lock().remove(&id).and_then(|entry| entry.answer) {
@@ -156,6 +181,12 @@ impl Inbox {
                 tracing::debug!(server = %self.server, bytes = raw.len(), "skipped what is no JSON-RPC message");
             }
             Some(Said::Response(id)) => self.answered(id, raw),
+            Some(Said::Request(id, _)) if raw.len() > MAX_ASIDE => {
+                answerer.send_detached(wire::refusal(&id, -32603, "the request is too large"));
+            }
+            Some(Said::Notification(..)) if raw.len() > MAX_ASIDE => {
+                tracing::debug!(server = %self.server, "dropped a notification that is too large");
+            }
             Some(Said::Request(id, method)) => self.asked(&id, &method, raw, answerer),
             Some(Said::Notification(method, call)) => self.notified(&method, call, raw, answerer),
         }
@@ -164,10 +195,7 @@ impl Inbox {
     /// An answer without a readable id can only be told apart while one call waits.
     fn answered(&self, id: Option<u64>, raw: Bytes) {
         let mut calls = self.calls.lock();
-        let id = id.or_else(|| {
-            let mut waiting = calls.iter().filter(|(_, entry)| entry.answer.is_some()).map(|(id, _)| *id);
-            waiting.next().filter(|_| waiting.next().is_none())
-        });
+        let id = id.or_else(|| self.only_waiting(&calls));
         let answer = id.and_then(|id| calls.remove(&id)).and_then(|entry| entry.answer);
         drop(calls);
         match answer {
@@ -208,7 +236,7 @@ impl Inbox {
                     answerer.send_detached(wire::refusal(id, -32603, "the client does not listen"));
                 }
             }
-            Owner::Shared { roots: true } if *method == Method::RootsList => {
+            Owner::Shared { roots: true, .. } if *method == Method::RootsList => {
                 answerer.send_detached(wire::result(id, br#"{"roots":[]}"#));
             }
             Owner::Shared { .. } => {
@@ -230,6 +258,13 @@ impl Inbox {
             return;
         }
         let Some(event) = self.settle_locally(event, answerer) else { return };
+        if let (Owner::Shared { updates, .. }, Method::NotificationsResourcesUpdated) = (&self.owner, method)
+        {
+            if let Event::Notification { raw, .. } = event {
+                let _ = updates.send(raw);
+            }
+            return;
+        }
         let Err(event) = self.hand_to_only_call(event) else { return };
         // With more than one call open nobody knows whose it is: dropped where nobody owns the session.
         if let Owner::Link(inbox) = &self.owner {

@@ -51,7 +51,8 @@ fn messages(events: EventStream) -> Incoming {
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => return None,
-                Err(error) => return Some((Err(error), events)),
+                // The splitter cannot go on behind an event that was too long: the connection is over.
+                Err(_) => return Some((Err(Error::sent(Kind::Reset)), events)),
             }
         }
     }))

@@ -15,7 +15,6 @@ use super::detect::{self, Live, Opened, Wire};
 use super::egress::EgressRule;
 use super::error::{Error, Kind};
 use super::http::Http;
-use super::inbox::Owner;
 use super::reply::Event;
 use super::route::Started;
 use super::session::{Handshake, Profile, Session};
@@ -30,6 +29,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A server that stayed this long is restarted without a pause that remembers.
 const STEADY: Duration = Duration::from_secs(10);
+/// A workload may take this long until its port answers.
+const STARTING: Duration = Duration::from_secs(60);
 /// Change notifications come in bursts.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Failed refreshes in a row after which everything is found out anew.
@@ -49,6 +50,10 @@ pub(super) async fn run(core: Arc<Core>) {
     }
     core.live.send_replace(None);
     core.pool.clear();
+    let slots = std::mem::take(&mut *core.link_slots.lock());
+    for slot in slots.iter().filter_map(std::sync::Weak::upgrade) {
+        slot.lock().await.take();
+    }
 }
 
 async fn supervise(core: &Arc<Core>) {
@@ -58,6 +63,7 @@ async fn supervise(core: &Arc<Core>) {
         let (error, served) = serve(core).await;
         core.live.send_replace(None);
         core.pool.clear();
+        let Some(error) = error else { continue };
         tracing::warn!(server = %core.config.id, %error, "the server is not reachable");
         core.failed(&error);
         attempts = if served && begun.elapsed() >= STEADY { 0 } else { attempts + 1 };
@@ -70,19 +76,21 @@ async fn supervise(core: &Arc<Core>) {
     }
 }
 
-/// Reaches the server and serves until it goes away. Says whether it ever was there.
-async fn serve(core: &Arc<Core>) -> (Error, bool) {
+/// Reaches the server and serves until it goes away, or until it is to be found out anew what it
+/// speaks (no error). Says whether it ever was there.
+async fn serve(core: &Arc<Core>) -> (Option<Error>, bool) {
     let (live, _workload) = match establish(core).await {
         Ok(found) => found,
-        Err(error) => return (error, false),
+        Err(error) => return (Some(error), false),
     };
     let live = Arc::new(live);
     core.live.send_replace(Some(Arc::clone(&live)));
     core.breaker.reset();
     let error = tokio::select! {
-        error = keep_current(core, &live) => error,
-        error = died(&live) => error,
-        () = hear_changes(core, &live) => Error::sent(Kind::Reset),
+        error = keep_current(core, &live) => Some(error),
+        error = died(&live) => Some(error),
+        () = hear_changes(core, &live) => None,
+        () = core.doubted.notified() => None,
     };
     (error, true)
 }
@@ -97,7 +105,7 @@ async fn died(live: &Live) -> Error {
 
 /// Finds the server and what it speaks. The guard ends an HTTP workload.
 async fn establish(core: &Arc<Core>) -> Result<(Live, Option<super::Guard>), Error> {
-    let shared = Owner::Shared { roots: false };
+    let shared = core.shared(false);
     let (url, transport, egress, guard) = match &core.config.endpoint {
         Endpoint::Remote { url, transport } => (url.clone(), *transport, core.config.egress.clone(), None),
         Endpoint::Workload => match core.connect(&core.inbox(shared.clone())).await? {
@@ -106,7 +114,17 @@ async fn establish(core: &Arc<Core>) -> Result<(Live, Option<super::Guard>), Err
         },
     };
     let http = Http::new(&core.config, url, egress)?;
-    let (live, session) = detect::over_http(http, transport, &|| core.inbox(shared.clone())).await?;
+    let patience = guard.as_ref().map_or(Duration::ZERO, |_| STARTING);
+    let begun = Instant::now();
+    let (live, session) = loop {
+        match detect::over_http(Arc::clone(&http), transport, &|| core.inbox(shared.clone())).await {
+            // A workload that was just started does not listen yet: leave it the time.
+            Err(Error { kind: Kind::Connect(_), .. }) if begun.elapsed() < patience => {
+                tokio::time::sleep(FIRST_PAUSE).await;
+            }
+            found => break found?,
+        }
+    };
     // A server that only has sessions is observed in the one that just opened.
     if let (Some(session), None) = (session, &live.modern) {
         *core.pool.slot(super::pool::Key::plain()).lock().await = Some(Arc::new(session));
@@ -122,9 +140,7 @@ async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<L
         match detect::over_channel(channel, &core.config).await? {
             Opened::Session(session) => session,
             Opened::ExitedOnProbe => {
-                let Started::Process(channel) =
-                    core.connect(&core.inbox(Owner::Shared { roots: false })).await?
-                else {
+                let Started::Process(channel) = core.connect(&core.inbox(core.shared(false))).await? else {
                     return Err(Error::unsent(Kind::Unavailable));
                 };
                 let session = Session::open_channel(channel, &Profile::default(), patience).await?;
@@ -270,10 +286,15 @@ impl Core {
         Ok(())
     }
 
-    /// What the server says of itself, from the handshake of its current session.
+    /// What the server says of itself: now if it is modern, else when its session was opened.
     async fn describe(self: &Arc<Self>, live: &Arc<Live>) -> Result<Handshake, Error> {
         if let Some(modern) = &live.modern {
-            return Ok(modern.clone());
+            let raw = self.ask(live, Method::ServerDiscover, Bytes::new()).await?;
+            let said = match wire::answer(&raw) {
+                Some(Answer::Result(result)) => Handshake::read(result, Era::Modern),
+                _ => None,
+            };
+            return Ok(said.unwrap_or_else(|| modern.clone()));
         }
         if let Some(session) = live.shared() {
             return Ok(session.handshake.clone());

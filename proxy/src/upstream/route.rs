@@ -119,8 +119,13 @@ impl Core {
         if let (Wire::Stdio(shared), false) = (&live.wire, is_askable(set)) {
             return Ok(Lease::shared(Arc::clone(shared)));
         }
-        let owner = link.inbox.clone().map_or(Owner::Shared { roots: false }, Owner::Link);
-        let slot = link.slot(self.instance);
+        let owner = link.inbox.clone().map_or_else(|| self.shared(false), Owner::Link);
+        let (slot, new) = link.slot(self.instance);
+        if new {
+            let mut slots = self.link_slots.lock();
+            slots.retain(|slot| slot.strong_count() > 0);
+            slots.push(Arc::downgrade(&slot));
+        }
         self.in_slot(&slot, self.open(live, owner, link.profile())).await
     }
 
@@ -129,7 +134,7 @@ impl Core {
         let set = request.capabilities.set();
         let key = Key { capabilities: set, log_level: request.log_level };
         let profile = Profile { capabilities: request.capabilities.raw().clone(), info: None };
-        let owner = Owner::Shared { roots: set.contains(CapabilitySet::ROOTS) };
+        let owner = self.shared(set.contains(CapabilitySet::ROOTS));
         let opening = async {
             let session = self.open(live, owner, profile).await?;
             self.set_level(&session, request).await;
@@ -175,6 +180,11 @@ impl Core {
         let session = opening.await?;
         *place = Some(Arc::clone(&session));
         Ok(Lease::shared(session))
+    }
+
+    /// The owner of a session that is nobody's own.
+    pub(super) fn shared(&self, roots: bool) -> Owner {
+        Owner::Shared { roots, updates: self.updates.clone() }
     }
 
     pub(super) fn inbox(&self, owner: Owner) -> Arc<Inbox> {
@@ -226,7 +236,7 @@ impl Core {
 
     /// The upstream session of a link, if there is one.
     pub(super) async fn opened(&self, link: &SessionLink) -> Option<Arc<Session>> {
-        let slot = link.slot(self.instance);
+        let (slot, _) = link.slot(self.instance);
         let session = slot.lock().await.clone();
         session.filter(|session| !session.is_dead())
     }

@@ -2,6 +2,7 @@
 //! (modern), over HTTP or over a channel. Dropping it ends it upstream, too.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -181,7 +182,12 @@ impl Session {
                 revision = next;
                 continue;
             }
-            return Ok((headers.remove(SESSION_ID), initialized(&raw)?));
+            // Who knows a session's id can speak in it: it stays out of Debug output.
+            let mut id = headers.remove(SESSION_ID);
+            if let Some(id) = &mut id {
+                id.set_sensitive(true);
+            }
+            return Ok((id, initialized(&raw)?));
         }
     }
 
@@ -305,11 +311,16 @@ async fn hear(line: Arc<HttpLine>, lost: CancellationToken, stop: CancellationTo
 async fn hear_all(line: &Arc<HttpLine>, lost: &CancellationToken) {
     let answerer = Answerer(Back::Http(Arc::clone(line)));
     let mut last_id: Option<String> = None;
+    let mut interrupted = false;
     let mut failures = 0;
     while failures < MAX_STREAM_FAILURES {
         let mut pause = Duration::from_millis(500) * 2_u32.pow(failures);
         match line.get(last_id.as_deref()).await {
             Ok(Answered { opened: Opened::Events(body), .. }) => {
+                if std::mem::replace(&mut interrupted, true) {
+                    // What changed while nobody listened was missed.
+                    line.inbox.ring();
+                }
                 let mut events = EventStream::new(body, line.http.max_bytes, None);
                 let begun = tokio::time::Instant::now();
                 while let Ok(Some(event)) = events.next().await {
@@ -323,6 +334,8 @@ async fn hear_all(line: &Arc<HttpLine>, lost: &CancellationToken) {
             Ok(Answered { opened: Opened::Refused(refused), .. }) => {
                 if refused.status == http::StatusCode::NOT_FOUND && line.session.is_some() {
                     lost.cancel();
+                    // The server has begun anew: what it offers may be other than before.
+                    line.inbox.ring();
                 }
                 if refused.status.is_client_error() {
                     // 405: no such stream here, which is allowed.
@@ -369,8 +382,12 @@ impl SessionLink {
         Arc::new(Self { capabilities, client_info, inbox: Some(inbox), slots: Mutex::default() })
     }
 
-    pub(crate) fn slot(&self, upstream: u64) -> Arc<Slot> {
-        Arc::clone(self.slots.lock().entry(upstream).or_default())
+    /// The place of this upstream's session, and whether it is new.
+    pub(crate) fn slot(&self, upstream: u64) -> (Arc<Slot>, bool) {
+        match self.slots.lock().entry(upstream) {
+            Entry::Occupied(slot) => (Arc::clone(slot.get()), false),
+            Entry::Vacant(place) => (Arc::clone(place.insert(Arc::default())), true),
+        }
     }
 
     pub(crate) fn profile(&self) -> Profile {

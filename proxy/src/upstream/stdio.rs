@@ -7,6 +7,7 @@ use futures_util::stream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::channel::{Closed, Frame, Incoming, Writer};
+use super::error::{Error, Kind};
 
 /// Bytes asked of the pipe at a time.
 const CHUNK: usize = 16 << 10;
@@ -21,8 +22,8 @@ struct Lines<R> {
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
-    /// The next line that may be a message; `None` at the end.
-    async fn next(&mut self) -> Option<Bytes> {
+    /// The next line that may be a message, or word of one that was too long; `None` at the end.
+    async fn next(&mut self) -> Option<Result<Bytes, Error>> {
         loop {
             let unseen = self.buffer.get(self.searched..).unwrap_or_default();
             if let Some(end) = memchr::memchr(b'\n', unseen) {
@@ -33,17 +34,17 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                     continue;
                 }
                 if let Some(line) = message(&line) {
-                    return Some(line);
+                    return Some(Ok(line));
                 }
                 continue;
             }
             self.searched = self.buffer.len();
             if self.discarding || self.buffer.len() > self.limit {
-                if !std::mem::replace(&mut self.discarding, true) {
-                    tracing::warn!(limit = self.limit, "discarding a line that is too long");
-                }
                 self.buffer.clear();
                 self.searched = 0;
+                if !std::mem::replace(&mut self.discarding, true) {
+                    return Some(Err(Error::sent(Kind::TooLarge)));
+                }
             }
             self.buffer.reserve(CHUNK);
             match self.from.read_buf(&mut self.buffer).await {
@@ -52,7 +53,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 Ok(0) | Err(_) => {
                     let rest = self.buffer.split().freeze();
                     self.searched = 0;
-                    return if self.discarding { None } else { message(&rest) };
+                    return if self.discarding { None } else { message(&rest).map(Ok) };
                 }
             }
         }
@@ -76,7 +77,7 @@ pub(crate) fn incoming(stdout: Box<dyn AsyncRead + Send + Unpin>, limit: usize) 
     let lines = Lines { from: stdout, buffer: BytesMut::new(), searched: 0, limit, discarding: false };
     Box::pin(stream::unfold(lines, |mut lines| async move {
         let line = lines.next().await?;
-        Some((Ok(line), lines))
+        Some((line, lines))
     }))
 }
 
@@ -109,7 +110,10 @@ mod tests {
 
     async fn lines(text: &[u8], limit: usize) -> Vec<Bytes> {
         let read: Box<dyn AsyncRead + Send + Unpin> = Box::new(std::io::Cursor::new(text.to_vec()));
-        incoming(read, limit).map(Result::unwrap).collect().await
+        incoming(read, limit)
+            .map(|line| line.unwrap_or_else(|_| Bytes::from_static(b"too long")))
+            .collect()
+            .await
     }
 
     #[tokio::test]
@@ -122,6 +126,6 @@ mod tests {
     async fn a_line_that_is_too_long_is_discarded_and_the_next_one_read() {
         let mut text = vec![b'{'; 100_000];
         text.extend_from_slice(b"\n{\"b\":2}\n");
-        assert_eq!(lines(&text, 1000).await, [&b"{\"b\":2}"[..]]);
+        assert_eq!(lines(&text, 1000).await, [&b"too long"[..], b"{\"b\":2}"]);
     }
 }

@@ -321,3 +321,42 @@ async fn a_changed_list_is_announced_on_a_subscription_and_read_again() {
     let second = fake::observe(&upstream, |one| one.tools.len() == 2).await;
     assert!(second.generation > first.generation);
 }
+
+#[tokio::test]
+async fn a_server_that_turns_legacy_is_found_out_again_within_the_call() {
+    let old = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let turned = Arc::clone(&old);
+    let fake = Fake::start(move |seen| {
+        let turned = turned.load(Ordering::Relaxed);
+        Box::pin(async move {
+            match (turned, seen.is_modern()) {
+                (false, _) => modern(&seen),
+                (true, true) => {
+                    let data = json!({"supported": ["2025-11-25"], "requested": "2026-07-28"});
+                    error(400, &seen, json!({"code": -32022, "message": "Unsupported", "data": data}))
+                }
+                (true, false) => legacy(&seen),
+            }
+        })
+    })
+    .await;
+    let upstream = fake.upstream();
+    assert!(ready(&upstream).await.eras.modern);
+    old.store(true, Ordering::Relaxed);
+    let mut reply = upstream.send(call(Era::Modern)).await.unwrap();
+    assert_eq!(reply.era(), Era::Legacy);
+    assert!(drain(&mut reply).await.1.is_ok());
+    fake::observe(&upstream, |one| !one.eras.modern).await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_is_noticed_by_a_call_and_its_lists_stand() {
+    let fake = Fake::start(|seen| Box::pin(async move { modern(&seen) })).await;
+    let upstream = fake.upstream();
+    ready(&upstream).await;
+    drop(fake);
+    // The pooled connection may break first, the next one is refused.
+    while !matches!(send(&upstream, call(Era::Modern)).await.unwrap_err().kind, Kind::Connect(_)) {}
+    let gone = fake::observe(&upstream, |one| matches!(one.state, State::Failed { .. })).await;
+    assert_eq!(gone.tools.len(), 1);
+}

@@ -224,3 +224,88 @@ async fn a_question_during_a_modern_clients_call_belongs_to_that_call() {
     asking("three").await;
     assert_eq!(processes.started(), 3, "and they are used again");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_large_fails_its_call_only() {
+    let processes = Processes::new(|_, mut process| {
+        Box::pin(async move {
+            let mut large = true;
+            while let Some(message) = process.read().await {
+                if message["method"] == "tools/call" && std::mem::take(&mut large) {
+                    process.result(&message, json!("x".repeat(100_000))).await;
+                } else {
+                    process.legacy(&message).await;
+                }
+            }
+        })
+    });
+    let mut config = Config::new(mcpmesh_ir::ServerId::new("ns", "stdio"), Endpoint::Workload);
+    config.max_response_bytes = 10_000;
+    let connector: Arc<dyn Connector> = Arc::clone(&processes) as _;
+    let upstream = Upstream::start(config, Deps { connector: Some(connector) });
+    ready(&upstream).await;
+    assert_eq!(send(&upstream, call(Era::Legacy)).await.unwrap_err().kind, Kind::TooLarge);
+    assert!(send(&upstream, call(Era::Legacy)).await.is_ok());
+    assert_eq!(processes.started(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_ends_the_processes_of_links_too_and_updates_of_the_shared_one_are_heard() {
+    let processes = Processes::new(|_, mut process| {
+        Box::pin(async move {
+            while let Some(message) = process.read().await {
+                if message["method"] == "resources/subscribe" {
+                    let params = json!({"uri": "file:///a"});
+                    let note = json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": params});
+                    process.say(&note.to_string()).await;
+                    process.result(&message, json!({})).await;
+                } else {
+                    process.legacy(&message).await;
+                }
+            }
+        })
+    });
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    let mut updates = upstream.updates();
+    let members = Bytes::from_static(br#""uri":"file:///a""#);
+    let mut reply =
+        upstream.send(Outgoing::new(Era::Legacy, Method::ResourcesSubscribe, members)).await.unwrap();
+    let (before, answer) = drain(&mut reply).await;
+    assert!(before.is_empty() && answer.is_ok(), "an update belongs to no call");
+    assert!(String::from_utf8_lossy(&updates.recv().await.unwrap()).contains("file:///a"));
+
+    let (inbox, _hears) = mpsc::channel(1);
+    let link = SessionLink::new(Capabilities::new(Bytes::from_static(br#"{"roots":{}}"#)), None, inbox);
+    let mut request = call(Era::Legacy);
+    request.session = Some(Arc::clone(&link));
+    send(&upstream, request).await.unwrap();
+    assert_eq!(processes.living(), 2);
+    upstream.stop();
+    drop(reply);
+    fake::until("all processes end", || processes.living() == 0).await;
+    drop(link);
+}
+
+/// A workload that listens on a port: the connector only knows where.
+struct Port(url::Url);
+
+impl Connector for Port {
+    fn connect(
+        &self,
+        _: &mcpmesh_ir::ServerId,
+    ) -> futures_util::future::BoxFuture<'static, Result<Connected, ConnectError>> {
+        let url = self.0.clone();
+        Box::pin(async move { Ok(Connected::Http { url, guard: Box::new(()) }) })
+    }
+}
+
+#[tokio::test]
+async fn a_workload_on_a_port_is_spoken_to_over_http() {
+    let fake = fake::Fake::start(|seen| Box::pin(async move { fake::modern(&seen) })).await;
+    let connector = Arc::new(Port(format!("http://{}/mcp", fake.address).parse().unwrap()));
+    let config = Config::new(mcpmesh_ir::ServerId::new("ns", "port"), Endpoint::Workload);
+    let upstream = Upstream::start(config, Deps { connector: Some(connector) });
+    assert!(ready(&upstream).await.eras.modern);
+    assert!(send(&upstream, call(Era::Modern)).await.is_ok());
+}
