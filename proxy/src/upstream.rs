@@ -256,14 +256,14 @@ impl Upstream {
         }
     }
 
-    /// Opens a modern `subscriptions/listen`; `filter` are the members of its `params`. It has no
-    /// deadline and takes no place in the queue.
+    /// Opens a modern `subscriptions/listen`; `filter` is the JSON object of its `notifications`
+    /// (`{"resourceSubscriptions":[..]}`). It has no deadline and takes no place in the queue.
     ///
     /// # Errors
     /// [`Kind::Unavailable`] for an upstream that is not modern: subscribe in its sessions.
     pub async fn listen(&self, filter: Bytes) -> Result<Reply, Error> {
         let live = self.core.live(self.core.connect_deadline()).await?;
-        self.core.listen(&live, filter).await
+        self.core.listen(&live, &filter).await
     }
 
     /// Sends a notification in a legacy client's session, opening none for it.

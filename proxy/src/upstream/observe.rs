@@ -193,9 +193,9 @@ async fn hear_changes(core: &Arc<Core>, live: &Arc<Live>) {
     let announces = live.modern.as_ref().is_some_and(|one| Offers::read(&one.capabilities).list_changed);
     let mut failures: u32 = 0;
     while announces && failures < 8 {
-        let filter = br#""notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
+        let filter = br#"{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
         let begun = Instant::now();
-        if let Ok(mut reply) = core.listen(live, Bytes::from_static(filter)).await {
+        if let Ok(mut reply) = core.listen(live, filter).await {
             while let Some(Ok(event)) = reply.next().await {
                 match event {
                     Event::Notification {

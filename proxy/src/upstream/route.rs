@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
@@ -241,11 +240,12 @@ impl Core {
         session.filter(|session| !session.is_dead())
     }
 
-    pub(super) async fn listen(&self, live: &Live, filter: Bytes) -> Result<Reply, Error> {
+    pub(super) async fn listen(&self, live: &Live, filter: &[u8]) -> Result<Reply, Error> {
         if live.modern.is_none() {
             return Err(Error::unsent(Kind::Unavailable));
         }
-        let request = Outgoing::new(Era::Modern, Method::SubscriptionsListen, filter);
+        let members = [b"\"notifications\":", filter].concat();
+        let request = Outgoing::new(Era::Modern, Method::SubscriptionsListen, members);
         let way = match &live.wire {
             Wire::Http(http) => Way::Modern(Arc::clone(http)),
             Wire::Sse(_, session) | Wire::Stdio(session) => Way::Session(Lease::shared(Arc::clone(session))),
