@@ -62,7 +62,7 @@ pub trait Body: Serialize + DeserializeOwned {
 }
 
 /// One resource: what is published, stored and acknowledged as a whole.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Resource {
     /// What the body is.
     #[serde(rename = "type")]
@@ -154,6 +154,17 @@ impl Resource {
     }
 }
 
+/// Without the body, which may be a Secret's.
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resource")
+            .field("kind", &self.kind)
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
 impl PartialEq for Resource {
     fn eq(&self, other: &Self) -> bool {
         (self.kind, &self.name, &self.version, &self.requires)
@@ -167,4 +178,44 @@ impl Eq for Resource {}
 pub fn canonical<T: Serialize>(value: &T) -> Result<Box<RawValue>, Error> {
     let text = serde_json_canonicalizer::to_string(value).map_err(Error::Encode)?;
     RawValue::from_string(text).map_err(Error::Encode)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::Secret;
+
+    fn secret() -> Secret {
+        Secret { data: BTreeMap::from([("token".to_owned(), "canary".to_owned())]) }
+    }
+
+    #[test]
+    fn debug_output_never_holds_a_body() {
+        let resource = Resource::new("a/s", &secret()).unwrap();
+        assert!(!format!("{resource:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_body_that_was_changed_under_its_version_is_refused() {
+        let key = crate::ApiKey {
+            secret: crate::SecretId::new("a", "s"),
+            sha256: String::new(),
+            owner: "alice".to_owned(),
+            groups: Vec::new(),
+            expires: None,
+        };
+        let mut resource = Resource::new("a/s", &key).unwrap();
+        let changed = resource.body.get().replace("alice", "mallory");
+        resource.body = RawValue::from_string(changed).unwrap();
+        assert!(matches!(resource.decode::<crate::ApiKey>(), Err(Error::Version { .. })));
+    }
+
+    #[test]
+    fn a_resource_that_requires_an_unknown_feature_is_refused() {
+        let mut resource = Resource::new("a/s", &secret()).unwrap();
+        resource.requires.push("time-travel".to_owned());
+        assert!(matches!(resource.decode::<Secret>(), Err(Error::Requires { .. })));
+    }
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
+use governor::DefaultDirectRateLimiter;
 use mcpmesh_ir::GatewayId;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -46,6 +47,8 @@ pub struct Shell {
     pub ring: Arc<KeyRing>,
     /// Bounds on clients.
     pub bounds: Bounds,
+    /// Lets so many denials a second be told in the process's own log.
+    pub denials: Arc<DefaultDirectRateLimiter>,
     /// Cancelled when the process drains: streams end with their last word.
     pub draining: CancellationToken,
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
+use governor::{Quota, RateLimiter};
 use mcpmesh_ir::{GatewayId, ServerId, Snapshot};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -33,6 +35,9 @@ use crate::upstreams::Upstreams;
 
 /// Between rounds of tidying: idle sessions, full buckets.
 const TIDY: Duration = Duration::from_secs(30);
+
+/// Denials that the process's own log tells in a second.
+const TOLD_DENIALS: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
 /// How a process runs.
 pub struct Options {
@@ -154,8 +159,9 @@ impl Proxy {
         let grace = watch::Sender::new(Duration::from_secs(30));
         let serving = tokio::spawn(listener::serve(data, serving, stop.clone(), grace.subscribe()));
         let draining = CancellationToken::new();
+        let denials = RateLimiter::direct(Quota::per_second(TOLD_DENIALS));
         let proxy = Arc::new(Self {
-            shell: Shell { metrics, log, ring, bounds: options.bounds, draining },
+            shell: Shell { metrics, log, ring, bounds: options.bounds, denials: Arc::new(denials), draining },
             routing: options.routing,
             addresses: [data_address, metrics_address, admin_address],
             limits: Arc::default(),

@@ -157,7 +157,10 @@ impl View {
         }
         if let Some((prefix, original)) = uri::unwrap(asked) {
             let server = self.config.attached.iter().position(|attached| attached.prefix == prefix)?;
-            return Some(Routed { server, uri: original.into_owned() });
+            // A listed URI is meant as it stands; anything else came out of a template.
+            let listed = self.resources.resolve.contains_key(&uri::wrap(prefix, &original));
+            let uri = if listed { original } else { uri::expanded(&original).into_owned().into() };
+            return Some(Routed { server, uri: uri.into_owned() });
         }
         if self.config.gateway.naming == Naming::Always {
             return None;

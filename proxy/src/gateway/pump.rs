@@ -17,7 +17,9 @@ use crate::mcp::era::{Era, Revision};
 use crate::mcp::fault::{Fault, HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::mcp::json;
 use crate::mcp::meta::LogLevel;
-use crate::mcp::rewrite::{Outcome, Rewriter, Rules, UriWrap, rewrite_progress, rewrite_whole};
+use crate::mcp::rewrite::{
+    Outcome, Rewriter, Rules, UriWrap, rewrite_progress, rewrite_request, rewrite_whole,
+};
 use crate::mcp::sse;
 use crate::session::{Asked, Session};
 use crate::upstream::{self, Body, Event, Kind, Reply};
@@ -131,7 +133,7 @@ impl Pump {
             return None;
         };
         let asked = session.ask(Asked { answerer, id });
-        readdressed(raw, &asked)
+        readdressed(raw, asked, self.rules.uris.clone())
     }
 
     /// The response whole, as the client reads it.
@@ -324,20 +326,11 @@ fn malformed() -> Fault {
     Fault::Upstream("the server's response is malformed".into())
 }
 
-/// A server's request under another id.
-pub(super) fn readdressed(raw: &Bytes, id: &Id) -> Option<Bytes> {
-    let mut out = Vec::with_capacity(raw.len() + 16);
-    out.push(b'{');
-    for (index, (key, value)) in json::members(raw)?.into_iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        json::push_text(&mut out, &key);
-        out.push(b':');
-        out.extend_from_slice(if key == "id" { id.as_json() } else { value });
-    }
-    out.push(b'}');
-    Some(Bytes::from(out))
+/// A server's question for a client: under an id of ours, with the URIs that this client knows.
+pub(super) fn readdressed(raw: &Bytes, id: Id, uris: Option<UriWrap>) -> Option<Bytes> {
+    rewrite_request(raw, id, uris)
+        .map_err(|bad| tracing::warn!(%bad, "a server's question cannot be forwarded"))
+        .ok()
 }
 
 /// `notifications/resources/updated` with the client's URI.

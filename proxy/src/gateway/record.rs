@@ -91,10 +91,15 @@ impl Record {
         }
         if !decision.allowed() {
             self.outcome = "denied";
-            let policy = self.policy.as_ref().map(ToString::to_string);
+            // Every denial is in the metrics and the access log; this line is for whoever watches, not for a flood.
+            if self.shell.denials.check().is_err() {
+                return;
+            }
+            let policy = self.policy.as_ref().map(ToString::to_string).unwrap_or_default();
+            let rule = self.rule.as_deref().unwrap_or_default();
             tracing::info!(
                 gateway = %self.gateway, principal = ?self.caller.principal, method = self.method.label(),
-                %server, object = ?object, reason = decision.reason.as_str(), ?policy, rule = ?self.rule, "denied"
+                %server, object = ?object, reason = decision.reason.as_str(), %policy, %rule, "denied"
             );
         }
     }

@@ -11,6 +11,7 @@ use crate::catalog::ListKind;
 use crate::mcp::envelope::Method;
 use crate::mcp::json;
 use crate::mcp::meta::LogLevel;
+use crate::mcp::rewrite::UriWrap;
 use crate::session::{Asked, Session};
 use crate::upstream::{Event, Unsolicited};
 
@@ -86,7 +87,8 @@ fn heard(exchange: &Exchange, session: &Arc<Session>, said: Unsolicited) {
         Event::Notification { .. } | Event::Response(_) => None,
         Event::Request { id, raw, .. } => {
             let asked = session.ask(Asked { answerer: said.answerer, id });
-            readdressed(&raw, &asked)
+            let uris = exchange.view.wraps(server).map(|prefix| UriWrap { prefix: prefix.into() });
+            readdressed(&raw, asked, uris)
         }
     };
     if let Some(message) = message {

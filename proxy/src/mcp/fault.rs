@@ -31,7 +31,7 @@ pub enum Fault {
     #[error("Method not found: {0}")]
     MethodNotFound(Box<str>),
     /// No such object for this caller.
-    #[error("{} not found: {name}", kind.word())]
+    #[error("{}: {name}", kind.word())]
     UnknownObject {
         /// What was looked for.
         kind: Object,
@@ -90,8 +90,8 @@ impl Object {
         match self {
             Self::Tool => "Unknown tool",
             Self::Prompt => "Unknown prompt",
-            Self::Resource => "Resource",
-            Self::Task => "Task",
+            Self::Resource => "Resource not found",
+            Self::Task => "Task not found",
         }
     }
 }
