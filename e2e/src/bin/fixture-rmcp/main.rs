@@ -57,6 +57,7 @@ async fn serve(server: Server, port: u16) -> anyhow::Result<()> {
     );
     loop {
         let (connection, _) = listener.accept().await?;
+        connection.set_nodelay(true)?;
         let service = service.clone();
         tokio::spawn(async move {
             let answer = service_fn(move |request| answer(service.clone(), request));
