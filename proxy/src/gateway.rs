@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use governor::DefaultDirectRateLimiter;
-use mcpmesh_ir::GatewayId;
+use mcpmesh_ir::{GatewayId, ServerId};
 use parking_lot::Mutex;
-use tokio::sync::watch;
-use tokio_stream::wrappers::WatchStream;
+use tokio::sync::{broadcast, watch};
+use tokio_stream::wrappers::{BroadcastStream, WatchStream};
 use tokio_util::sync::CancellationToken;
 
 pub use post::Incoming;
@@ -35,6 +36,12 @@ use crate::session::Sessions;
 
 /// How long changes of servers are gathered before everything is named anew.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// Resource updates that wait for a session that is slow to hear of them.
+const UPDATES: usize = 256;
+
+/// `notifications/resources/updated` of a server, heard in a session that clients share.
+type Update = (ServerId, Bytes);
 
 /// What all gateways of a process share.
 #[derive(Clone)]
@@ -90,6 +97,7 @@ pub struct Gateway {
     shell: Shell,
     view: ArcSwap<View>,
     changes: watch::Sender<u64>,
+    updates: broadcast::Sender<Update>,
     sessions: Sessions,
     naming: Mutex<CancellationToken>,
 }
@@ -104,6 +112,7 @@ impl Gateway {
             shell,
             view: ArcSwap::new(view),
             changes: watch::Sender::new(0),
+            updates: broadcast::Sender::new(UPDATES),
             sessions: Sessions::default(),
             naming: Mutex::new(CancellationToken::new()),
         });
@@ -136,6 +145,7 @@ impl Gateway {
         *self.naming.lock() = until.clone();
         let gateway = Arc::downgrade(self);
         let receivers: Vec<_> = config.attached.iter().map(|one| one.upstream.observation()).collect();
+        let updates = self.forward_updates(&config);
         let mut changes = select_all(receivers.into_iter().map(WatchStream::from_changes));
         let work = async move {
             // What changed between the first look and this subscription.
@@ -149,7 +159,27 @@ impl Gateway {
                 gateway.publish(&config);
             }
         };
-        tokio::spawn(async move { until.run_until_cancelled(work).await });
+        tokio::spawn(async move { until.run_until_cancelled(async { tokio::join!(work, updates) }).await });
+    }
+
+    /// Hands the updates of shared sessions to whoever subscribed.
+    fn forward_updates(&self, config: &Config) -> impl Future<Output = ()> + use<> {
+        let sender = self.updates.clone();
+        let heard = config.attached.iter().map(|one| {
+            let id = one.id.clone();
+            // A receiver that lags has missed updates: the client reads the resource at the next one.
+            BroadcastStream::new(one.upstream.updates()).filter_map(move |raw| {
+                let update = raw.ok().map(|raw| (id.clone(), raw));
+                async move { update }
+            })
+        });
+        let mut heard = select_all(heard.map(StreamExt::boxed));
+        async move {
+            while let Some(update) = heard.next().await {
+                // Without sessions nobody wants it.
+                let _ = sender.send(update);
+            }
+        }
     }
 
     /// The view in force.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::local::list_kind;
-use super::modern::is_call;
+use super::modern::{is_call, is_subscription};
 use super::plan::Asker;
 use super::post::Exchange;
 use super::pump::{Pump, Step};
@@ -300,10 +300,6 @@ impl Exchange {
         let ended = self.gateway.sessions.remove(id, &self.caller.principal);
         web::status(if ended { StatusCode::OK } else { StatusCode::NOT_FOUND })
     }
-}
-
-fn is_subscription(method: &Method) -> bool {
-    matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe)
 }
 
 fn method_not_allowed() -> Answer {

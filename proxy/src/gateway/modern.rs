@@ -98,8 +98,18 @@ impl Exchange {
         let attached = self.view.config.attached.get(plan.server).ok_or(Fault::Internal)?;
         record.asked();
         let reply = attached.upstream.send(plan.outgoing).await.map_err(|error| fault_of(&error))?;
+        if let Some(session) = &asker.session
+            && is_subscription(&request.method)
+        {
+            session.subscribe(&attached.id, &plan.key, request.method == Method::ResourcesSubscribe);
+        }
         Ok((reply, plan.rules))
     }
+}
+
+/// Methods that change what a session hears of.
+pub(super) fn is_subscription(method: &Method) -> bool {
+    matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe)
 }
 
 /// Methods that a server answers.

@@ -2,6 +2,10 @@
 
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
+use mcpmesh_ir::ServerId;
+use mcpmesh_ir::policy::Object;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::answer;
@@ -31,6 +35,7 @@ async fn attend(mut exchange: Exchange, session: Weak<Session>, mut inbox: mpsc:
     let Some(live) = session.upgrade() else { return };
     let (revision, id) = (live.terms.revision, live.terms.id.clone());
     let mut changes = exchange.gateway.changes();
+    let mut updates = exchange.gateway.updates.subscribe();
     let mut seen = exchange.digests(revision);
     let draining = exchange.gateway.shell.draining.clone();
     loop {
@@ -40,6 +45,11 @@ async fn attend(mut exchange: Exchange, session: Weak<Session>, mut inbox: mpsc:
             said = inbox.recv() => match said {
                 Some(said) => heard(&exchange, &live, said),
                 None => return,
+            },
+            update = updates.recv() => match update {
+                Ok((server, raw)) => live.outbox.offer_some(resource_updated(&exchange, &live, &server, &raw)),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
             },
             changed = changes.changed() => {
                 if changed.is_err() {
@@ -75,7 +85,7 @@ fn heard(exchange: &Exchange, session: &Arc<Session>, said: Unsolicited) {
     let Some(server) = server else { return };
     let message = match said.event {
         Event::Notification { method: Method::NotificationsResourcesUpdated, raw } => {
-            updated(&raw, exchange.view.wraps(server))
+            resource_updated(exchange, session, &said.server, &raw)
         }
         Event::Notification { method: Method::NotificationsMessage, raw } => {
             let level = json::member(&raw, "params").and_then(|params| json::member(params, "level"));
@@ -91,7 +101,14 @@ fn heard(exchange: &Exchange, session: &Arc<Session>, said: Unsolicited) {
             readdressed(&raw, asked, uris)
         }
     };
-    if let Some(message) = message {
-        session.outbox.offer(&message);
-    }
+    session.outbox.offer_some(message);
+}
+
+/// An update that this client subscribed to and may still read.
+fn resource_updated(exchange: &Exchange, session: &Session, server: &ServerId, raw: &Bytes) -> Option<Bytes> {
+    let uri = json::member(json::member(raw, "params")?, "uri").and_then(json::text)?;
+    let index = exchange.view.config.attached.iter().position(|attached| attached.id == *server)?;
+    let object = Object::Resource { uri: &uri };
+    let may = exchange.view.decide(&exchange.caller, index, "resources/read", object).allowed();
+    (may && session.is_subscribed(server, &uri)).then(|| updated(raw, exchange.view.wraps(index)))?
 }

@@ -107,6 +107,13 @@ impl EventStream {
         self.changed.notify_waiters();
     }
 
+    /// [`Self::offer`]s a message where there is one.
+    pub fn offer_some(&self, message: Option<Bytes>) {
+        if let Some(message) = message {
+            self.offer(&message);
+        }
+    }
+
     /// No more messages will come.
     pub fn close(&self) {
         self.state.lock().closed = true;
