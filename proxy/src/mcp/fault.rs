@@ -48,7 +48,9 @@ pub enum Fault {
         required: Bytes,
     },
     /// A revision that we do not speak.
-    #[error("Unsupported protocol version")]
+    #[error(
+        "Unsupported protocol version (sessions, opened with initialize: 2025-11-25, 2025-06-18, 2025-03-26)"
+    )]
     UnsupportedVersion {
         /// The revision asked for.
         requested: Box<str>,
@@ -216,12 +218,8 @@ impl Fault {
             }
             Self::UnsupportedVersion { requested } => {
                 out.extend_from_slice(br#","supported":["#);
-                for (index, revision) in Revision::ALL.iter().enumerate() {
-                    if index > 0 {
-                        out.push(b',');
-                    }
-                    json::push_text(out, revision.as_str());
-                }
+                // What server/discover lists: a client may pick any of these for its next request.
+                json::push_text(out, Revision::V2026_07_28.as_str());
                 out.extend_from_slice(br#"],"requested":"#);
                 json::push_text(out, requested);
             }

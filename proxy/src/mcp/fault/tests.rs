@@ -58,7 +58,7 @@ fn data_carries_what_the_specification_asks_for() {
     assert_eq!(
         body(&Fault::unsupported_version("x"), Era::Modern)["error"]["data"],
         json!({"source": "gateway", "requested": "x",
-            "supported": ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]})
+            "supported": ["2026-07-28"]})
     );
     let missing = Fault::MissingCapability { required: Bytes::from_static(br#"{"sampling":{}}"#) };
     assert_eq!(body(&missing, Era::Modern)["error"]["data"]["requiredCapabilities"], json!({"sampling": {}}));
