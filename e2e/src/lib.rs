@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod conformance;
+pub mod federation;
 pub mod fixture;
 pub mod http;
 pub mod mesh;
