@@ -63,6 +63,8 @@ pub struct Shell {
 /// Bounds on clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
+    /// Requests of the process that are on their way to an answer.
+    pub requests: usize,
     /// Bytes of a request's body.
     pub request_bytes: usize,
     /// For a request's body to arrive.
@@ -80,6 +82,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
+            requests: 4096,
             request_bytes: 4 << 20,
             request_time: Duration::from_secs(30),
             sessions: 10_000,

@@ -15,7 +15,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::sync::watch;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Incoming;
@@ -29,6 +31,8 @@ use crate::routes::Routes;
 const HEAD: usize = 16 * 1024;
 /// For a request's head to arrive.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// For a client to take some of what is sent to it: a stalled one must not hold buffers for ever.
+const WRITE_TIME: Duration = Duration::from_secs(30);
 /// HTTP/2 requests at once on one connection.
 const STREAMS: u32 = 256;
 
@@ -39,6 +43,8 @@ pub struct Serving {
     pub routes: Arc<ArcSwap<Routes>>,
     /// Where panics are counted.
     pub metrics: Shared,
+    /// Requests that may be on their way to an answer at once: the next one is told to come again.
+    pub admission: Arc<Semaphore>,
 }
 
 /// Accepts until `stop`, then lets what is in flight finish for at most `grace`, as it is then.
@@ -115,11 +121,18 @@ fn connection(
         let serving = serving.clone();
         async move { Ok::<_, Infallible>(guarded(&serving, request, local.ip()).await) }
     });
-    builder.serve_connection(TokioIo::new(stream), service).into_owned()
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIME));
+    builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned()
 }
 
 /// A panic ends its own request and nothing else.
 async fn guarded(serving: &Serving, request: Request<Body>, local: IpAddr) -> Answer {
+    let Ok(_admitted) = serving.admission.try_acquire() else {
+        let message = "too many requests are being answered".into();
+        let fault = Fault::Unavailable { message, retry_after: Some(Duration::from_secs(1)) };
+        return web::fault(&fault, Era::Modern, None);
+    };
     match AssertUnwindSafe(route(serving, request, local)).catch_unwind().await {
         Ok(answer) => answer,
         Err(_) => {

@@ -16,7 +16,7 @@ use governor::{Quota, RateLimiter};
 use mcpmesh_ir::{GatewayId, ServerId, Snapshot};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
@@ -155,7 +155,11 @@ impl Proxy {
         };
         observe([(scrape, Port::Metrics), (admin, Port::Admin)], &telling, &stop)?;
         let routes = Arc::new(ArcSwap::from_pointee(Routes::default()));
-        let serving = Serving { routes: Arc::clone(&routes), metrics: Arc::clone(&metrics) };
+        let serving = Serving {
+            routes: Arc::clone(&routes),
+            metrics: Arc::clone(&metrics),
+            admission: Arc::new(Semaphore::new(options.bounds.requests)),
+        };
         let grace = watch::Sender::new(Duration::from_secs(30));
         let serving = tokio::spawn(listener::serve(data, serving, stop.clone(), grace.subscribe()));
         let draining = CancellationToken::new();
