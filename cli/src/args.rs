@@ -17,7 +17,7 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  mcpmesh up                           serve the folder's YAML, or its .mcp.json, on http://127.0.0.1:8080/mcp
+  mcpmesh up                           serve the YAML or the .mcp.json of this folder
   mcpmesh connect claude-code --write  let a client use it
   mcpmesh check manifests/             compile without running anything
 
@@ -61,11 +61,12 @@ pub(crate) enum Command {
 Examples:
   mcpmesh up                                serve this folder
   mcpmesh up team.yaml keys/                serve these files and folders
+  mcpmesh up ~/.cursor/mcp.json             serve what a client has
   mcpmesh up --listen 127.0.0.1:0           on a free port, printed at start
 
 Without any YAML an existing .mcp.json, .cursor/mcp.json or .vscode/mcp.json is served.
-Without an McpGateway everything is open to anyone on this machine; to listen elsewhere, write one
-with API keys first (`mcpmesh key create`).")]
+Without an McpGateway everything is open to anyone on this machine; as soon as there is a key
+(`mcpmesh key create`), only to its owner. To listen on other addresses there must be one.")]
 pub(crate) struct UpArgs {
     /// Files and folders of YAML, the same that a cluster takes
     #[arg(value_name = "PATH", default_value = ".")]

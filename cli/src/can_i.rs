@@ -10,6 +10,8 @@ use mcpmesh_ir::policy::{Identity, Issuer, Object, Prepared, Reason, RuleRef, Ta
 use mcpmesh_ir::resource::Body;
 use mcpmesh_ir::{ApiKey, Gateway, Policy, PolicyId, Server, ServerId, Snapshot};
 
+use mcpmesh_proxy::mcp::uri;
+
 use crate::args::{AnswerFormat, CanIArgs, Verb, server_id};
 use crate::check;
 use crate::exit::{Failure, Outcome};
@@ -94,6 +96,10 @@ fn ask(
     let object = object(args, question, server);
     if matches!(args.verb, Verb::Call) && !tool_rules::exists(server, &question.object)? {
         return Ok(answer.no("excluded", "the McpServer's tools.include and tools.exclude leave it out"));
+    }
+    if args.verb == Verb::Read && uri::refuse(&question.object) {
+        return Ok(answer
+            .no("refused", "a URI with dot segments or encoded slashes is refused, whatever the rules say"));
     }
     let policies: BTreeMap<PolicyId, Policy> =
         bodies::<Policy>(snapshot)?.into_values().map(|policy| (policy.id.clone(), policy)).collect();

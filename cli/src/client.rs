@@ -48,6 +48,7 @@ pub(crate) struct Peer {
     /// Its object, where it has one.
     pub(crate) server: Option<Server>,
     upstream: Arc<Upstream>,
+    workloads: Workloads,
     patience: Duration,
 }
 
@@ -87,7 +88,8 @@ fn endpoint(args: &ServersArgs, patience: Duration) -> Result<Peer, Failure> {
         value.set_sensitive(true);
         config.headers.push((AUTHORIZATION, value));
     }
-    Ok(Peer { title, server: None, upstream: Upstream::start(config, Deps::default()), patience })
+    let upstream = Upstream::start(config, Deps::default());
+    Ok(Peer { title, server: None, upstream, workloads: Workloads::default(), patience })
 }
 
 impl Folder {
@@ -112,7 +114,10 @@ impl Folder {
                 let (upstream, _) = upstreams.get(&server, &secrets).context(server.id.to_string())?;
                 let title = server.id.to_string();
                 let id = server.id.clone();
-                peers.insert(id, Peer { title, server: Some(server), upstream, patience });
+                peers.insert(
+                    id,
+                    Peer { title, server: Some(server), upstream, workloads: workloads.clone(), patience },
+                );
             }
         }
         if peers.is_empty() {
@@ -142,6 +147,8 @@ impl Peer {
 
     fn failed(&self, reason: &str) -> Failure {
         let advice = if self.title == ENDPOINT { "; is `mcpmesh up` running?" } else { "" };
+        let last_words = self.server.as_ref().and_then(|server| self.workloads.last_words(&server.id));
+        let reason = last_words.unwrap_or_else(|| plain_reason(reason));
         Failure::failed(format!("{}: {reason}{advice}", self.title))
     }
 
@@ -172,4 +179,9 @@ impl Peer {
         }
         Ok(message.get_mut("result").map(Value::take).unwrap_or_default())
     }
+}
+
+/// A reason without what the message around it says already.
+pub(crate) fn plain_reason(reason: &str) -> String {
+    reason.strip_prefix("cannot connect to the upstream: ").unwrap_or(reason).to_owned()
 }

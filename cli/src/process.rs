@@ -1,14 +1,18 @@
 //! Starts a server's process under the shim, with a clean environment, and logs what it says on stderr.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use mcpmesh_compiler::workload::Environment;
 use mcpmesh_ir::ServerId;
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -92,22 +96,106 @@ pub(crate) struct Guard {
     _end: oneshot::Sender<()>,
 }
 
-/// Starts a process. `children` counts it until nothing of it is left; `stop` ends it like the drop of its guard.
-pub(crate) fn start(
-    server: &ServerId,
-    plan: &Plan,
-    children: &TaskTracker,
+/// All processes of ours. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Children {
+    tasks: TaskTracker,
     stop: CancellationToken,
-) -> std::io::Result<Running> {
-    let mut child = command(plan)?.spawn()?;
-    let taken = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (Some(stdin), Some(stdout), Some(stderr)) = taken else {
-        return Err(std::io::ErrorKind::BrokenPipe.into());
-    };
-    children.spawn(log(server.clone(), stderr));
-    let (end, ended) = oneshot::channel();
-    children.spawn(watch(server.clone(), child, ended, stop));
-    Ok(Running { stdin, stdout, guard: Guard { _end: end } })
+    words: Arc<Mutex<BTreeMap<ServerId, Words>>>,
+}
+
+/// What the processes of a server said last.
+#[derive(Default)]
+struct Words {
+    line: String,
+    /// How the one before it ended, if it did so by itself.
+    ended: Option<String>,
+}
+
+impl Children {
+    /// Starts a process. What it says on stderr is logged under the server's name.
+    pub(crate) fn start(&self, server: &ServerId, plan: &Plan) -> std::io::Result<Running> {
+        let mut child = command(plan)?.spawn()?;
+        let taken = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = taken else {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        };
+        let logged = self.log(server, stderr);
+        let (end, ended) = oneshot::channel();
+        self.tasks.spawn(self.clone().watch(server.clone(), child, ended, logged));
+        Ok(Running { stdin, stdout, guard: Guard { _end: end } })
+    }
+
+    /// Logs every line that a server writes, under its name. The task ends with the output.
+    pub(crate) fn log(
+        &self,
+        server: &ServerId,
+        output: impl AsyncRead + Unpin + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (server, words) = (server.clone(), self.words.clone());
+        self.tasks.spawn(async move {
+            let mut lines = Lines::new(output);
+            while let Some(line) = lines.next().await {
+                if !line.is_empty() {
+                    tracing::info!("{server}: {line}");
+                    words.lock().entry(server.clone()).or_default().line = line;
+                }
+            }
+        })
+    }
+
+    /// How the last process of a server ended, if it did so by itself: more than the silence on its output tells.
+    pub(crate) fn last_words(&self, server: &ServerId) -> Option<String> {
+        self.words.lock().get(server)?.ended.clone()
+    }
+
+    /// The server is well: how an earlier process ended is no news any more.
+    pub(crate) fn forget_words(&self, server: &ServerId) {
+        self.words.lock().remove(server);
+    }
+
+    /// Ends all processes and waits until nothing of them is left.
+    pub(crate) async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Waits for the end of a process and brings it about once its guard is gone.
+    async fn watch(
+        self,
+        server: ServerId,
+        mut child: Child,
+        guard: oneshot::Receiver<()>,
+        logged: JoinHandle<()>,
+    ) {
+        let status = tokio::select! {
+            status = child.wait() => status,
+            _ = guard => return terminate(child).await,
+            () = self.stop.cancelled() => return terminate(child).await,
+        };
+        let ended = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        tracing::warn!("{server}: its process ended: {ended}");
+        // With its last line, which may still be on its way.
+        let _ = logged.await;
+        let mut words = self.words.lock();
+        let Words { line, ended: said } = words.entry(server).or_default();
+        let line = std::mem::take(line);
+        *said = Some(if line.is_empty() {
+            format!("its process ended: {ended}")
+        } else {
+            format!("{line} ({ended})")
+        });
+    }
+}
+
+async fn terminate(mut child: Child) {
+    // The child has not been waited for, so the pid is still its own.
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+    }
+    let _ = child.wait().await;
 }
 
 fn command(plan: &Plan) -> std::io::Result<Command> {
@@ -124,37 +212,6 @@ fn command(plan: &Plan) -> std::io::Result<Command> {
     command.process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
-}
-
-/// Waits for the end of a process and brings it about once its guard is gone.
-async fn watch(server: ServerId, mut child: Child, guard: oneshot::Receiver<()>, stop: CancellationToken) {
-    let status = tokio::select! {
-        status = child.wait() => Some(status),
-        _ = guard => None,
-        () = stop.cancelled() => None,
-    };
-    match status {
-        Some(Ok(status)) => tracing::warn!(%server, "the server's process ended: {status}"),
-        Some(Err(error)) => tracing::warn!(%server, %error, "cannot wait for the server's process"),
-        None => {
-            // The child has not been waited for, so the pid is still its own.
-            let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-            if let Some(pid) = pid {
-                let _ = rustix::process::kill_process(pid, Signal::TERM);
-            }
-            let _ = child.wait().await;
-        }
-    }
-}
-
-/// Logs every line that a server writes, under its name.
-pub(crate) async fn log(server: ServerId, output: impl AsyncRead + Unpin) {
-    let mut lines = Lines::new(output);
-    while let Some(line) = lines.next().await {
-        if !line.is_empty() {
-            tracing::info!("{server}: {line}");
-        }
-    }
 }
 
 /// Lines of text that a stranger writes: bounded, and without anything that could forge a line or move the cursor.

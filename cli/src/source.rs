@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use mcpmesh_compiler::manifest::{self, Located};
 use mcpmesh_compiler::{
-    Compiled, Diagnostic, Inputs, Install, Location, ObjectKind, Reason, Severity, compile,
+    Compiled, Diagnostic, IMPLIED_GATEWAY, Inputs, Install, Location, ObjectKind, Reason, Severity, compile,
 };
-use mcpmesh_ir::GatewayId;
+use mcpmesh_ir::gateway::Anonymous;
+use mcpmesh_ir::{Gateway, GatewayId, ResourceKind};
 
 use crate::args::SecretsTo;
 use crate::exit::Failure;
@@ -58,9 +59,15 @@ impl Loaded {
             == (&other.compiled.snapshots, &other.compiled.workloads)
     }
 
-    /// The implied gateway is in force.
+    /// The implied gateway is in force and lets everyone in, since there is no key either.
     pub(crate) fn is_open(&self) -> bool {
-        self.inputs.gateways.is_empty() && self.inputs.install.implied_gateway
+        let implied = GatewayId::new(IMPLIED_GATEWAY.0, IMPLIED_GATEWAY.1);
+        let snapshot = self.compiled.snapshots.get(&implied).filter(|_| self.inputs.gateways.is_empty());
+        let mut gateways = snapshot.into_iter().flat_map(|snapshot| snapshot.of_kind(ResourceKind::Gateway));
+        // What cannot be told is taken for open.
+        gateways.any(|resource| {
+            resource.decode::<Gateway>().map_or(true, |one| one.anonymous == Anonymous::Allow)
+        })
     }
 
     /// The only gateway, or the one that is named.
@@ -195,6 +202,13 @@ pub(crate) fn names_manifest(file: &Path) -> bool {
 /// The file as the user would write it.
 fn display(file: &Path) -> String {
     file.strip_prefix("./").unwrap_or(file).display().to_string()
+}
+
+/// The path as a client's configuration, when it is one.
+pub(crate) fn as_client_configuration(path: &Path) -> Option<Source> {
+    let json = path.extension().is_some_and(|extension| extension == "json") && path.is_file();
+    let imported = json.then(|| import::read(path, "default", SecretsTo::File).ok()).flatten();
+    imported.map(|_| Source::Client(path.to_owned()))
 }
 
 /// The client's configuration that a folder without YAML has.

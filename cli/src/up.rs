@@ -7,7 +7,6 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -64,6 +63,11 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
 
 /// YAML where there is some, else a client's configuration.
 fn pick(paths: &[PathBuf]) -> Result<Source, Failure> {
+    if let [only] = paths
+        && let Some(client) = source::as_client_configuration(only)
+    {
+        return Ok(client);
+    }
     if source::has_manifests(paths)? {
         return Ok(Source::Manifests(paths.to_vec()));
     }
@@ -105,9 +109,9 @@ fn judge_start(loaded: &Loaded, listen: SocketAddr) -> Outcome {
     Ok(())
 }
 
-const EXPOSED: &str = "without an McpGateway the endpoint is open to anyone, so it is served on loopback only. \
-    Write an McpGateway with API keys (authentication: {apiKeys: {}}), an McpPolicy that says who may do what, and \
-    make a key: mcpmesh key create --owner NAME";
+const EXPOSED: &str = "without an McpGateway and without a key the endpoint is open to anyone, so it is served on \
+    loopback only. Make a key (mcpmesh key create --owner NAME --out NAME.yaml): then only callers with a key are let \
+    in. Or write an McpGateway and an McpPolicy that say who may do what";
 
 fn is_exposed(loaded: &Loaded, listen: SocketAddr) -> bool {
     loaded.is_open() && !listen.ip().is_loopback()
@@ -140,7 +144,7 @@ impl Up {
             state: self.state_dir(args)?,
             access_log: Box::new(self.screen.sink()),
         };
-        let plane = DataPlane::start(place, Arc::new(self.workloads.clone())).await?;
+        let plane = DataPlane::start(place, self.workloads.clone()).await?;
         for rejection in plane.apply(&loaded.compiled) {
             tracing::error!("{rejection}");
         }

@@ -11,20 +11,17 @@ use mcpmesh_ir::ServerId;
 use mcpmesh_proxy::upstream::{ConnectError, Connected, Connector};
 use parking_lot::Mutex;
 use tokio::process::ChildStdin;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::task::JoinHandle;
 use url::Url;
 
 use crate::launch::{self, Launched};
-use crate::process::{self, Guard};
+use crate::process::{Children, Guard, Running};
 
 /// What runs, by server. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Workloads {
     entries: Arc<Mutex<BTreeMap<ServerId, Arc<Entry>>>>,
-    children: TaskTracker,
-    /// Ends all processes, whoever holds them.
-    stop: CancellationToken,
+    children: Children,
 }
 
 /// One server's workload as it is now. Another version of it is another entry.
@@ -38,7 +35,8 @@ struct Entry {
 /// A container that speaks HTTP. It ends when neither its entry nor a connection holds it.
 struct Http {
     url: Url,
-    ended: CancellationToken,
+    /// Ends with the container.
+    output: JoinHandle<()>,
     _guard: Guard,
     _stdin: ChildStdin,
 }
@@ -68,10 +66,18 @@ impl Workloads {
 
     /// Ends everything and waits until nothing is left.
     pub(crate) async fn end(&self) {
-        self.stop.cancel();
         self.entries.lock().clear();
-        self.children.close();
-        self.children.wait().await;
+        self.children.end().await;
+    }
+
+    /// As [`Children::forget_words`].
+    pub(crate) fn forget_words(&self, server: &ServerId) {
+        self.children.forget_words(server);
+    }
+
+    /// As [`Children::last_words`].
+    pub(crate) fn last_words(&self, server: &ServerId) -> Option<String> {
+        self.children.last_words(server)
     }
 }
 
@@ -94,23 +100,16 @@ impl Workloads {
         }
         let launched = launch::prepare(&entry.workload, entry.environment.clone());
         let Launched { plan, url } = launched.await.map_err(|error| error.to_string())?;
-        let process::Running { stdin, stdout, guard } =
-            process::start(server, &plan, &self.children, self.stop.clone()).map_err(|error| {
-                let program = plan.argv.first().map(|word| word.to_string_lossy().into_owned());
-                format!("cannot start {}: {error}", program.unwrap_or_default())
-            })?;
+        let Running { stdin, stdout, guard } = self.children.start(server, &plan).map_err(|error| {
+            let program = plan.argv.first().map(|word| word.to_string_lossy().into_owned());
+            format!("cannot start {}: {error}", program.unwrap_or_default())
+        })?;
         let Some(url) = url else {
             let (stdin, stdout) = (Box::new(stdin), Box::new(stdout));
             return Ok(Connected::Stdio { stdin, stdout, guard: Box::new(guard) });
         };
-        let ended = CancellationToken::new();
-        let over = ended.clone();
-        let output = process::log(server.clone(), stdout);
-        self.children.spawn(async move {
-            output.await;
-            over.cancel();
-        });
-        let http = Arc::new(Http { url: url.clone(), ended, _guard: guard, _stdin: stdin });
+        let output = self.children.log(server, stdout);
+        let http = Arc::new(Http { url: url.clone(), output, _guard: guard, _stdin: stdin });
         *entry.http.lock() = Some(http.clone());
         Ok(Connected::Http { url, guard: Box::new(http) })
     }
@@ -119,7 +118,7 @@ impl Workloads {
 impl Entry {
     fn running(&self) -> Option<Arc<Http>> {
         let mut http = self.http.lock();
-        if http.as_ref().is_some_and(|http| http.ended.is_cancelled()) {
+        if http.as_ref().is_some_and(|http| http.output.is_finished()) {
             *http = None;
         }
         http.clone()

@@ -214,7 +214,7 @@ fn a_good_change_is_in_force_and_a_bad_one_changes_nothing() {
     assert_eq!(text(&up.call("one/args")), "-y fake@1 first");
 
     folder.write("one.yaml", &server("one", "second"));
-    wait_for("the changed process", || (text(&up.call("one/args")) == "-y fake@1 second").then_some(()));
+    wait_for("the change", || (text(&up.call("one/args")) == "-y fake@1 second").then_some(()));
 }
 
 /// A server `one` whose tool `gate` waits for the file `gate`.
@@ -239,7 +239,8 @@ fn a_change_drops_no_request() {
     let up = folder.up();
     let waiting = call_gate(&folder, &up);
     folder.write("one.yaml", &gated(&folder, "second"));
-    wait_for("the changed process", || (text(&up.call("one/args")) == "-y fake@1 second").then_some(()));
+    folder.wait_for_log("the changed configuration is in force");
+    assert_eq!(text(&up.call("one/args")), "-y fake@1 second");
     fs::write(folder.path("gate"), "").unwrap();
     assert_eq!(text(&waiting.join().unwrap()), "through");
 }
@@ -311,6 +312,15 @@ fn a_missing_runner_is_a_condition_of_its_server_alone() {
     let up = folder.up_with("/no/programs/here");
     let reason = up.line(|line| line.strip_prefix("server  one  Failed  -  -  ").map(str::to_owned));
     assert!(reason.starts_with("npx not found: install Node.js"), "{reason}");
+}
+
+#[test]
+fn a_server_that_ends_says_why_in_the_table() {
+    let folder = Folder::new(&[]);
+    let env = "env: [{name: FAIL, value: \"ImportError: no module\"}], args:";
+    folder.write("one.yaml", &server("one", "").replace("args:", env));
+    let up = folder.up();
+    up.wait_for_server("one  Failed  -  -  ImportError: no module (exit status: 1)");
 }
 
 #[test]

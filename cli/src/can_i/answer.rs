@@ -165,8 +165,7 @@ impl ByRule {
 
     fn text(&self) -> String {
         if self.policy == format!("{}/{}", IMPLIED_POLICY.0, IMPLIED_POLICY.1) {
-            return "none needed: without an McpGateway everything is open to anyone on this machine"
-                .to_owned();
+            return "none needed: without an McpGateway every server is open to whoever is let in".to_owned();
         }
         match &self.rule {
             Some(rule) => format!("{rule} of McpPolicy {}, at the {}'s level", self.policy, self.level),

@@ -1,6 +1,8 @@
 //! Finds and signals what a shim's server has started.
 
-use rustix::process::{Pid, Signal};
+#[cfg(target_os = "linux")]
+use rustix::process::Pid;
+use rustix::process::Signal;
 
 /// From now on a process whose parent ends becomes our child instead of init's.
 #[cfg(target_os = "linux")]

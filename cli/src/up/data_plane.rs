@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use mcpmesh_compiler::Compiled;
 use mcpmesh_proxy::proxy::{self, Options, Proxy};
-use mcpmesh_proxy::upstream::{self, Connector};
+use mcpmesh_proxy::upstream;
 use tokio::sync::watch;
 
 use super::status::{self, ServerStatus, State};
+use crate::client::plain_reason;
 use crate::exit::Failure;
+use crate::workloads::Workloads;
 
 /// Where to listen, and where things are kept and written.
 pub(super) struct Place {
@@ -28,19 +30,20 @@ pub(super) struct Place {
 /// A running proxy.
 pub(super) struct DataPlane {
     proxy: Arc<Proxy>,
+    workloads: Workloads,
 }
 
 impl DataPlane {
     /// Binds and serves; nothing is configured yet.
-    pub(super) async fn start(place: Place, connector: Arc<dyn Connector>) -> Result<Self, Failure> {
+    pub(super) async fn start(place: Place, workloads: Workloads) -> Result<Self, Failure> {
         let mut options = Options::new(place.data);
         options.metrics = place.metrics;
         options.admin = place.admin;
         options.state = Some(place.state);
         options.access_log = Some(place.access_log);
-        options.connector = Some(connector);
+        options.connector = Some(Arc::new(workloads.clone()));
         match Proxy::start(options).await {
-            Ok(proxy) => Ok(Self { proxy }),
+            Ok(proxy) => Ok(Self { proxy, workloads }),
             Err(error) => Err(cannot_start(&error, [place.metrics, place.admin])),
         }
     }
@@ -79,7 +82,7 @@ impl DataPlane {
         let mut servers = self.proxy.servers();
         // What is there already is news, too.
         servers.mark_changed();
-        Status { servers }
+        Status { servers, workloads: self.workloads.clone() }
     }
 
     pub(super) async fn drain(self, time: Duration) {
@@ -90,6 +93,7 @@ impl DataPlane {
 /// Changes of servers.
 pub(super) struct Status {
     servers: watch::Receiver<Vec<proxy::ServerStatus>>,
+    workloads: Workloads,
 }
 
 impl Status {
@@ -98,21 +102,22 @@ impl Status {
         if self.servers.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        self.servers.borrow_and_update().iter().map(row).collect()
+        self.servers.borrow_and_update().iter().map(|server| row(server, &self.workloads)).collect()
     }
 }
 
-fn row(server: &proxy::ServerStatus) -> ServerStatus {
+fn row(server: &proxy::ServerStatus, workloads: &Workloads) -> ServerStatus {
     let (state, reason) = match &server.state {
         upstream::State::Connecting => (State::Connecting, None),
-        upstream::State::Ready => (State::Ready, None),
-        upstream::State::Degraded { reason } => (State::Degraded, Some(reason.clone())),
-        upstream::State::Failed { reason, .. } => (State::Failed, Some(reason.clone())),
+        upstream::State::Ready => {
+            workloads.forget_words(&server.id);
+            (State::Ready, None)
+        }
+        upstream::State::Degraded { reason } => (State::Degraded, Some(plain_reason(reason))),
+        upstream::State::Failed { reason, .. } => {
+            (State::Failed, Some(workloads.last_words(&server.id).unwrap_or_else(|| plain_reason(reason))))
+        }
     };
-    // The table says who it is; what is wrong with it stands behind.
-    let reason = reason.map(|reason| {
-        reason.strip_prefix("cannot connect to the upstream: ").map_or(reason.clone(), str::to_owned)
-    });
     let known = !server.protocol.is_empty();
     ServerStatus {
         name: status::name(&server.id),
