@@ -23,7 +23,12 @@ pub(crate) enum Source {
     /// YAML and JSON in these files and folders.
     Manifests(Vec<PathBuf>),
     /// A client's configuration.
-    Client(PathBuf),
+    Client {
+        /// The file.
+        file: PathBuf,
+        /// The port of our own endpoint, to which the file leads as well once `connect` has written it.
+        own: u16,
+    },
 }
 
 /// Everything that one reading of the files gave.
@@ -98,15 +103,16 @@ pub(crate) fn load(source: &Source, version_key: [u8; 32]) -> anyhow::Result<Loa
                 texts.push((display(&file), text));
             }
         }
-        Source::Client(file) => {
-            let imported = import::read(file, "default", SecretsTo::File)?;
+        Source::Client { file, own } => {
+            let mut imported = import::read(file, "default", SecretsTo::File)?;
+            imported.servers.retain(|server| !leads_to(server, *own));
             imported.notes.iter().for_each(import::Note::say);
             texts.push((display(file), import::documents(&imported)?.into_bytes()));
         }
     }
     let mut loaded = Reading::default();
     texts.iter().for_each(|(file, bytes)| loaded.add(file, bytes));
-    if matches!(source, Source::Client(_)) {
+    if matches!(source, Source::Client { .. }) {
         loaded.forget_lines();
     }
     Ok(loaded.compile(version_key))
@@ -205,10 +211,24 @@ fn display(file: &Path) -> String {
 }
 
 /// The path as a client's configuration, when it is one.
-pub(crate) fn as_client_configuration(path: &Path) -> Option<Source> {
+pub(crate) fn as_client_configuration(path: &Path) -> Option<PathBuf> {
     let json = path.extension().is_some_and(|extension| extension == "json") && path.is_file();
     let imported = json.then(|| import::read(path, "default", SecretsTo::File).ok()).flatten();
-    imported.map(|_| Source::Client(path.to_owned()))
+    imported.map(|_| path.to_owned())
+}
+
+/// True for a server at this port of this machine: serving ourselves would have no end.
+fn leads_to(server: &serde_json::Value, port: u16) -> bool {
+    let url = server.pointer("/spec/remote/url").and_then(serde_json::Value::as_str);
+    url.and_then(|url| url::Url::parse(url).ok()).is_some_and(|url| {
+        let here = match url.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(address)) => address.is_loopback() || address.is_unspecified(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback() || address.is_unspecified(),
+            None => false,
+        };
+        here && url.port_or_known_default() == Some(port)
+    })
 }
 
 /// The client's configuration that a folder without YAML has.

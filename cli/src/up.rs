@@ -38,7 +38,7 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
     if !args.admin.ip().is_loopback() {
         return Err(Failure::usage(format!("--admin {}: the admin port is for loopback only", args.admin)));
     }
-    let source = pick(&args.paths)?;
+    let source = pick(&args.paths, args.listen.port())?;
     let version_key = random_key()?;
     let loaded = source::load(&source, version_key)?;
     check::say(&loaded.diagnostics);
@@ -62,17 +62,17 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
 }
 
 /// YAML where there is some, else a client's configuration.
-fn pick(paths: &[PathBuf]) -> Result<Source, Failure> {
+fn pick(paths: &[PathBuf], own: u16) -> Result<Source, Failure> {
     if let [only] = paths
-        && let Some(client) = source::as_client_configuration(only)
+        && let Some(file) = source::as_client_configuration(only)
     {
-        return Ok(client);
+        return Ok(Source::Client { file, own });
     }
     if source::has_manifests(paths)? {
         return Ok(Source::Manifests(paths.to_vec()));
     }
     let client = paths.iter().find_map(|path| source::client_configuration(path));
-    client.map(Source::Client).ok_or_else(|| Failure::failed(HOW_TO_START))
+    client.map(|file| Source::Client { file, own }).ok_or_else(|| Failure::failed(HOW_TO_START))
 }
 
 const HOW_TO_START: &str =
@@ -132,7 +132,7 @@ struct Up {
 }
 
 impl Up {
-    async fn serve(self, args: &UpArgs, loaded: Loaded) -> Outcome {
+    async fn serve(mut self, args: &UpArgs, loaded: Loaded) -> Outcome {
         let mut signals = Signals::new().context("cannot listen for signals")?;
         // Before the first look, so that no change falls between.
         let mut watch = if args.no_watch { None } else { Some(Watch::start(&self.source)?) };
@@ -147,6 +147,9 @@ impl Up {
         let plane = DataPlane::start(place, self.workloads.clone()).await?;
         for rejection in plane.apply(&loaded.compiled) {
             tracing::error!("{rejection}");
+        }
+        if let Source::Client { own, .. } = &mut self.source {
+            *own = plane.port();
         }
         self.announce(&plane);
         let mut files = Files { applied: loaded, said: Vec::new() };
@@ -244,7 +247,7 @@ impl Up {
         let mut hash = Sha256::new();
         let paths = match &self.source {
             Source::Manifests(paths) => paths.as_slice(),
-            Source::Client(file) => std::slice::from_ref(file),
+            Source::Client { file, .. } => std::slice::from_ref(file),
         };
         for path in paths {
             hash.update(std::path::absolute(path)?.as_os_str().as_encoded_bytes());

@@ -49,3 +49,14 @@ fn a_server_that_cannot_be_read_stops_nobody_else() {
     assert!(!loaded.unreadable && loaded.is_open() && loaded.has_errors());
     assert_eq!(loaded.inputs.servers.len(), 1);
 }
+
+#[test]
+fn a_clients_configuration_does_not_lead_back_to_us() {
+    let text = r#"{"mcpServers": {
+        "mcpmesh": {"url": "http://127.0.0.1:8080/mcp"},
+        "other": {"url": "http://localhost:8081/mcp"}}}"#;
+    let folder = folder(&[(".mcp.json", text)]);
+    let loaded = load(&Source::Client { file: folder.path().join(".mcp.json"), own: 8080 }, [0; 32]).unwrap();
+    let names: Vec<_> = loaded.inputs.servers.keys().map(|id| id.name.as_str()).collect();
+    assert_eq!(names, ["other"]);
+}

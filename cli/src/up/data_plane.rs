@@ -57,6 +57,11 @@ impl DataPlane {
         rejected.into_iter().map(text).collect()
     }
 
+    /// The port of the endpoint.
+    pub(super) fn port(&self) -> u16 {
+        self.proxy.data_addr().port()
+    }
+
     /// The URLs of all gateways.
     pub(super) fn endpoints(&self) -> Vec<String> {
         let address = self.proxy.data_addr();

@@ -68,7 +68,7 @@ impl Watched {
     fn of(source: &Source) -> anyhow::Result<Self> {
         let paths = match source {
             Source::Manifests(paths) => paths.clone(),
-            Source::Client(file) => vec![file.clone()],
+            Source::Client { file, .. } => vec![file.clone()],
         };
         let mut watched = Self { manifests: BTreeSet::new(), files: BTreeSet::new() };
         for path in paths {
