@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Compile a folder offline and report what is wrong, with file and line
     Check(CheckArgs),
+    /// Compile objects into the file that `mcpmesh-proxy --config` serves
+    Compile(CompileArgs),
     /// Say whether a user may use an object, and which rule decides
     #[command(name = "can-i")]
     CanI(CanIArgs),
@@ -80,6 +82,9 @@ pub(crate) struct UpArgs {
     /// Where the redacted configuration is shown; loopback only
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:17000")]
     pub(crate) admin: SocketAddr,
+    /// Write one JSON line a request: to a file, or - for standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log: Option<PathBuf>,
     /// Serve the files as they are now, whatever happens to them
     #[arg(long)]
     pub(crate) no_watch: bool,
@@ -115,6 +120,25 @@ pub(crate) enum DiagnosticFormat {
     Json,
     /// Workflow commands that GitHub shows beside the line
     Github,
+}
+
+/// `mcpmesh compile`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mcpmesh compile . --out mesh.json && mcpmesh-proxy --config mesh.json
+
+The file holds the values of the Secrets that servers use: it is readable by its owner only.
+Package and container servers need `mcpmesh up`: mcpmesh-proxy starts no processes.
+
+Exit codes: 0 good; 1 errors, and nothing is written; 2 wrong use.")]
+pub(crate) struct CompileArgs {
+    /// Files and folders of YAML
+    #[arg(value_name = "PATH", default_value = ".")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Where the configuration is written
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
 }
 
 /// `mcpmesh can-i`

@@ -5,6 +5,7 @@ mod call;
 mod can_i;
 mod check;
 mod client;
+mod compile;
 mod connect;
 mod exit;
 mod import;
@@ -44,6 +45,7 @@ fn run(command: Command) -> Outcome {
     match command {
         Command::Up(args) => up::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Compile(args) => compile::run(&args),
         Command::CanI(args) => can_i::run(&args),
         Command::Tools(args) => in_runtime(tools::run(&args)),
         Command::Call(args) => in_runtime(call::run(&args)),

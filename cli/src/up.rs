@@ -5,12 +5,14 @@ mod screen;
 mod status;
 mod watch;
 
+use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use mcpmesh_compiler::Diagnostic;
+use mcpmesh_proxy::access_log;
 use sha2::{Digest, Sha256};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -142,7 +144,7 @@ impl Up {
             metrics: args.metrics,
             admin: args.admin,
             state: self.state_dir(args)?,
-            access_log: Box::new(self.screen.sink()),
+            access_log: self.access_log(args)?,
         };
         let plane = DataPlane::start(place, self.workloads.clone()).await?;
         for rejection in plane.apply(&loaded.compiled) {
@@ -169,6 +171,16 @@ impl Up {
         }
         self.end(plane, signals).await;
         Ok(())
+    }
+
+    fn access_log(&self, args: &UpArgs) -> anyhow::Result<Option<Box<dyn Write + Send>>> {
+        match args.access_log.as_deref() {
+            None => Ok(None),
+            Some(path) if path == Path::new("-") => Ok(Some(Box::new(self.screen.sink()))),
+            Some(path) => access_log::file(path)
+                .map(Some)
+                .with_context(|| format!("--access-log {}: cannot be opened", path.display())),
+        }
     }
 
     /// Puts a new reading of the files in force, or says why it is not.

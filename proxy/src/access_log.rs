@@ -4,6 +4,7 @@
 //! written. When the sink is slow the oldest-waiting record is not waited for: it is dropped and counted.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use serde::Serialize;
@@ -60,6 +61,15 @@ pub struct Record {
     /// W3C trace id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+}
+
+/// Opens a file for records: what is there stays, and only its owner reads it.
+pub fn file(path: &Path) -> std::io::Result<Box<dyn Write + Send>> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    Ok(Box::new(options.open(path)?))
 }
 
 /// Where records go.

@@ -24,7 +24,7 @@ pub(super) struct Place {
     pub(super) admin: SocketAddr,
     /// For the key ring.
     pub(super) state: PathBuf,
-    pub(super) access_log: Box<dyn Write + Send>,
+    pub(super) access_log: Option<Box<dyn Write + Send>>,
 }
 
 /// A running proxy.
@@ -40,7 +40,7 @@ impl DataPlane {
         options.metrics = place.metrics;
         options.admin = place.admin;
         options.state = Some(place.state);
-        options.access_log = Some(place.access_log);
+        options.access_log = place.access_log;
         options.connector = Some(Arc::new(workloads.clone()));
         match Proxy::start(options).await {
             Ok(proxy) => Ok(Self { proxy, workloads }),

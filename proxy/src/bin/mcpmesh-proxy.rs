@@ -10,13 +10,13 @@ use anyhow::Context;
 use clap::Parser;
 use mcpmesh_ir::Snapshot;
 use mcpmesh_proxy::routes::Routing;
-use mcpmesh_proxy::{Options, Proxy};
+use mcpmesh_proxy::{Options, Proxy, access_log};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Serves MCP gateways from a compiled configuration.
 ///
-/// The file holds a JSON array of snapshots, as `mcpmesh check -o snapshots` or the operator writes them. SIGHUP reads
+/// The file holds a JSON array of snapshots, the unit that a control plane pushes. SIGHUP reads
 /// it again; a file that cannot be read changes nothing. SIGTERM drains.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -103,6 +103,5 @@ fn sink(path: &Path) -> anyhow::Result<Box<dyn Write + Send>> {
     if path == Path::new("-") {
         return Ok(Box::new(std::io::stdout()));
     }
-    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    Ok(Box::new(file.with_context(|| format!("cannot open {}", path.display()))?))
+    access_log::file(path).with_context(|| format!("cannot open {}", path.display()))
 }

@@ -88,6 +88,13 @@ pub struct Timeouts {
     pub total: Duration,
 }
 
+impl Timeouts {
+    /// How long a process may take to say its first word: the first start of a package installs it.
+    pub(crate) fn start(&self) -> Duration {
+        self.first_byte.max(Duration::from_secs(300))
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

@@ -181,7 +181,7 @@ pub(crate) enum Opened {
 
 /// Finds out what a process speaks.
 pub(crate) async fn over_channel(channel: Channel, config: &Config) -> Result<Opened, Error> {
-    let patience = config.timeouts.first_byte;
+    let patience = config.timeouts.start();
     let found = tokio::time::timeout(patience, probe_channel(&channel)).await;
     match found.unwrap_or_else(|_| Err(Error::unsent(Kind::Timeout(Phase::Connect)))) {
         Ok(Found::Modern(handshake)) => Ok(Opened::Session(Session::modern(channel, handshake))),

@@ -64,7 +64,7 @@ async fn supervise(core: &Arc<Core>) {
         core.live.send_replace(None);
         core.pool.clear();
         let Some(error) = error else { continue };
-        tracing::warn!(server = %core.config.id, %error, "the server is not reachable");
+        core.tell(&error);
         core.failed(&error);
         attempts = if served && begun.elapsed() >= STEADY { 0 } else { attempts + 1 };
         let pause = FIRST_PAUSE.saturating_mul(1 << attempts.min(8)).min(LONGEST_PAUSE);
@@ -133,7 +133,7 @@ async fn establish(core: &Arc<Core>) -> Result<(Live, Option<super::Guard>), Err
 }
 
 async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<Live, Error> {
-    let patience = core.config.timeouts.first_byte;
+    let patience = core.config.timeouts.start();
     let session = if core.exits_on_probe.load(Ordering::Relaxed) {
         Session::open_channel(channel, &Profile::default(), patience).await?
     } else {
@@ -227,6 +227,17 @@ impl Core {
             }
             *current = Arc::new(next);
         });
+    }
+
+    /// Says in the log why the server cannot be reached, once for each reason: every attempt would say it again.
+    fn tell(&self, error: &Error) {
+        let known = matches!(&self.observation.borrow().state,
+            State::Failed { reason, .. } if *reason == error.to_string());
+        if known {
+            tracing::debug!(server = %self.config.id, %error, "the server is still not reachable");
+        } else {
+            tracing::warn!(server = %self.config.id, %error, "the server is not reachable");
+        }
     }
 
     fn failed(&self, error: &Error) {

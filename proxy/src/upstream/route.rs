@@ -199,6 +199,7 @@ impl Core {
     ) -> Result<Arc<Session>, Error> {
         let inbox = self.inbox(owner);
         let Timeouts { first_byte, .. } = self.config.timeouts;
+        let start = self.config.timeouts.start();
         let session = match &live.wire {
             Wire::Http(http) => {
                 let opened = Session::open_http(http, inbox, &profile).await;
@@ -209,7 +210,7 @@ impl Core {
                 Session::open_channel(channel, &profile, first_byte).await?
             }
             Wire::Stdio(_) => match self.connect(&inbox).await? {
-                Started::Process(channel) => Session::open_channel(channel, &profile, first_byte).await?,
+                Started::Process(channel) => Session::open_channel(channel, &profile, start).await?,
                 Started::Port(..) => return Err(Error::unsent(Kind::Unavailable)),
             },
         };
