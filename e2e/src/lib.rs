@@ -3,6 +3,7 @@
 //! Nothing here knows how the product works inside; everything goes through its command line and its ports.
 //! `setup.sh` installs the foreign servers, clients and the suite; [`tools::Tools`] finds them.
 
+pub mod bench;
 pub mod clients;
 pub mod conformance;
 pub mod federation;

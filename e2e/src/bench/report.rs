@@ -1,0 +1,242 @@
+//! The report: one table of goals and what was reached, then the numbers behind it. Markdown.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::Plan;
+use super::case::Case;
+use super::workloads::Latency;
+
+/// All that was measured.
+#[derive(Default)]
+pub(super) struct Findings<'w> {
+    pub(super) cases: Vec<Case<'w>>,
+    pub(super) latency: Option<Latency>,
+    /// KiB a stalled large call.
+    pub(super) stalled: Vec<(&'static str, f64)>,
+    /// Admitted over allowed.
+    pub(super) admitted: Option<f64>,
+    /// Buckets, and bytes of each.
+    pub(super) keys: Option<(usize, f64)>,
+    /// Refused calls that reached the server.
+    pub(super) leaked: Option<u64>,
+    pub(super) elapsed: Duration,
+}
+
+impl<'w> Findings<'w> {
+    pub(super) fn case(&self, name: &str) -> Option<&Case<'w>> {
+        self.cases.iter().find(|case| case.name == name)
+    }
+}
+
+/// One line of the table.
+struct Line {
+    workload: &'static str,
+    what: String,
+    goal: &'static str,
+    reached: String,
+    met: bool,
+    bound: &'static str,
+}
+
+/// Renders the page.
+pub(super) fn render(plan: &Plan, findings: &Findings<'_>) -> String {
+    let mut out = String::from(HEAD);
+    out.push_str("\n| # | workload | goal | reached | | what bounds it |\n|---|---|---|---|---|---|\n");
+    for line in lines(findings) {
+        let met = if line.met { "met" } else { "not met" };
+        let Line { workload, what, goal, reached, bound, .. } = line;
+        let _ = writeln!(out, "| {workload} | {what} | {goal} | {reached} | {met} | {bound} |");
+    }
+    details(&mut out, findings);
+    machine(&mut out, plan, findings);
+    out
+}
+
+fn lines(findings: &Findings<'_>) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for case in findings.cases.iter().filter(|case| case.name.starts_with("W1 ")) {
+        let what = case.name.trim_start_matches("W1 ");
+        let (off, on) = (case.ratio("off", "nginx"), case.ratio("on", "nginx"));
+        let small = |features: &str| format!("small tools/call, {what} connections, {features}");
+        lines.push(line("W1", small("OFF"), "CPU <= 1.1x nginx", (format!("{off:.2}x"), off <= 1.1), CALL));
+        lines.push(line("W1", small("ON"), "CPU <= 1.3x nginx", (format!("{on:.2}x"), on <= 1.3), FEATURES));
+    }
+    latency_lines(findings, &mut lines);
+    large_lines(findings, &mut lines);
+    list_lines(findings, &mut lines);
+    limit_lines(findings, &mut lines);
+    flood_lines(findings, &mut lines);
+    lines
+}
+
+fn line(
+    workload: &'static str,
+    what: impl Into<String>,
+    goal: &'static str,
+    (reached, met): (String, bool),
+    bound: &'static str,
+) -> Line {
+    Line { workload, what: what.into(), goal, reached, met, bound }
+}
+
+fn latency_lines(findings: &Findings<'_>, lines: &mut Vec<Line>) {
+    let Some(latency) = &findings.latency else { return };
+    let of = |name: &str| latency.rows.iter().find(|row| row.0 == name);
+    let Some((_, direct50, direct99)) = of("direct") else { return };
+    for (name, features) in [("off", "OFF"), ("on", "ON")] {
+        let Some((_, p50, p99)) = of(name) else { continue };
+        let (p50, p99) = (p50 - direct50, p99 - direct99);
+        let what = format!("added latency at 30 % load, {features}");
+        let reached = format!("p50 {p50:.0} us, p99 {p99:.0} us");
+        lines.push(line(
+            "W1",
+            what,
+            "p50 <= 60 us, p99 <= 200 us",
+            (reached, p50 <= 60.0 && p99 <= 200.0),
+            WAKE,
+        ));
+    }
+}
+
+fn large_lines(findings: &Findings<'_>, lines: &mut Vec<Line>) {
+    if let Some(case) = findings.case("W2, 4") {
+        for (name, features) in [("off", "OFF"), ("on", "ON")] {
+            let ratio = case.ratio(name, "nginx");
+            let what = format!("tools/call with a 1 MiB result, {features}");
+            lines.push(line("W2", what, "CPU <= 0.7x nginx", (format!("{ratio:.2}x"), ratio <= 0.7), COPY));
+        }
+    }
+    if let Some((_, held)) = findings.stalled.iter().find(|row| row.0 == "off") {
+        let reached = (format!("{held:.0} KiB"), *held <= 128.0);
+        lines.push(line("W2", "memory of a call in flight", "<= 128 KiB", reached, BUFFERS));
+    }
+}
+
+fn list_lines(findings: &Findings<'_>, lines: &mut Vec<Line>) {
+    for (kind, goal, least) in [
+        ("warm", ">= 0.85x a static file of nginx", 0.85),
+        ("filtered", ">= 0.7x a static file of nginx", 0.7),
+    ] {
+        let Some(case) = findings.case(&format!("W4 {kind}, 16")) else { continue };
+        let ratio = 1.0 / case.ratio("off", "nginx");
+        let what = format!("tools/list, 500 tools of 50 servers, {kind}");
+        lines.push(line("W4", what, goal, (format!("{ratio:.2}x"), ratio >= least), LIST));
+    }
+}
+
+fn limit_lines(findings: &Findings<'_>, lines: &mut Vec<Line>) {
+    if let Some(case) = findings.case("W9 hot, 16") {
+        let ratio = 1.0 / case.ratio("hot", "free");
+        let reached = (format!("{ratio:.2}x"), ratio >= 0.95);
+        lines.push(line("W9", "one hot key", ">= 0.95x of limits off", reached, BUCKET));
+    }
+    if let Some(admitted) = findings.admitted {
+        let over = (admitted - 1.0).max(0.0) * 100.0;
+        let reached = (format!("{over:.1} %"), over <= 1.0);
+        lines.push(line("W9", "over-admission", "<= 1 % + burst", reached, GCRA));
+    }
+    if let Some((keys, bytes)) = findings.keys {
+        let what = format!("{keys} keys");
+        let reached = (format!("{bytes:.0} bytes"), bytes <= 128.0);
+        lines.push(line("W9", what, "<= 128 bytes a key", reached, MAP));
+    }
+}
+
+fn flood_lines(findings: &Findings<'_>, lines: &mut Vec<Line>) {
+    if let Some(case) = findings.case("W10, 16") {
+        for name in ["denied", "unknown", "bad key"] {
+            let ratio = case.ratio(name, "allowed");
+            let reached = (format!("{ratio:.2}x"), ratio <= 0.5);
+            lines.push(line(
+                "W10",
+                format!("flood: {name}"),
+                "CPU <= 0.5x of an allowed call",
+                reached,
+                REFUSE,
+            ));
+        }
+    }
+    if let Some(leaked) = findings.leaked {
+        let reached = (format!("{leaked} calls"), leaked == 0);
+        lines.push(line("W10", "what reaches the server", "nothing", reached, "-"));
+    }
+}
+
+fn details(out: &mut String, findings: &Findings<'_>) {
+    out.push_str("\n## CPU of the process, microseconds a request (and requests a second)\n\n");
+    for case in &findings.cases {
+        let _ = write!(out, "- {} connections: ", case.name);
+        for contestant in &case.contestants {
+            let (cpu, rate) = (case.cpu(contestant.name), case.per_second(contestant.name));
+            let _ = write!(out, "{} **{cpu:.1}** ({rate:.0}/s); ", contestant.name);
+        }
+        if let Some(first) = case.contestants.first() {
+            let _ = writeln!(out, "spread of {}: {:.2}x", first.name, case.spread(first.name));
+        }
+    }
+    if let Some(case) = findings.case("W9 hot, 16") {
+        let ratio = case.throughput_ratio("hot", "free");
+        let _ = writeln!(out, "- W9, throughput with the hot limit over without: {ratio:.2}x");
+    }
+    if let Some(latency) = &findings.latency {
+        let _ = writeln!(
+            out,
+            "\n## Latency of a small modern call at {:.0} a second, microseconds\n",
+            latency.rate
+        );
+        for (name, p50, p99) in &latency.rows {
+            let _ = writeln!(out, "- {name}: p50 {p50:.0}, p99 {p99:.0}");
+        }
+    }
+    if !findings.stalled.is_empty() {
+        out.push_str("\n## Memory of a 1 MiB call whose client does not read, KiB\n\n");
+        for (name, held) in &findings.stalled {
+            let _ = writeln!(out, "- {name}: {held:.0}");
+        }
+    }
+}
+
+fn machine(out: &mut String, plan: &Plan, findings: &Findings<'_>) {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let load = read("/proc/loadavg");
+    let load = load.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+    let _ = write!(
+        out,
+        "\n## The run\n\n{} repetitions, scale {}, {:.0} s, on {cores} cores ({}), Linux {}. Load average at the end: \
+         {load} (the bench alone makes about 2).\n",
+        plan.repetitions,
+        plan.scale,
+        findings.elapsed.as_secs_f64(),
+        model.unwrap_or("unknown"),
+        kernel.trim(),
+    );
+}
+
+const HEAD: &str = "<!-- Generated by `make bench`; do not edit. -->
+# Benchmarks
+
+What MCP Mesh costs beside a plain reverse proxy. One run on one machine over loopback: an MCP server (hyper, its own
+process), the load (keep-alive connections, a fixed number of requests, answers read to the last byte), and in between,
+in turn, nginx (Debian's, one worker, keep-alive to the server, `proxy_buffering off`), a relay that is nothing but
+hyper, and `mcpmesh-proxy`. Every comparison is repeated, interleaved, whoever begins changes; a number is the median,
+a ratio the median of the ratios within each repetition. CPU is what the scheduler charged to the proxy's process.
+
+OFF: anyone may call anything, no limits, no log. ON: an API key for each request, ten access rules, two limits (per
+principal; per server and tool), metrics and an access log to a file. Metrics are counted in both.
+";
+
+const CALL: &str = "the HTTP of hyper on both sides (see the relay's column); ours is the rest";
+const FEATURES: &str = "as OFF, and one SHA-256, two buckets, a line of the log";
+const WAKE: &str = "two more wake-ups of a thread than without a proxy";
+const COPY: &str = "system calls that copy 1 MiB twice; the scanner reads every byte once";
+const BUFFERS: &str = "hyper's read buffer and what waits in it for the client";
+const LIST: &str = "nginx sends a file from the page cache without copying it to user space";
+const BUCKET: &str = "one atomic in one shard of a map";
+const GCRA: &str = "exact by construction";
+const MAP: &str = "a 16-byte key and an 8-byte state in a hash map that doubles";
+const REFUSE: &str = "the HTTP and the JSON of the request, which are read before it is refused";
