@@ -208,7 +208,8 @@ fn machine(out: &mut String, plan: &Plan, findings: &Findings<'_>) {
     let _ = write!(
         out,
         "\n## The run\n\n{} repetitions, scale {}, {:.0} s, on {cores} cores ({}), Linux {}. Load average at the end: \
-         {load} (the bench alone makes about 2).\n",
+         {load} (the bench alone makes about 2). A spread above 1.2x says that others used the machine meanwhile: run it \
+         again when it is quiet.\n",
         plan.repetitions,
         plan.scale,
         findings.elapsed.as_secs_f64(),
