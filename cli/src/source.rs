@@ -157,6 +157,8 @@ impl Reading {
         // A gateway that could not be read is not the absence of one: nothing is opened in its place.
         let install = Install { implied_gateway: !unreadable, allow_private: true, version_key };
         let (inputs, gathered) = manifest::gather(&self.objects, install);
+        // Of two policies of one name only the first is read, and the second may be the stricter one.
+        let unreadable = unreadable || gathered.iter().any(hides_a_rule);
         let mut compiled = compile(&inputs);
         manifest::locate(&self.objects, &mut compiled.diagnostics);
         let mut diagnostics = self.diagnostics;

@@ -43,6 +43,19 @@ fn a_gateway_that_cannot_be_read_opens_nothing() {
 }
 
 #[test]
+fn of_two_policies_of_one_name_neither_is_taken_for_both() {
+    let policy = |effect: &str| {
+        format!(
+            "apiVersion: mcpmesh.io/v1alpha1\nkind: McpPolicy\nmetadata: {{name: p}}\nspec:\n  \
+             targetRefs: [{{kind: Namespace, name: default}}]\n  access:\n  \
+             - {{name: r, effect: {effect}, from: [{{anyone: {{}}}}]}}\n"
+        )
+    };
+    let folder = folder(&[("a.yaml", &policy("Allow")), ("b.yaml", &policy("Deny"))]);
+    assert!(read(&folder).unreadable);
+}
+
+#[test]
 fn a_server_that_cannot_be_read_stops_nobody_else() {
     let broken = SERVER.replace("url", "uri");
     let loaded = read(&folder(&[("a.yaml", SERVER), ("b.yaml", &broken)]));
