@@ -31,7 +31,7 @@ unit: ## All cargo tests: unit, golden, property, conformance, real clients
 lint: ## clippy, rustdoc and cargo-deny, warnings are errors
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
-	$(MCPMESH_CACHE)/tools/bin/cargo-deny --all-features --offline check bans licenses sources
+	$(MCPMESH_CACHE)/tools/bin/cargo-deny --all-features --locked check bans licenses sources
 
 fmt: ## Format the code
 	cargo fmt --all
