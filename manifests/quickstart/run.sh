@@ -38,17 +38,15 @@ demonstrate() {
   show "a call that it denies: for the caller there is no such tool" call everything/get-env --url "$url"
   show "the reason" can-i --as demo --group visitors call everything/get-env -f $folder
   printf '\n--- and in the access log\n'
-  grep -F '"outcome":"denied"' "$log/up.log" | tail -1
+  grep -F '"outcome":"denied"' "$log/access.log" | tail -1
   printf '\n--- connect a client (cursor, claude-code, claude-desktop, vscode, windsurf), for example\n'
   printf '%s connect cursor --url %s --key %s\n' "$mcpmesh" "$url" $key
-  printf '\nserving %s until Ctrl-C; access log: %s\n' "$url" "$log/up.log"
+  printf '\nserving %s until Ctrl-C; access log: %s\n' "$url" "$log/access.log"
 }
 
 mkdir -p "$log"
 : >"$log/up.out"
-: >"$log/up.log"
+: >"$log/access.log"
 demonstrate $$ &
-# Lines for people here, the access log (JSON) in the file only. Both outlive Ctrl-C until the last line is through.
-exec "$mcpmesh" up $folder "$@" \
-  > >(trap '' INT; exec tee "$log/up.out") \
-  2> >(trap '' INT; tee "$log/up.log" | { grep --line-buffered -v '^{' || true; } >&2)
+# What it prints goes on until the last line, also after Ctrl-C.
+exec "$mcpmesh" up $folder --access-log "$log/access.log" "$@" > >(trap '' INT; exec tee "$log/up.out")
