@@ -94,8 +94,7 @@ fn builder() -> Builder<TokioExecutor> {
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD)
         .max_headers(100)
-        .half_close(false)
-        .pipeline_flush(true);
+        .half_close(false);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -145,15 +144,6 @@ async fn guarded(serving: &Serving, request: Request<Body>, local: IpAddr) -> An
 
 async fn route(serving: &Serving, request: Request<Body>, local: IpAddr) -> Answer {
     let (parts, body) = request.into_parts();
-    // Two lengths for one body are two requests to somebody in between.
-    if parts.headers.contains_key(http::header::TRANSFER_ENCODING)
-        && parts.headers.contains_key(http::header::CONTENT_LENGTH)
-    {
-        return web::refuse(
-            StatusCode::BAD_REQUEST,
-            "Content-Length and Transfer-Encoding exclude each other",
-        );
-    }
     let host = web::host(&parts.headers, &parts.uri);
     let routes = serving.routes.load();
     let Some(route) = routes.find(parts.uri.path(), host).cloned() else {
