@@ -105,13 +105,40 @@ impl AccessLog {
     }
 }
 
+/// Characters that change what a terminal or a reader sees: controls (JSON escapes only the first 32 of them), line
+/// separators, zero width, direction.
+pub(crate) fn deceives(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// JSON in which everything that deceives is escaped.
+struct Visible;
+
+impl serde_json::ser::Formatter for Visible {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, text: &str) -> std::io::Result<()> {
+        let mut rest = text;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| deceives(*c)) {
+            let (before, from) = rest.split_at(at);
+            out.write_all(before.as_bytes())?;
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}")?;
+            }
+            rest = &from[c.len_utf8()..];
+        }
+        out.write_all(rest.as_bytes())
+    }
+}
+
 /// Flushes whenever nothing waits, so that a quiet log is complete and a busy one is batched.
 fn write_all(receiver: &Receiver<Record>, sink: Box<dyn Write + Send>) {
     let mut sink = std::io::BufWriter::with_capacity(64 * 1024, sink);
     while let Ok(first) = receiver.recv() {
         let mut next = Some(first);
         while let Some(record) = next {
-            if serde_json::to_writer(&mut sink, &record).is_err() || sink.write_all(b"\n").is_err() {
+            let mut line = serde_json::Serializer::with_formatter(&mut sink, Visible);
+            if record.serialize(&mut line).is_err() || sink.write_all(b"\n").is_err() {
                 return;
             }
             next = receiver.try_recv().ok();
@@ -154,5 +181,15 @@ mod tests {
         let text = String::from_utf8(sink.0.lock().clone()).unwrap();
         assert_eq!(text.lines().count(), 1);
         assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn what_deceives_is_escaped_and_reads_back_as_it_was() {
+        let text = "a\u{9b}31m\u{7f}\u{2028}\u{202e}\u{e0041}\u{e9}\"";
+        let mut out = Vec::new();
+        text.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Visible)).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(out, r#""a\u009b31m\u007f\u2028\u202e\udb40\udc41\u{e9}\"""#.replace("\\u{e9}", "\u{e9}"));
+        assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
     }
 }
