@@ -9,6 +9,7 @@ use mcpmesh_ir::gateway::Naming;
 use super::item;
 use super::names::{Claim, allot};
 use super::view::Attached;
+use crate::access_log::deceives;
 use crate::mcp::header::ParamHeaders;
 use crate::mcp::{json, uri};
 use crate::upstream::{Item, Observation};
@@ -141,6 +142,15 @@ fn speakable(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// URIs that would be refused when they are read, or that show something else than they are, are not listed.
+fn readable(uri: &str) -> bool {
+    let readable = !uri::refuse(uri) && !uri.chars().any(deceives);
+    if !readable {
+        tracing::warn!(?uri, "resource left out: it could not be read");
+    }
+    readable
+}
+
 /// Resources (`key` is `uri`) or templates (`uriTemplate`). In `Always` every URI is wrapped; in `OnConflict` those
 /// that several servers have.
 pub(super) fn located(naming: Naming, observed: Observed<'_>, kind: Located) -> Section {
@@ -159,10 +169,11 @@ pub(super) fn located(naming: Naming, observed: Observed<'_>, kind: Located) -> 
     let mut section = Section::default();
     for (server, items) in &all {
         let Some((attached, _)) = observed.get(*server) else { continue };
-        for item in items.iter() {
+        for item in items.iter().filter(|item| readable(&item.key)) {
             let own = holders.get(item.key.as_str()).map_or(0, Vec::len);
             let wrapped = kind.wrap(&attached.prefix, &item.key);
-            let bare = naming == Naming::OnConflict && own == 1;
+            // One that looks wrapped stays wrapped: it would be read at the server that it names.
+            let bare = naming == Naming::OnConflict && own == 1 && uri::unwrap(&item.key).is_none();
             let advertised = if bare { item.key.clone() } else { wrapped.clone() };
             let duplicate = section.resolve.contains_key(&wrapped);
             let raw = if bare {
