@@ -124,9 +124,22 @@ fn redacted(snapshots: &[Snapshot]) -> serde_json::Value {
             && let Some(hash) = body.get_mut("sha256")
         {
             *hash = "[redacted]".into();
+        } else if let Some(url) = body.pointer_mut("/endpoint/remote/url") {
+            *url = shown(url.as_str().unwrap_or_default()).into();
         }
     }
     dump
+}
+
+/// A URL without what may be a credential: its user, its query.
+fn shown(url: &str) -> String {
+    let Ok(mut url) = url::Url::parse(url) else { return "[not a URL]".to_owned() };
+    if url.query().is_some() {
+        url.set_query(Some("[redacted]"));
+    }
+    // A URL that cannot have a user has none.
+    let _ = (url.set_username(""), url.set_password(None));
+    url.into()
 }
 
 #[cfg(test)]
