@@ -102,7 +102,12 @@ impl Pump {
     /// Only what this request asked for passes: progress under its own token, log messages at its level.
     fn notification(&self, method: &Method, raw: &Bytes) -> Option<Bytes> {
         match method {
-            Method::NotificationsProgress => rewrite_progress(raw, self.token.as_ref()?),
+            Method::NotificationsProgress => {
+                // The upstream was given its own id of the call as the token: another is another call's, or made up.
+                let token = json::member(json::member(raw, "params")?, "progressToken")?;
+                let own = token == self.reply.upstream_id().to_string().as_bytes();
+                rewrite_progress(raw, self.token.as_ref().filter(|_| own)?)
+            }
             Method::NotificationsMessage => {
                 let wanted = match (self.target().era(), self.log_level) {
                     (_, Some(wanted)) => wanted,
