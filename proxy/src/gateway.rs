@@ -125,8 +125,12 @@ impl Gateway {
 
     /// Puts another configuration in force: requests that began keep theirs.
     pub fn configure(self: &Arc<Self>, config: Arc<Config>) {
-        self.naming.lock().cancel();
-        self.publish(&config);
+        {
+            // Held over both: the task of the old configuration must not publish it once more after this.
+            let naming = self.naming.lock();
+            naming.cancel();
+            self.publish(&config);
+        }
         self.follow(config);
     }
 
@@ -142,6 +146,14 @@ impl Gateway {
         self.changes.send_replace(generation);
     }
 
+    /// Publishes unless another configuration is in force by now.
+    fn publish_until(&self, config: &Arc<Config>, until: &CancellationToken) {
+        let _naming = self.naming.lock();
+        if !until.is_cancelled() {
+            self.publish(config);
+        }
+    }
+
     /// Names everything anew whenever a server's objects change, until the next configuration.
     fn follow(self: &Arc<Self>, config: Arc<Config>) {
         let until = CancellationToken::new();
@@ -150,16 +162,17 @@ impl Gateway {
         let receivers: Vec<_> = config.attached.iter().map(|one| one.upstream.observation()).collect();
         let updates = self.forward_updates(&config);
         let mut changes = select_all(receivers.into_iter().map(WatchStream::from_changes));
+        let current = until.clone();
         let work = async move {
             // What changed between the first look and this subscription.
             if let Some(gateway) = gateway.upgrade() {
-                gateway.publish(&config);
+                gateway.publish_until(&config, &current);
             }
             while changes.next().await.is_some() {
                 tokio::time::sleep(GATHER).await;
                 while let Some(Some(_)) = futures_util::FutureExt::now_or_never(changes.next()) {}
                 let Some(gateway) = gateway.upgrade() else { return };
-                gateway.publish(&config);
+                gateway.publish_until(&config, &current);
             }
         };
         tokio::spawn(async move { until.run_until_cancelled(async { tokio::join!(work, updates) }).await });
