@@ -100,6 +100,15 @@ impl KeyTable {
         Ok(Credential::ApiKey(Sha256::digest(key.trim_ascii()).into()))
     }
 
+    /// When they stop being anybody's, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn expires(&self, credential: Credential) -> Option<i64> {
+        match credential {
+            Credential::None => None,
+            Credential::ApiKey(hash) => self.keys.get(&hash).and_then(|known| known.expires),
+        }
+    }
+
     /// Whose credentials they are at `now` (seconds since the Unix epoch).
     pub fn identify(&self, credential: Credential, now: i64) -> Result<Identity, Refusal> {
         match credential {

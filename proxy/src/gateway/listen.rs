@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll, unfold};
+use mcpmesh_ir::ServerId;
 use mcpmesh_ir::policy::Object;
 use tokio::sync::watch;
 
@@ -25,6 +26,9 @@ const WANTED: [&str; 3] = ["toolsListChanged", "promptsListChanged", "resourcesL
 /// Resources that one request may subscribe to.
 const MOST_RESOURCES: usize = 1000;
 
+/// What servers say of their resources, with the server's id: its index may change with the configuration.
+type Updates = SelectAll<BoxStream<'static, (ServerId, Bytes)>>;
+
 /// An open subscription.
 struct Listening {
     exchange: Exchange,
@@ -32,7 +36,7 @@ struct Listening {
     wants: [bool; 3],
     seen: [Vec<u64>; 3],
     changes: watch::Receiver<u64>,
-    updates: SelectAll<BoxStream<'static, Bytes>>,
+    updates: Updates,
     ready: Vec<Bytes>,
     over: bool,
     _open: Open,
@@ -52,6 +56,8 @@ impl Exchange {
         if uris.len() > MOST_RESOURCES {
             return Err(Fault::InvalidParams("too many resources in one subscription".into()));
         }
+        // Of a server that is only just being reached nothing could be honoured, and nothing would be later.
+        self.settle(self.gateway.shell.bounds.list_grace, |_| false).await;
         let (honoured, updates) = self.subscribe(&uris).await;
         let listening = Listening {
             id: request.id.clone(),
@@ -73,7 +79,7 @@ impl Exchange {
 
     /// One subscription at each server that has some of the resources and speaks this era; the URIs that are
     /// subscribed, as the client named them. A resource that may not be read is as unknown as one that is not there.
-    async fn subscribe(&self, uris: &[String]) -> (Vec<String>, SelectAll<BoxStream<'static, Bytes>>) {
+    async fn subscribe(&self, uris: &[String]) -> (Vec<String>, Updates) {
         let mut by_server: HashMap<usize, Vec<(String, String)>> = HashMap::new();
         for uri in uris {
             let Some(routed) = self.view.resource(uri) else { continue };
@@ -87,17 +93,16 @@ impl Exchange {
         for (server, uris) in by_server {
             let Some(attached) = self.view.config.attached.get(server) else { continue };
             let wanted: Vec<&str> = uris.iter().map(|(_, original)| original.as_str()).collect();
-            let filter = serde_json::json!({"resourceSubscriptions": wanted}).to_string();
+            let filter =
+                format!(r#""notifications":{}"#, serde_json::json!({"resourceSubscriptions": wanted}));
             let Ok(reply) = attached.upstream.listen(Bytes::from(filter)).await else { continue };
             honoured.extend(uris.into_iter().map(|(asked, _)| asked));
-            let wrap = self.view.wraps(server).map(str::to_owned);
-            let events = unfold((reply, wrap), |(mut reply, wrap)| async move {
+            let events = unfold((reply, attached.id.clone()), |(mut reply, id)| async move {
                 loop {
                     if let Event::Notification { raw, method } = reply.next().await?.ok()?
                         && method == crate::mcp::envelope::Method::NotificationsResourcesUpdated
-                        && let Some(message) = updated(&raw, wrap.as_deref())
                     {
-                        return Some((message, (reply, wrap)));
+                        return Some(((id.clone(), raw), (reply, id)));
                     }
                 }
             });
@@ -120,8 +125,11 @@ impl Listening {
             }
             tokio::select! {
                 () = draining.cancelled() => return Some(self.last_word()),
-                Some(update) = self.updates.next(), if !self.updates.is_empty() => {
-                    return stamped(&update, &self.id);
+                () = self.exchange.expired() => return Some(self.last_word()),
+                Some((server, raw)) = self.updates.next(), if !self.updates.is_empty() => {
+                    if let Some(message) = self.update(&server, &raw) {
+                        return Some(message);
+                    }
                 }
                 changed = self.changes.changed() => {
                     if changed.is_err() || !self.exchange.refresh() {
@@ -131,6 +139,15 @@ impl Listening {
                 }
             }
         }
+    }
+
+    /// A server's update as this client may hear it, if it may.
+    fn update(&self, server: &ServerId, raw: &Bytes) -> Option<Bytes> {
+        let view = &self.exchange.view;
+        let server = view.config.attached.iter().position(|attached| attached.id == *server)?;
+        let told =
+            self.exchange.may_hear_of(server, raw).then(|| updated(raw, view.wraps(server))).flatten()?;
+        stamped(&told, &self.id)
     }
 
     fn compare(&mut self) {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use mcpmesh_ir::policy::Object;
 use serde::{Deserialize, Serialize};
 
 use super::post::Exchange;
@@ -12,6 +13,7 @@ use crate::mcp::envelope::{Method, Request};
 use crate::mcp::era::{Era, Revision};
 use crate::mcp::fault::Fault;
 use crate::mcp::handle::Purpose;
+use crate::mcp::json;
 
 /// Bytes of the servers' instructions that are passed on.
 const INSTRUCTIONS: usize = 16 * 1024;
@@ -129,16 +131,48 @@ impl Exchange {
         }
     }
 
-    /// Takes the view in force now, as the same caller; keeps the old one when the caller is not known there.
+    /// Takes the view in force now, as the same caller; keeps the old one when the caller is not known there, or when
+    /// its key is somebody else's by now.
     pub(super) fn refresh(&mut self) -> bool {
         let view = self.gateway.view();
         if !std::sync::Arc::ptr_eq(&view.config, &self.view.config) {
             let at = i64::try_from(now()).unwrap_or(i64::MAX);
             let Ok(identity) = view.config.keys.identify(self.credential, at) else { return false };
-            self.caller = std::sync::Arc::new(view.config.policy.caller(identity));
+            let caller = view.config.policy.caller(identity);
+            if caller.principal != self.caller.principal {
+                return false;
+            }
+            self.caller = std::sync::Arc::new(caller);
         }
         self.view = view;
         true
+    }
+}
+
+impl Exchange {
+    /// Resolves when the caller's key expires under the configuration in force: what stays open must end with it.
+    pub(super) fn expired(&self) -> impl Future<Output = ()> + Send + use<> {
+        let expires = self.view.config.keys.expires(self.credential);
+        let left =
+            expires.map(|at| Duration::from_secs(u64::try_from(at).unwrap_or(0).saturating_sub(now())));
+        async move {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Whether this caller may be told that a resource of a server changed: the same decision as for reading it, so
+    /// that a server cannot tell of what the caller may not know, nor go on after a permission is taken away.
+    pub(super) fn may_hear_of(&self, server: usize, updated: &Bytes) -> bool {
+        let uri = json::member(updated, "params")
+            .and_then(|params| json::member(params, "uri"))
+            .and_then(json::text);
+        uri.is_some_and(|uri| {
+            let object = Object::Resource { uri: &uri };
+            self.view.decide(&self.caller, server, object.use_method(), object).allowed()
+        })
     }
 }
 

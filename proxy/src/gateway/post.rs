@@ -53,13 +53,15 @@ impl Gateway {
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let Incoming { verb, headers, body } = request;
-        let exchange = match self.open(headers) {
+        let mut exchange = match self.open(headers) {
             Ok(exchange) => exchange,
             Err(answer) => return answer,
         };
         match verb {
             Verb::POST => match self.read(&exchange, body).await {
-                Ok(body) => exchange.post(body).await,
+                // A body that took its time is judged by what is in force now, not when its head came.
+                Ok(body) if exchange.refresh() => exchange.post(body).await,
+                Ok(_) => self.unknown(Refusal::Unknown),
                 Err(answer) => answer,
             },
             Verb::GET => exchange.get(),
@@ -81,13 +83,15 @@ impl Gateway {
             Ok((credential, view.config.keys.identify(credential, at)?))
         };
         let (credential, identity) =
-            KeyTable::credential(&headers).and_then(identify).map_err(|refusal: Refusal| {
-                self.shell.metrics.refused(&self.id, refusal.as_str());
-                web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing)
-            })?;
+            KeyTable::credential(&headers).and_then(identify).map_err(|refusal| self.unknown(refusal))?;
         let caller = Arc::new(view.config.policy.caller(identity));
         let headers = Arc::new(headers);
         Ok(Exchange { gateway: Arc::clone(self), view, caller, credential, headers, started: Instant::now() })
+    }
+
+    fn unknown(&self, refusal: Refusal) -> Answer {
+        self.shell.metrics.refused(&self.id, refusal.as_str());
+        web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing)
     }
 
     /// Reads a bounded body in bounded time.

@@ -4,7 +4,6 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use mcpmesh_ir::ServerId;
-use mcpmesh_ir::policy::Object;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
@@ -41,6 +40,10 @@ async fn attend(mut exchange: Exchange, session: Weak<Session>, mut inbox: mpsc:
     loop {
         tokio::select! {
             () = live.ended() => return,
+            () = exchange.expired() => {
+                exchange.gateway.sessions.remove(&id, &live.terms.principal);
+                return;
+            }
             () = draining.cancelled() => return live.outbox.close(),
             said = inbox.recv() => match said {
                 Some(said) => heard(&exchange, &live, said),
@@ -108,7 +111,6 @@ fn heard(exchange: &Exchange, session: &Arc<Session>, said: Unsolicited) {
 fn resource_updated(exchange: &Exchange, session: &Session, server: &ServerId, raw: &Bytes) -> Option<Bytes> {
     let uri = json::member(json::member(raw, "params")?, "uri").and_then(json::text)?;
     let index = exchange.view.config.attached.iter().position(|attached| attached.id == *server)?;
-    let object = Object::Resource { uri: &uri };
-    let may = exchange.view.decide(&exchange.caller, index, "resources/read", object).allowed();
+    let may = exchange.may_hear_of(index, raw);
     (may && session.is_subscribed(server, &uri)).then(|| updated(raw, exchange.view.wraps(index)))?
 }
