@@ -1,0 +1,20 @@
+//! The whole proxy in process, between clients that misbehave and servers that do: the rows of threats.md and
+//! failures.md, and the protocol in both eras.
+
+#![expect(clippy::needless_pass_by_value, reason = "`json!` at the call reads best by value")]
+
+#[cfg(test)]
+mod gateway {
+    pub(crate) mod fake;
+    pub(crate) mod harness;
+
+    mod access;
+    mod failures;
+    mod leaks;
+    mod parser;
+    mod property;
+    mod reload;
+    mod sessions;
+    mod translate;
+    mod web;
+}
