@@ -93,8 +93,7 @@ impl Exchange {
         for (server, uris) in by_server {
             let Some(attached) = self.view.config.attached.get(server) else { continue };
             let wanted: Vec<&str> = uris.iter().map(|(_, original)| original.as_str()).collect();
-            let filter =
-                format!(r#""notifications":{}"#, serde_json::json!({"resourceSubscriptions": wanted}));
+            let filter = serde_json::json!({"resourceSubscriptions": wanted}).to_string();
             let Ok(reply) = attached.upstream.listen(Bytes::from(filter)).await else { continue };
             honoured.extend(uris.into_iter().map(|(asked, _)| asked));
             let events = unfold((reply, attached.id.clone()), |(mut reply, id)| async move {
@@ -124,18 +123,20 @@ impl Listening {
                 return None;
             }
             tokio::select! {
+                // In order: what servers say is judged by what is in force.
+                biased;
                 () = draining.cancelled() => return Some(self.last_word()),
                 () = self.exchange.expired() => return Some(self.last_word()),
-                Some((server, raw)) = self.updates.next(), if !self.updates.is_empty() => {
-                    if let Some(message) = self.update(&server, &raw) {
-                        return Some(message);
-                    }
-                }
                 changed = self.changes.changed() => {
                     if changed.is_err() || !self.exchange.refresh() {
                         return Some(self.last_word());
                     }
                     self.compare();
+                }
+                Some((server, raw)) = self.updates.next(), if !self.updates.is_empty() => {
+                    if let Some(message) = self.update(&server, &raw) {
+                        return Some(message);
+                    }
                 }
             }
         }

@@ -39,21 +39,14 @@ async fn attend(mut exchange: Exchange, session: Weak<Session>, mut inbox: mpsc:
     let draining = exchange.gateway.shell.draining.clone();
     loop {
         tokio::select! {
+            // In order: what servers say is judged by what is in force.
+            biased;
             () = live.ended() => return,
             () = exchange.expired() => {
                 exchange.gateway.sessions.remove(&id, &live.terms.principal);
                 return;
             }
             () = draining.cancelled() => return live.outbox.close(),
-            said = inbox.recv() => match said {
-                Some(said) => heard(&exchange, &live, said),
-                None => return,
-            },
-            update = updates.recv() => match update {
-                Ok((server, raw)) => live.outbox.offer_some(resource_updated(&exchange, &live, &server, &raw)),
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
-            },
             changed = changes.changed() => {
                 if changed.is_err() {
                     return;
@@ -69,6 +62,15 @@ async fn attend(mut exchange: Exchange, session: Weak<Session>, mut inbox: mpsc:
                 }
                 seen = now;
             }
+            said = inbox.recv() => match said {
+                Some(said) => heard(&exchange, &live, said),
+                None => return,
+            },
+            update = updates.recv() => match update {
+                Ok((server, raw)) => live.outbox.offer_some(resource_updated(&exchange, &live, &server, &raw)),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
         }
     }
 }
