@@ -48,7 +48,7 @@ check-generated: ## Fail where generated files differ from what their sources ma
 	diff -ru manifests/crds "$$made" || { echo "run 'make generate' and commit the result"; exit 1; }
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS
-	proxy/fuzz/run.sh $(FUZZ_SECONDS)
+	.ci/fuzz.sh $(FUZZ_SECONDS)
 
 bench: setup ## Measure against nginx on the same hop, write docs/benchmarks.md
 	e2e/bench/run.sh

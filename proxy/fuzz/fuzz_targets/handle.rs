@@ -8,12 +8,15 @@ use mcpmesh_proxy_fuzz::mcp::handle::{Binding, KeyRing, Purpose};
 
 static RING: LazyLock<KeyRing> = LazyLock::new(|| KeyRing::new(&[7; 32], Some(&[9; 32])).expect("32 bytes"));
 
+/// Never seals, so nothing opens: what RING seals, libFuzzer sees in comparisons and brings back.
+static UNUSED: LazyLock<KeyRing> = LazyLock::new(|| KeyRing::new(&[11; 32], Some(&[13; 32])).expect("32 bytes"));
+
 fuzz_target!(|data: &[u8]| {
     let mine = Binding { gateway_uid: "gw", principal: "alice" };
     let text = String::from_utf8_lossy(data);
-    assert!(RING.open::<String>(Purpose::Session, &mine, 1, &text).is_err());
+    assert!(UNUSED.open::<String>(Purpose::Session, &mine, 1, &text).is_err());
     let forged = format!("gw1.{text}");
-    assert!(RING.open::<String>(Purpose::Session, &mine, 1, &forged).is_err());
+    assert!(UNUSED.open::<String>(Purpose::Session, &mine, 1, &forged).is_err());
 
     let sealed = RING.seal(Purpose::Session, &mine, 100, &text).expect("sealing");
     assert_eq!(RING.open::<String>(Purpose::Session, &mine, 99, &sealed).expect("our own"), text);
