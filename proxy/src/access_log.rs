@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -13,6 +14,10 @@ use crate::metrics::Shared;
 
 /// Records that wait for the writer.
 const WAITING: usize = 8192;
+/// Records are gathered this long: a writer that sleeps is not woken by each of them.
+const GATHER: Duration = Duration::from_millis(5);
+/// For what waits to be written when the process ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// One line.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -72,10 +77,17 @@ pub fn file(path: &Path) -> std::io::Result<Box<dyn Write + Send>> {
     Ok(Box::new(options.open(path)?))
 }
 
+/// What the writer gets.
+enum Entry {
+    Record(Box<Record>),
+    /// Everything before it has been written once this is answered.
+    Flush(SyncSender<()>),
+}
+
 /// Where records go.
 #[derive(Clone)]
 pub struct AccessLog {
-    sender: Option<SyncSender<Record>>,
+    sender: Option<SyncSender<Entry>>,
     metrics: Shared,
 }
 
@@ -99,8 +111,18 @@ impl AccessLog {
     /// Hands over a record without waiting.
     pub fn write(&self, record: Record) {
         let Some(sender) = &self.sender else { return };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send(record) {
+        let entry = Entry::Record(Box::new(record));
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send(entry) {
             self.metrics.log_dropped.inc();
+        }
+    }
+
+    /// Waits until what was handed over is written; for the end of a process, never for a request.
+    pub fn flush(&self) {
+        let Some(sender) = &self.sender else { return };
+        let (done, written) = sync_channel(1);
+        if sender.try_send(Entry::Flush(done)).is_err() || written.recv_timeout(LAST_WORDS).is_err() {
+            tracing::warn!("the access log was not written to its end");
         }
     }
 }
@@ -131,14 +153,28 @@ impl serde_json::ser::Formatter for Visible {
     }
 }
 
-/// Flushes whenever nothing waits, so that a quiet log is complete and a busy one is batched.
-fn write_all(receiver: &Receiver<Record>, sink: Box<dyn Write + Send>) {
+/// Writes and flushes all that has gathered, so that a quiet log is complete and a busy one is batched.
+fn write_all(receiver: &Receiver<Entry>, sink: Box<dyn Write + Send>) {
     let mut sink = std::io::BufWriter::with_capacity(64 * 1024, sink);
     while let Ok(first) = receiver.recv() {
+        if matches!(first, Entry::Record(_)) {
+            std::thread::sleep(GATHER);
+        }
         let mut next = Some(first);
-        while let Some(record) = next {
-            let mut line = serde_json::Serializer::with_formatter(&mut sink, Visible);
-            if record.serialize(&mut line).is_err() || sink.write_all(b"\n").is_err() {
+        while let Some(entry) = next {
+            let written = match entry {
+                Entry::Record(record) => {
+                    let mut line = serde_json::Serializer::with_formatter(&mut sink, Visible);
+                    record.serialize(&mut line).is_ok() && sink.write_all(b"\n").is_ok()
+                }
+                Entry::Flush(done) => {
+                    let flushed = sink.flush().is_ok();
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.send(());
+                    flushed
+                }
+            };
+            if !written {
                 return;
             }
             next = receiver.try_recv().ok();
@@ -175,7 +211,8 @@ mod tests {
         let sink = Sink::default();
         let (sender, receiver) = sync_channel(4);
         let forged = "x\r\n{\"outcome\":\"ok\"}\u{1b}[31m".to_owned();
-        sender.send(Record { object: Some(forged), outcome: "denied", ..Record::default() }).unwrap();
+        let record = Record { object: Some(forged), outcome: "denied", ..Record::default() };
+        sender.send(Entry::Record(Box::new(record))).unwrap();
         drop(sender);
         write_all(&receiver, Box::new(sink.clone()));
         let text = String::from_utf8(sink.0.lock().clone()).unwrap();
@@ -191,5 +228,14 @@ mod tests {
         let out = String::from_utf8(out).unwrap();
         assert_eq!(out, r#""a\u009b31m\u007f\u2028\u202e\udb40\udc41\u{e9}\"""#.replace("\\u{e9}", "\u{e9}"));
         assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
+    }
+
+    #[test]
+    fn a_flush_returns_once_everything_is_written() {
+        let sink = Sink::default();
+        let log = AccessLog::new(Some(Box::new(sink.clone())), Shared::default()).unwrap();
+        (0..10).for_each(|_| log.write(Record { outcome: "ok", ..Record::default() }));
+        log.flush();
+        assert_eq!(sink.0.lock().iter().filter(|byte| **byte == b'\n').count(), 10);
     }
 }

@@ -324,12 +324,18 @@ impl Proxy {
         }
         let gateways: Vec<_> = self.inner.lock().gateways.drain().map(|(_, gateway)| gateway).collect();
         gateways.iter().for_each(|gateway| gateway.end());
-        let mut inner = self.inner.lock();
-        inner.watching.cancel();
-        let upstreams: Vec<_> = inner.upstreams.all();
-        inner.upstreams.retain(|_| false);
-        drop(inner);
+        let upstreams = {
+            let mut inner = self.inner.lock();
+            inner.watching.cancel();
+            let upstreams = inner.upstreams.all();
+            inner.upstreams.retain(|_| false);
+            upstreams
+        };
         upstreams.iter().for_each(|(_, upstream)| upstream.stop());
+        let log = self.shell.log.clone();
+        if tokio::task::spawn_blocking(move || log.flush()).await.is_err() {
+            tracing::warn!("the access log could not be flushed");
+        }
     }
 }
 
