@@ -3,12 +3,13 @@
 //! Keys are compared as SHA-256 hashes by table look-up, so no comparison depends on how much of a key is right.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use http::header::{AUTHORIZATION, HeaderMap};
 use mcpmesh_ir::ApiKey;
 use mcpmesh_ir::gateway::Anonymous;
 use mcpmesh_ir::id::GatewayId;
-use mcpmesh_ir::policy::{Identity, Issuer};
+use mcpmesh_ir::policy::{Caller, Identity, Issuer, Prepared};
 use sha2::{Digest, Sha256};
 
 /// What a caller showed, kept so that a long stream can ask again after a change of configuration.
@@ -53,8 +54,8 @@ impl Refusal {
 /// The keys of one gateway.
 #[derive(Debug)]
 pub struct KeyTable {
-    gateway: GatewayId,
     anonymous: Anonymous,
+    anyone: Known,
     keys: HashMap<[u8; 32], Known>,
 }
 
@@ -62,6 +63,14 @@ pub struct KeyTable {
 struct Known {
     identity: Identity,
     expires: Option<i64>,
+    /// Made by the first request: what the rules say of an identity is the same for all of its requests.
+    caller: OnceLock<Arc<Caller>>,
+}
+
+impl Known {
+    fn new(identity: Identity, expires: Option<i64>) -> Self {
+        Self { identity, expires, caller: OnceLock::new() }
+    }
 }
 
 impl KeyTable {
@@ -81,9 +90,10 @@ impl KeyTable {
                 user: Some(key.owner.clone()),
                 groups: key.groups.clone(),
             };
-            table.insert(hash, Known { identity, expires: key.expires });
+            table.insert(hash, Known::new(identity, key.expires));
         }
-        (Self { gateway, anonymous, keys: table }, rejected)
+        let anyone = Known::new(Identity::anonymous(gateway), None);
+        (Self { anonymous, anyone, keys: table }, rejected)
     }
 
     /// Reads the credentials of a request.
@@ -109,11 +119,23 @@ impl KeyTable {
         }
     }
 
-    /// Whose credentials they are at `now` (seconds since the Unix epoch).
-    pub fn identify(&self, credential: Credential, now: i64) -> Result<Identity, Refusal> {
+    /// Whose credentials they are at `now` (seconds since the Unix epoch), as `policy` classes them: always the
+    /// policy of this table's own configuration.
+    pub fn caller(
+        &self,
+        credential: Credential,
+        now: i64,
+        policy: &Prepared,
+    ) -> Result<Arc<Caller>, Refusal> {
+        let known = self.known(credential, now)?;
+        let caller = known.caller.get_or_init(|| Arc::new(policy.caller(known.identity.clone())));
+        Ok(Arc::clone(caller))
+    }
+
+    fn known(&self, credential: Credential, now: i64) -> Result<&Known, Refusal> {
         match credential {
             Credential::None => match self.anonymous {
-                Anonymous::Allow => Ok(Identity::anonymous(self.gateway.clone())),
+                Anonymous::Allow => Ok(&self.anyone),
                 Anonymous::Deny => Err(Refusal::Missing),
             },
             Credential::ApiKey(hash) => {
@@ -121,7 +143,7 @@ impl KeyTable {
                 if known.expires.is_some_and(|expires| now >= expires) {
                     return Err(Refusal::Expired);
                 }
-                Ok(known.identity.clone())
+                Ok(known)
             }
         }
     }
@@ -150,7 +172,7 @@ mod tests {
             headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
         let credential = KeyTable::credential(&headers)?;
-        table.identify(credential, now).map(|identity| identity.user)
+        table.known(credential, now).map(|known| known.identity.user.clone())
     }
 
     #[test]

@@ -119,6 +119,7 @@ pub struct View {
     resources: Section,
     templates: Section,
     lists: Cache<ListKey, Arc<List>>,
+    settled: bool,
 }
 
 impl View {
@@ -133,7 +134,8 @@ impl View {
         let templates = section::located(naming, &pairs, Located::Template);
         let abilities = Abilities::of(&observed);
         let lists = Cache::new(KEPT_LISTS);
-        Self { config, generation, observed, abilities, tools, prompts, resources, templates, lists }
+        let settled = observed.iter().all(|observation| settled(observation));
+        Self { config, generation, observed, abilities, tools, prompts, resources, templates, lists, settled }
     }
 
     /// The tool that clients call `name`.
@@ -247,7 +249,7 @@ impl View {
     /// Every server has been heard of once, for good or ill.
     #[must_use]
     pub fn settled(&self) -> bool {
-        self.observed.iter().all(|observation| settled(observation))
+        self.settled
     }
 
     /// The servers' instructions under their prefixes, at most `limit` bytes; only of servers of which the caller

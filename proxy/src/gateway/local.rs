@@ -118,7 +118,12 @@ impl Exchange {
 
     /// Waits, at most `grace` after the newest server was attached, until every server has been heard of or `found`.
     pub(super) async fn settle(&mut self, grace: Duration, found: impl Fn(&View) -> bool) {
+        if self.view.settled() || found(&self.view) {
+            return;
+        }
         let mut changes = self.gateway.changes();
+        // What changed before this subscription.
+        self.refresh();
         while !self.view.settled() && !found(&self.view) {
             let waiting = self.view.config.attached.iter().zip(&self.view.observed);
             let newest = waiting.filter(|(_, seen)| !settled(seen)).map(|(attached, _)| attached.since).max();
@@ -137,12 +142,13 @@ impl Exchange {
         let view = self.gateway.view();
         if !std::sync::Arc::ptr_eq(&view.config, &self.view.config) {
             let at = i64::try_from(now()).unwrap_or(i64::MAX);
-            let Ok(identity) = view.config.keys.identify(self.credential, at) else { return false };
-            let caller = view.config.policy.caller(identity);
+            let Ok(caller) = view.config.keys.caller(self.credential, at, &view.config.policy) else {
+                return false;
+            };
             if caller.principal != self.caller.principal {
                 return false;
             }
-            self.caller = std::sync::Arc::new(caller);
+            self.caller = caller;
         }
         self.view = view;
         true

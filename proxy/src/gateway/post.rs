@@ -80,11 +80,10 @@ impl Gateway {
         let view = self.view();
         let identify = |credential| {
             let at = i64::try_from(now()).unwrap_or(i64::MAX);
-            Ok((credential, view.config.keys.identify(credential, at)?))
+            Ok((credential, view.config.keys.caller(credential, at, &view.config.policy)?))
         };
-        let (credential, identity) =
+        let (credential, caller) =
             KeyTable::credential(&headers).and_then(identify).map_err(|refusal| self.unknown(refusal))?;
-        let caller = Arc::new(view.config.policy.caller(identity));
         let headers = Arc::new(headers);
         Ok(Exchange { gateway: Arc::clone(self), view, caller, credential, headers, started: Instant::now() })
     }
