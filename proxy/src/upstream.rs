@@ -367,7 +367,10 @@ impl Core {
             let way = self.route(&live, request).await?;
             let session = way.session();
             let mut reply = way.call(self, request, headers.as_deref(), bounds).await?;
-            reply.begin().await?;
+            match reply.begin(repeatable(&request.method)).await {
+                Err(error) if !last && error.kind == Kind::Reset && repeatable(&request.method) => continue,
+                begun => begun?,
+            }
             let Some(refused) = reply.refused().filter(|_| !last) else { return Ok(reply) };
             let code = refused.error().map(|(_, code)| code);
             match (session, code) {
@@ -386,4 +389,9 @@ impl Core {
         }
         Err(Error::unsent(Kind::Unavailable))
     }
+}
+
+/// Only a tool may do something that must not be done twice: everything else reads.
+fn repeatable(method: &Method) -> bool {
+    *method != Method::ToolsCall
 }

@@ -299,10 +299,17 @@ impl Reply {
         });
     }
 
-    /// Waits until the answer has begun or an event came aside of it.
-    pub(crate) async fn begin(&mut self) -> Result<(), Error> {
-        if !matches!(self.state, State::Opening(_)) {
-            return Ok(());
+    /// Waits until the answer has begun or an event came aside of it; on a line that calls share, only where the
+    /// call could be made again if the line breaks.
+    pub(crate) async fn begin(&mut self, repeatable: bool) -> Result<(), Error> {
+        match &self.state {
+            State::Opening(_) => {}
+            State::Channel if repeatable => {
+                let first = self.next().await.transpose()?;
+                self.ready.extend(first);
+                return Ok(());
+            }
+            _ => return Ok(()),
         }
         let limit = self.bounds.first_byte.min(self.bounds.total);
         let begun = tokio::time::timeout_at(limit, self.open()).await;

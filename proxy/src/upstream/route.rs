@@ -252,7 +252,7 @@ impl Core {
             Wire::Sse(_, session) | Wire::Stdio(session) => Way::Session(Lease::shared(Arc::clone(session))),
         };
         let mut reply = way.call(self, &request, None, self.bounds(super::ENDLESS, true)).await?;
-        reply.begin().await?;
+        reply.begin(false).await?;
         Ok(reply)
     }
 
