@@ -7,7 +7,7 @@ use assert_cmd::Command;
 use mcpmesh_ir::Snapshot;
 
 fn compile(source: &Path, out: &Path) -> assert_cmd::assert::Assert {
-    Command::cargo_bin("mcpmesh").unwrap().arg("compile").arg(source).arg("--out").arg(out).assert()
+    Command::new(env!("CARGO_BIN_EXE_mcpmesh")).arg("compile").arg(source).arg("--out").arg(out).assert()
 }
 
 #[test]

@@ -24,6 +24,8 @@ use crate::mcp::meta::{Capabilities, LogLevel};
 use crate::metrics::Open;
 use crate::upstream::{Answerer, SessionLink};
 
+/// Questions of servers that may wait for one client's answers.
+const MOST_ASKED: usize = 256;
 /// Streams of one session that can still be resumed.
 const KEPT_STREAMS: usize = 32;
 
@@ -117,14 +119,19 @@ impl Session {
         }
     }
 
-    /// Gives a server's question an id of ours, under which the client will answer.
+    /// Gives a server's question an id of ours, under which the client will answer; none while too many wait.
     #[must_use]
-    pub fn ask(&self, asked: Asked) -> Id {
+    pub fn ask(&self, asked: Asked) -> Option<Id> {
+        let mut waiting = self.asked.lock();
+        if waiting.len() >= MOST_ASKED {
+            tracing::warn!("a session has too many questions of servers open; the next one is dropped");
+            return None;
+        }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let text = Bytes::from(format!("\"gw-{number}\""));
         let id = Id::from_json(text.clone()).unwrap_or_else(|| Id::from(number));
-        self.asked.lock().insert(text, asked);
-        id
+        waiting.insert(text, asked);
+        Some(id)
     }
 
     /// Remembers, or forgets, that the client wants to hear of this resource of this server.
@@ -176,6 +183,11 @@ impl Session {
         streams.iter().find(|known| known.number() == stream).map(|known| (Arc::clone(known), event))
     }
 
+    /// No call is in flight and nobody reads its stream.
+    fn is_idle(&self) -> bool {
+        self.calls.lock().is_empty() && !self.outbox.is_read()
+    }
+
     fn end(&self) {
         self.ended.cancel();
         self.outbox.close();
@@ -198,9 +210,10 @@ pub struct Call {
 }
 
 impl Call {
-    /// Resolves when the client cancels the call or its session ends.
-    pub async fn cancelled(&self) {
-        self.token.cancelled().await;
+    /// Cancelled when the client cancels the call or its session ends.
+    #[must_use]
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
     }
 }
 
@@ -217,13 +230,26 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Takes a session in unless there are `most` already.
+    /// Takes a session in. One caller's new sessions end that caller's own idle ones once it has a tenth of `most`,
+    /// never another's; there is no room when all are in use.
     pub fn insert(&self, session: Arc<Session>, most: usize) -> bool {
         let mut open = self.open.lock();
-        if open.len() >= most {
-            return false;
-        }
+        let own = || open.values().filter(|one| one.terms.principal == session.terms.principal);
+        let crowded = open.len() >= most || own().count() >= most / 10;
+        let oldest = own()
+            .filter(|one| one.is_idle())
+            .min_by_key(|one| *one.seen.lock())
+            .map(|one| one.terms.id.clone());
+        let ended = match (crowded, oldest) {
+            (false, _) => None,
+            (true, None) => return false,
+            (true, Some(id)) => open.remove(&id),
+        };
         open.insert(session.terms.id.clone(), session);
+        drop(open);
+        if let Some(ended) = ended {
+            ended.end();
+        }
         true
     }
 
@@ -249,11 +275,8 @@ impl Sessions {
         let now = Instant::now();
         let expired: Vec<_> = {
             let mut open = self.open.lock();
-            let stale = |session: &Session| {
-                now.duration_since(*session.seen.lock()) > idle
-                    && session.calls.lock().is_empty()
-                    && !session.outbox.is_read()
-            };
+            let stale =
+                |session: &Session| now.duration_since(*session.seen.lock()) > idle && session.is_idle();
             let ids: Vec<_> = open.iter().filter(|(_, one)| stale(one)).map(|(id, _)| id.clone()).collect();
             ids.iter().filter_map(|id| open.remove(id)).collect()
         };

@@ -120,22 +120,25 @@ impl Exchange {
             let fault = Fault::InvalidRequest("this id is in use by another request of the session".into());
             return self.local_answer(&request, record, Err(fault));
         };
-        let stream = web::accepts(&self.headers, "text/event-stream").then(|| session.stream());
         let (first, begun) = oneshot::channel();
+        let (cancelled, panics) = (call.token(), self.gateway.shell.metrics.panics.clone());
+        let id = request.id.clone();
         // A legacy client that disconnects has not cancelled: its call runs on, and can be resumed.
         tokio::spawn(async move {
-            let cancelled = call.cancelled();
-            tokio::select! {
-                () = self.legacy_call((&session, &request), record, stream.as_ref(), first) => {}
-                () = cancelled => {}
-            }
-            if let Some(stream) = stream {
-                stream.close();
-            }
+            let token = call.token();
+            let work = Box::pin(self.legacy_call((&session, &request), record, first));
+            token.run_until_cancelled(work).await;
             drop::<Call>(call);
         });
-        // Cancelled before it was answered: nothing may be said any more.
-        begun.await.unwrap_or_else(|_| web::events(futures_util::stream::empty()))
+        begun.await.unwrap_or_else(|_| {
+            if cancelled.is_cancelled() {
+                // Cancelled before it was answered: nothing may be said any more.
+                return web::events(futures_util::stream::empty());
+            }
+            panics.inc();
+            tracing::error!("a request ended in a panic");
+            web::fault(&Fault::Internal, Era::Legacy, Some(&id))
+        })
     }
 
     fn local_answer(&self, request: &Request, mut record: Record, answered: Result<Answer, Fault>) -> Answer {
@@ -172,7 +175,6 @@ impl Exchange {
         mut self,
         (session, request): (&Arc<Session>, &Request),
         mut record: Record,
-        stream: Option<&Arc<EventStream>>,
         first: oneshot::Sender<Answer>,
     ) {
         let asker = Asker {
@@ -191,26 +193,28 @@ impl Exchange {
         };
         let said = (request.method.clone(), request.params.meta().progress_token());
         let mut pump = Pump::new(reply, rules, &asker, said, (record, Arc::clone(&self.view)));
+        let streams = web::accepts(&self.headers, "text/event-stream");
         loop {
-            match (pump.step().await, stream) {
-                (Step::Response(body), _) => {
+            match pump.step().await {
+                Step::Response(body) => {
                     let _ = first.send(pump.answer(body).await);
                     return;
                 }
-                (Step::Failed(fault), _) => {
+                Step::Failed(fault) => {
                     let (bytes, status) = pump.failed(&fault);
                     let _ = first.send(web::json(status, [bytes]));
                     return;
                 }
-                (Step::Message(message), Some(stream)) => {
-                    let _ = first.send(resumable(stream, session.terms.revision));
+                Step::Message(message) if streams => {
+                    let stream = Closing(session.stream());
+                    let _ = first.send(resumable(&stream, session.terms.revision));
                     stream.push(&message).await;
                     while let Some(message) = pump.message().await {
                         stream.push(&message).await;
                     }
                     return;
                 }
-                (Step::Message(_), None) => {}
+                Step::Message(_) => {}
             }
         }
     }
@@ -299,6 +303,23 @@ impl Exchange {
         let Some(id) = web::single(&self.headers, &SESSION_ID) else { return method_not_allowed() };
         let ended = self.gateway.sessions.remove(id, &self.caller.principal);
         web::status(if ended { StatusCode::OK } else { StatusCode::NOT_FOUND })
+    }
+}
+
+/// A stream that ends with its call, however that ends.
+struct Closing(Arc<EventStream>);
+
+impl std::ops::Deref for Closing {
+    type Target = Arc<EventStream>;
+
+    fn deref(&self) -> &Arc<EventStream> {
+        &self.0
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

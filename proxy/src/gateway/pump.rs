@@ -137,7 +137,7 @@ impl Pump {
             let _ = answerer.send(refusal.to_body(Era::Legacy, Some(&id))).await;
             return None;
         };
-        let asked = session.ask(Asked { answerer, id });
+        let asked = session.ask(Asked { answerer, id })?;
         readdressed(raw, asked, self.rules.uris.clone())
     }
 

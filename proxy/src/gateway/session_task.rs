@@ -103,7 +103,7 @@ fn heard(exchange: &Exchange, session: &Arc<Session>, said: Unsolicited) {
         Event::Request { id, raw, .. } => {
             let asked = session.ask(Asked { answerer: said.answerer, id });
             let uris = exchange.view.wraps(server).map(|prefix| UriWrap { prefix: prefix.into() });
-            readdressed(&raw, asked, uris)
+            asked.and_then(|asked| readdressed(&raw, asked, uris))
         }
     };
     session.outbox.offer_some(message);

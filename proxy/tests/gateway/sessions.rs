@@ -346,15 +346,20 @@ async fn a_changed_list_is_told_to_every_stream_whatever_era_the_server_speaks()
 }
 
 #[tokio::test]
-async fn a_session_ends_when_nobody_uses_it_or_there_are_too_many() {
+async fn a_caller_with_too_many_sessions_loses_its_own_idle_ones_and_no_others() {
     let fake = Fake::legacy(&["echo"]).await;
-    let gate = Gate::with(&Setup::open(&[&fake]), |options| options.bounds.sessions = 2).await;
-    let one = gate.legacy(None, "2025-11-25").await;
-    let _two = gate.legacy(None, "2025-11-25").await;
+    let gate = Gate::with(&Setup::open(&[&fake]), |options| options.bounds.sessions = 20).await;
+    let in_use = gate.legacy(None, "2025-11-25").await;
+    let _stream = in_use.get(None).await;
+    let idle = gate.legacy(None, "2025-11-25").await;
+    let new = gate.legacy(None, "2025-11-25").await;
+    assert_eq!(idle.call("s0_echo", json!({})).await.status, 404);
+    assert_eq!(in_use.call("s0_echo", json!({})).await.status, 200);
+    let _other = new.get(None).await;
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25", "capabilities": {}}});
     let refused = gate.post(&[], body.to_string()).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (503, 50300));
-    one.delete().await;
+    new.delete().await;
     assert_eq!(gate.post(&[], body.to_string()).await.status, 200);
 }
 
