@@ -120,15 +120,14 @@ impl Exchange {
             let fault = Fault::InvalidRequest("this id is in use by another request of the session".into());
             return self.local_answer(&request, record, Err(fault));
         };
-        let (first, begun) = oneshot::channel();
+        let (answer, begun) = oneshot::channel();
         let (cancelled, panics) = (call.token(), self.gateway.shell.metrics.panics.clone());
         let id = request.id.clone();
         // A legacy client that disconnects has not cancelled: its call runs on, and can be resumed.
         tokio::spawn(async move {
             let token = call.token();
-            let work = Box::pin(self.legacy_call((&session, &request), record, first));
+            let work = Box::pin(self.legacy_call((&session, &request), record, First { answer, call }));
             token.run_until_cancelled(work).await;
-            drop::<Call>(call);
         });
         begun.await.unwrap_or_else(|_| {
             if cancelled.is_cancelled() {
@@ -175,7 +174,7 @@ impl Exchange {
         mut self,
         (session, request): (&Arc<Session>, &Request),
         mut record: Record,
-        first: oneshot::Sender<Answer>,
+        first: First,
     ) {
         let asker = Asker {
             revision: session.terms.revision,
@@ -186,9 +185,7 @@ impl Exchange {
         let (reply, rules) = match self.ask(request, &asker, &mut record).await {
             Ok(asked) => asked,
             Err(fault) => {
-                // Whoever asked may be gone: then nobody is told.
-                let _ = first.send(self.local_answer(request, record, Err(fault)));
-                return;
+                return first.finish(self.local_answer(request, record, Err(fault)));
             }
         };
         let said = (request.method.clone(), request.params.meta().progress_token());
@@ -196,20 +193,19 @@ impl Exchange {
         let streams = web::accepts(&self.headers, "text/event-stream");
         loop {
             match pump.step().await {
-                Step::Response(body) => {
-                    let _ = first.send(pump.answer(body).await);
-                    return;
-                }
+                Step::Response(body) => return first.finish(pump.answer(body).await),
                 Step::Failed(fault) => {
                     let (bytes, status) = pump.failed(&fault);
-                    let _ = first.send(web::json(status, [bytes]));
-                    return;
+                    return first.finish(web::json(status, [bytes]));
                 }
                 Step::Message(message) if streams => {
                     let stream = Closing(session.stream());
-                    let _ = first.send(resumable(&stream, session.terms.revision));
+                    let First { answer, call } = first;
+                    let mut call = Some(call);
+                    let _ = answer.send(resumable(&stream, session.terms.revision));
                     stream.push(&message).await;
                     while let Some(message) = pump.message().await {
+                        call = call.filter(|_| !pump.is_over());
                         stream.push(&message).await;
                     }
                     return;
@@ -303,6 +299,21 @@ impl Exchange {
         let Some(id) = web::single(&self.headers, &SESSION_ID) else { return method_not_allowed() };
         let ended = self.gateway.sessions.remove(id, &self.caller.principal);
         web::status(if ended { StatusCode::OK } else { StatusCode::NOT_FOUND })
+    }
+}
+
+/// The beginning of a legacy call's answer, and its place among the session's calls.
+struct First {
+    answer: oneshot::Sender<Answer>,
+    call: Call,
+}
+
+impl First {
+    /// The beginning is all of it. The id is free before the client can know that: it may use it again at once.
+    fn finish(self, answer: Answer) {
+        drop(self.call);
+        // Whoever asked may be gone: then nobody is told.
+        let _ = self.answer.send(answer);
     }
 }
 

@@ -263,6 +263,11 @@ impl Pump {
         }))
     }
 
+    /// The response has been given.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// The next message, the response included; none after it.
     pub(super) async fn message(&mut self) -> Option<Bytes> {
         if self.over {
