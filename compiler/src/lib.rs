@@ -1,6 +1,6 @@
 //! Pure: objects in, snapshots, workloads and diagnostics out.
 //!
-//! `manifest` reads YAML and JSON text into objects that know their lines, [`compile`] turns objects into what the
+//! `manifest` reads YAML and JSON text into objects that know their lines, [`compile()`] turns objects into what the
 //! proxies serve and what is run. Equal inputs give equal bytes; nothing here does I/O, reads the clock or the
 //! environment, or fails: a user's mistake is a [`Diagnostic`] (docs/adr/0003).
 

@@ -32,7 +32,7 @@ impl fmt::Debug for Memo {
 }
 
 impl Memo {
-    /// As [`crate::compile`], with the unchanged gateways from memory.
+    /// As [`crate::compile()`], with the unchanged gateways from memory.
     pub fn compile(&mut self, inputs: &Inputs) -> Compiled {
         let keys = Keys::new(inputs);
         let mut kept = BTreeMap::new();

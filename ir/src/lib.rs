@@ -1,7 +1,7 @@
 //! The compiled configuration: plain data, its canonical wire form, and the one decision function.
 //!
 //! Nothing here does I/O, knows Kubernetes or holds a runtime: the compiler writes these types, the proxy reads
-//! them, and [`policy::decide`] answers for both (docs/adr/0001 to 0004).
+//! them, and [`policy::decide()`] answers for both (docs/adr/0001 to 0004).
 
 pub mod api_key;
 pub mod catalog;

@@ -1,4 +1,4 @@
-//! Policies as compiled: rules and limits over stable identities, and [`decide`], which alone judges them.
+//! Policies as compiled: rules and limits over stable identities, and [`decide()`], which alone judges them.
 //!
 //! Decoded strictly: a proxy that does not understand a part of a policy rejects it and closes its target.
 
