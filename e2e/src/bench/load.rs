@@ -185,14 +185,17 @@ impl Load {
         Ok(Self(try_join_all((0..connections).map(|_| Connection::open(address))).await?))
     }
 
-    /// Sends exactly `total` requests, taken in turn, as fast as they are answered.
+    /// Sends exactly `total` requests as fast as they are answered. Each connection takes its own share of them in
+    /// turn: no two have the same request, and with it the same id in one session, in flight.
     pub(super) async fn run(&mut self, requests: &[Bytes], total: usize) -> anyhow::Result<Ran> {
         let next = Cell::new(0);
         let statuses = std::cell::RefCell::new(BTreeMap::new());
         let began = Instant::now();
-        let all = self.0.iter_mut().map(async |connection| {
-            while next.get() < total {
-                let request = &requests[next.replace(next.get() + 1) % requests.len()];
+        let connections = self.0.len();
+        let all = self.0.iter_mut().enumerate().map(async |(mut at, connection)| {
+            while next.replace(next.get() + 1) < total {
+                let request = &requests[at % requests.len()];
+                at += connections;
                 let answer = connection.exchange(request, None).await?;
                 *statuses.borrow_mut().entry(answer.status).or_insert(0) += 1;
             }

@@ -239,5 +239,6 @@ const BUFFERS: &str = "hyper's read buffer and what waits in it for the client";
 const LIST: &str = "nginx sends a file from the page cache without copying it to user space";
 const BUCKET: &str = "one atomic in one shard of a map";
 const GCRA: &str = "exact by construction";
-const MAP: &str = "a 16-byte key and an 8-byte state in a hash map that doubles";
+const MAP: &str =
+    "a 16-byte key and an 8-byte state in a hash map that doubles; measured as growth of the whole process";
 const REFUSE: &str = "the HTTP and the JSON of the request, which are read before it is refused";
