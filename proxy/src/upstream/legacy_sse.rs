@@ -58,7 +58,8 @@ fn messages(events: EventStream) -> Incoming {
     }))
 }
 
-/// Posts each message on its own: one that the server is slow to take delays no other.
+/// Posts each request on its own: one that the server is slow to take delays no other. A notification is taken
+/// before anything follows it.
 struct Poster {
     http: Arc<Http>,
     endpoint: Url,
@@ -69,7 +70,8 @@ impl Writer for Poster {
     fn write(&mut self, frame: Frame) -> BoxFuture<'_, Result<(), Closed>> {
         let (http, endpoint, inbox) =
             (Arc::clone(&self.http), self.endpoint.clone(), Arc::clone(&self.inbox));
-        tokio::spawn(async move {
+        let (call, patience) = (frame.call, http.timeouts.connect);
+        let posting = tokio::spawn(async move {
             let posting = tokio::time::timeout(http.timeouts.first_byte, http.post_to(&endpoint, frame.body));
             let failed = match posting.await {
                 Err(_) => Error::sent(Kind::Timeout(Phase::FirstByte)),
@@ -83,6 +85,13 @@ impl Writer for Poster {
                 inbox.fail(call, failed);
             }
         });
-        Box::pin(std::future::ready(Ok(())))
+        // What comes after `notifications/initialized` must not overtake it: servers of 2024 end a session in which a
+        // request came first.
+        Box::pin(async move {
+            if call.is_none() {
+                let _ = tokio::time::timeout(patience, posting).await;
+            }
+            Ok(())
+        })
     }
 }
