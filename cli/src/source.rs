@@ -155,7 +155,8 @@ impl Reading {
         let unreadable = self.diagnostics.iter().any(hides_a_rule);
         environment::resolve(&mut self.objects, &mut self.diagnostics, |name| std::env::var(name).ok());
         // A gateway that could not be read is not the absence of one: nothing is opened in its place.
-        let install = Install { implied_gateway: !unreadable, allow_private: true, version_key };
+        let install =
+            Install { implied_gateway: !unreadable, allow_private: true, version_key, cluster: None };
         let (inputs, gathered) = manifest::gather(&self.objects, install);
         // Of two policies of one name only the first is read, and the second may be the stricter one.
         let unreadable = unreadable || gathered.iter().any(hides_a_rule);

@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mcpmesh_ir::{GatewayId, PolicyId, ServerId, Snapshot};
+use mcpmesh_ir::{Fleet, FleetId, GatewayId, PolicyId, ServerId, Snapshot};
 
+use crate::child::Child;
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::gateway::{self, Front};
 use crate::inputs::Inputs;
@@ -20,12 +21,18 @@ pub const IMPLIED_GATEWAY: (&str, &str) = ("default", "default");
 pub const IMPLIED_POLICY: (&str, &str) = ("default", "implied:anyone");
 
 /// What a compile makes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Compiled {
     /// What each gateway's proxies get.
     pub snapshots: BTreeMap<GatewayId, Snapshot>,
     /// What is run, for every enabled server that can be.
     pub workloads: BTreeMap<ServerId, Workload>,
+    /// In a cluster: what the proxies of each gateway, and the sidecars of each server that is run, get.
+    pub fleets: BTreeMap<FleetId, Fleet>,
+    /// In a cluster: the objects that the operator makes for each of these fleets.
+    pub children: BTreeMap<FleetId, Vec<Child>>,
+    /// The servers behind each gateway, in order of attachment.
+    pub attached: BTreeMap<GatewayId, Vec<ServerId>>,
     /// What the users should know, in order of objects.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -60,8 +67,15 @@ pub(crate) fn compile_with(
     let mut attached = BTreeSet::new();
     for front in fronts(inputs) {
         let (snapshot, servers, findings) = outcome(&front, &parts);
+        compiled.attached.insert(front.id.clone(), servers.clone());
         attached.extend(servers);
         compiled.diagnostics.extend(findings);
+        if let Some(snapshot) = &snapshot
+            && inputs.install.cluster.is_some()
+        {
+            let fleet = FleetId::Gateway(front.id.clone());
+            compiled.fleets.insert(fleet.clone(), Fleet::new(fleet, snapshot.resources.iter().cloned()));
+        }
         if let Some(snapshot) = snapshot {
             compiled.snapshots.insert(snapshot.gateway.clone(), snapshot);
         }

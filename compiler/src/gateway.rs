@@ -41,6 +41,8 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
         naming: naming(front.object),
         anonymous: anonymous(front.object, &api_keys),
         api_keys: api_keys.iter().map(|key| key.secret.to_string()).collect(),
+        token_issuers: Vec::new(),
+        peers: Vec::new(),
         levels: vec![gateway_level(front, parts)],
     };
     if front.object.is_some() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 
 use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
 use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
@@ -19,8 +20,17 @@ pub struct Inputs {
     pub secrets: BTreeMap<SecretId, Secret>,
     /// Labels of the namespaces that are known. `kubernetes.io/metadata.name` need not be among them.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// Services of the cluster that servers name or that are made for them, by namespace and name.
+    pub services: BTreeMap<(String, String), Service>,
     /// What the installation settles.
     pub install: Install,
+}
+
+/// A core/v1 Service with the addresses behind it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Service {
+    /// By port of the Service: the addresses (with target ports) that are ready, sorted.
+    pub ports: BTreeMap<u16, Vec<SocketAddr>>,
 }
 
 impl Inputs {
@@ -47,6 +57,34 @@ pub struct Install {
     pub allow_private: bool,
     /// The key of the hashes that version Secrets.
     pub version_key: [u8; 32],
+    /// Set in a cluster: there are fleets and children of objects then.
+    pub cluster: Option<Cluster>,
+}
+
+/// What an installation in a cluster settles.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// The operator's namespace: its policies make the mesh level.
+    pub operator_namespace: String,
+    /// Where proxies find the operator, such as `mcpmesh-operator.mcpmesh-system.svc:9443`.
+    pub operator_address: String,
+    /// The image that holds `mcpmesh-proxy`.
+    pub proxy_image: String,
+    /// The image with npx in which npm packages run.
+    pub npm_image: String,
+    /// The image with uvx in which PyPI packages run.
+    pub pypi_image: String,
+    /// The issuer of service-account tokens and its keys; none when it cannot be read.
+    pub token_issuer: Option<ClusterIssuer>,
+}
+
+/// The cluster's issuer of service-account tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterIssuer {
+    /// `iss`
+    pub issuer: String,
+    /// The JSON text of its key set.
+    pub keys: String,
 }
 
 impl fmt::Debug for Install {

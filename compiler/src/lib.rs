@@ -4,6 +4,7 @@
 //! proxies serve and what is run. Equal inputs give equal bytes; nothing here does I/O, reads the clock or the
 //! environment, or fails: a user's mistake is a [`Diagnostic`] (docs/adr/0003).
 
+pub mod child;
 pub mod diagnostic;
 pub mod inputs;
 pub mod manifest;
@@ -17,8 +18,9 @@ mod policy;
 mod secret;
 mod server;
 
+pub use child::Child;
 pub use compile::{Compiled, IMPLIED_GATEWAY, IMPLIED_POLICY, compile};
 pub use diagnostic::{Diagnostic, Location, ObjectKind, ObjectRef, Reason, Severity};
-pub use inputs::{Inputs, Install, Secret};
+pub use inputs::{Cluster, ClusterIssuer, Inputs, Install, Secret, Service};
 pub use memo::Memo;
 pub use workload::{EnvValue, EnvVar, Launch, Transport, Workload};

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::compile::{Compiled, GatewayOutcome, compile_with};
 use crate::gateway;
-use crate::inputs::{Inputs, Secret};
+use crate::inputs::{Cluster, Inputs, Secret};
 
 type Hash = [u8; 32];
 
@@ -60,7 +60,7 @@ struct Keys<'i> {
 
 impl<'i> Keys<'i> {
     fn new(inputs: &'i Inputs) -> Self {
-        let Inputs { servers, gateways, policies, secrets, namespaces, install } = inputs;
+        let Inputs { servers, gateways, policies, secrets, namespaces, services, install } = inputs;
         let mut hashes: BTreeMap<&str, Feed> = BTreeMap::new();
         for (id, server) in servers {
             hashes.entry(&id.namespace).or_default().object(
@@ -92,9 +92,25 @@ impl<'i> Keys<'i> {
         let exporting = servers.iter().filter(|(_, server)| {
             server.spec.export_to.as_ref().is_some_and(|exports| exports.namespaces.from != Namespaces::Same)
         });
+        for ((namespace, name), service) in services {
+            let ports: Vec<_> = service.ports.iter().collect();
+            hashes.entry(namespace).or_default().value(&("service", name, ports));
+        }
         let mut rest = Feed::default();
         rest.value(namespaces);
         rest.value(&(install.implied_gateway, install.allow_private, install.version_key));
+        if let Some(cluster) = &install.cluster {
+            let Cluster {
+                operator_namespace,
+                operator_address,
+                proxy_image,
+                npm_image,
+                pypi_image,
+                token_issuer,
+            } = cluster;
+            rest.value(&(operator_namespace, operator_address, proxy_image, npm_image, pypi_image));
+            rest.value(&token_issuer.as_ref().map(|known| (&known.issuer, &known.keys)));
+        }
         Self {
             exporting: exporting.map(|(id, _)| id.namespace.as_str()).collect(),
             namespaces: hashes.into_iter().map(|(namespace, feed)| (namespace, feed.finish())).collect(),

@@ -49,7 +49,7 @@ pub(crate) fn compile(
     let outcome = match source {
         _ if spec.state == State::Disabled => Err("is disabled"),
         Some((endpoint, workload)) if !invalid => Ok(CompiledServer {
-            body: server::Server { id: id.clone(), endpoint, headers, tools, timeouts },
+            body: server::Server { id: id.clone(), endpoint, headers, tools, timeouts, lock: None },
             labels: object.metadata.labels.clone().unwrap_or_default(),
             exports,
             keys,

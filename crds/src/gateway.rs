@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::selector::{LabelSelector, NamespaceSelection};
+use crate::status::McpGatewayStatus;
 
 /// One MCP endpoint in front of many servers: a team's front door.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -16,6 +17,15 @@ use crate::selector::{LabelSelector, NamespaceSelection};
     namespaced,
     category = "mcpmesh",
     shortname = "mmg",
+    status = "McpGatewayStatus",
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Servers","type":"integer","jsonPath":".status.servers.attached"}"#,
+    printcolumn = r#"{"name":"Tools","type":"integer","jsonPath":".status.tools"}"#,
+    printcolumn = r#"{"name":"In Sync","type":"integer","jsonPath":".status.proxies.inSync"}"#,
+    printcolumn = r#"{"name":"Proxies","type":"integer","jsonPath":".status.proxies.total"}"#,
+    printcolumn = r#"{"name":"URL","type":"string","jsonPath":".status.url"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "One MCP endpoint in front of many servers: a team's front door."
 )]

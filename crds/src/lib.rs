@@ -13,6 +13,7 @@ mod gateway;
 mod policy;
 mod selector;
 mod server;
+mod status;
 
 pub use definition::{Error as DefinitionError, definitions};
 pub use duration::{Duration, InvalidDuration};
@@ -31,6 +32,14 @@ pub use server::{
     Package, Registry, Remote, RemoteTransport, SecretKeyRef, State, Timeouts, ToolAnnotations, ToolOverride,
     Tools,
 };
+
+pub use status::{
+    AncestorRef, CatalogStatus, McpGatewayStatus, McpPolicyStatus, McpServerStatus, PolicyAncestor,
+    ProtocolStatus, ProxiesStatus, ServerInfo, ServersStatus, condition,
+};
+
+/// The field manager of everything that the operator writes, and its `controllerName`.
+pub const CONTROLLER: &str = "mcpmesh.io/operator";
 
 /// The API group of the three kinds.
 pub const GROUP: &str = "mcpmesh.io";

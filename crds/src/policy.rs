@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
 use crate::server::ToolAnnotations;
+use crate::status::McpPolicyStatus;
 
 /// Who may use what, and how often, at the gateways and servers of its own namespace that it targets.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -17,6 +18,11 @@ use crate::server::ToolAnnotations;
     namespaced,
     category = "mcpmesh",
     shortname = "mmp",
+    status = "McpPolicyStatus",
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "Who may use what, and how often, at the gateways and servers of its own namespace that it targets."
 )]

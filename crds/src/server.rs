@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration::Duration;
 use crate::env::{EnvFromSource, EnvVar};
 use crate::selector::NamespaceSelection;
+use crate::status::McpServerStatus;
 
 /// An MCP server: where it is or how it is run, which of its tools exist, and who may use it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -18,6 +19,13 @@ use crate::selector::NamespaceSelection;
     namespaced,
     category = "mcpmesh",
     shortname = "mms",
+    status = "McpServerStatus",
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Tools","type":"integer","jsonPath":".status.catalog.tools"}"#,
+    printcolumn = r#"{"name":"Gateways","type":"integer","jsonPath":".status.gateways"}"#,
+    printcolumn = r#"{"name":"Protocol","type":"string","jsonPath":".status.protocol.versions[0]","priority":1}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "An MCP server: where it is or how it is run, which of its tools exist, and who may use it."
 )]

@@ -90,3 +90,61 @@ pub struct CatalogIndex {
     /// URI templates of its resources.
     pub resource_templates: Vec<String>,
 }
+
+/// What an observer tells of a server: how it is, and what it offers once that is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Observed {
+    /// Whether it can be spoken to.
+    pub state: ObservedState,
+    /// Name and version that the server gives itself; its word only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_info: Option<ServerInfo>,
+    /// Absent until it was spoken to once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<CatalogIndex>,
+}
+
+/// Whether a server can be spoken to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ObservedState {
+    /// Not tried yet, or on the way.
+    #[default]
+    Connecting,
+    /// The handshake is done.
+    Ready,
+    /// It cannot.
+    Failed {
+        /// Why, without secrets.
+        reason: String,
+    },
+}
+
+/// Name and version that a server gives itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerInfo {
+    /// MCP `Implementation.name`
+    pub name: String,
+    /// MCP `Implementation.version`
+    pub version: String,
+}
+
+impl CatalogIndex {
+    /// One digest for all tool definitions: what a lock pins. Hex SHA-256 over the tools' names and digests in order
+    /// of their names.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut tools: Vec<_> = self.tools.iter().map(|tool| (&tool.name, &tool.digest)).collect();
+        tools.sort_unstable();
+        let mut hash = Sha256::new();
+        for (name, digest) in tools {
+            for part in [name, digest] {
+                hash.update((part.len() as u64).to_le_bytes());
+                hash.update(part.as_bytes());
+            }
+        }
+        hex::encode(hash.finalize())
+    }
+}

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GatewayId, PolicyId, ServerId};
+use crate::id::{GatewayId, PolicyId, SecretId, ServerId};
+use crate::policy::Identity;
 use crate::resource::{Body, ResourceKind};
 
 /// One McpGateway with everything that was resolved for it.
@@ -24,6 +25,13 @@ pub struct Gateway {
     /// Names of [`crate::ApiKey`] resources.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub api_keys: Vec<String>,
+    /// Names of [`crate::TokenIssuer`] resources.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_issuers: Vec<String>,
+    /// Gateways that may come with their certificates and assert a caller ([`Assertion`]): the callers of a sidecar.
+    /// Where it is not empty, nobody without such a certificate is let in by [`ListenerTls::Mesh`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<GatewayId>,
     /// The levels above the servers' own: mesh (when there is one), then gateway. All must pass.
     pub levels: Vec<Level>,
 }
@@ -44,6 +52,30 @@ pub struct Listener {
     /// Origins that browsers may come from, besides the same host and loopback.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_origins: Vec<String>,
+    /// TLS; plain when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+}
+
+/// Whose certificate a listener shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ListenerTls {
+    /// That of a Secret, by its keys `tls.crt` and `tls.key`.
+    Secret(SecretId),
+    /// The proxy's own of the mesh; clients must show one of the mesh, too.
+    Mesh {},
+}
+
+/// Header by which a gateway tells a sidecar for whom it calls: base64url of the JSON of an [`Assertion`]. Believed
+/// from a peer's certificate only, stripped from everybody else's requests.
+pub const ASSERTION_HEADER: &str = "mcpmesh-principal";
+
+/// A caller as a gateway authenticated it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assertion {
+    /// Who it is.
+    pub identity: Identity,
 }
 
 /// A server behind a gateway.

@@ -7,8 +7,14 @@ use serde::{Deserialize, Serialize};
 
 /// A text that is not `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not of the form namespace/name")]
+#[error("{0:?} is not an id such as namespace/name")]
 pub struct NotAnId(String);
+
+impl NotAnId {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {

@@ -5,15 +5,19 @@
 
 pub mod api_key;
 pub mod catalog;
+pub mod fleet;
 pub mod gateway;
 pub mod id;
 pub mod policy;
+pub mod push;
 pub mod resource;
 pub mod secret;
 pub mod server;
 pub mod snapshot;
+pub mod token_issuer;
 
 pub use api_key::ApiKey;
+pub use fleet::{Fleet, FleetId, Watermark};
 pub use gateway::Gateway;
 pub use id::{GatewayId, PolicyId, SecretId, ServerId};
 pub use policy::Policy;
@@ -21,3 +25,4 @@ pub use resource::{Resource, ResourceKind, Version};
 pub use secret::Secret;
 pub use server::Server;
 pub use snapshot::Snapshot;
+pub use token_issuer::TokenIssuer;

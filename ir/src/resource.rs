@@ -20,13 +20,37 @@ pub enum ResourceKind {
     Policy,
     /// [`crate::ApiKey`]
     ApiKey,
+    /// [`crate::TokenIssuer`]
+    TokenIssuer,
     /// [`crate::Secret`]
     Secret,
 }
 
+impl std::str::FromStr for ResourceKind {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        let kinds =
+            [Self::Gateway, Self::Server, Self::Policy, Self::ApiKey, Self::TokenIssuer, Self::Secret];
+        kinds.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| UnknownKind(text.to_owned()))
+    }
+}
+
+/// A resource type that this version does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no resource type that this version knows")]
+pub struct UnknownKind(String);
+
 impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+impl From<String> for Version {
+    /// A version as it came over the wire.
+    fn from(text: String) -> Self {
+        Self(text)
     }
 }
 

@@ -1,6 +1,7 @@
 //! An upstream MCP server as the proxy sees it: where it is, what it is given, which of its tools exist.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,16 @@ pub struct Server {
     /// Deadlines of a request to it.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// Tools that are not there, by the server's own names, because their definitions are not those that a lock pins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Lock>,
+}
+
+/// The tool definitions that a lock with mode Enforce lets through.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// Digest of the definition by the server's own tool name; any other tool or digest is quarantined.
+    pub tools: BTreeMap<String, String>,
 }
 
 /// Where an upstream is.
@@ -40,6 +51,21 @@ pub enum Endpoint {
         /// True where the installation lets this URL lead to loopback and private addresses (decisions.md 22).
         #[serde(default, rename = "allowPrivate")]
         allow_private: bool,
+    },
+    /// Addresses of one Service, any of which serves any request. A legacy session stays at the one that opened it.
+    Service {
+        /// `ip:port`, those that are ready; none: the server is unavailable.
+        addresses: Vec<SocketAddr>,
+        /// The `Host` that requests name, such as `payments.team-a.svc:8080`.
+        host: String,
+        /// The endpoint's path.
+        path: String,
+        /// How MCP is spoken there.
+        transport: Transport,
+        /// Set for the sidecars of this server: TLS with the proxy's own certificate of the mesh, towards a
+        /// certificate of that server's, and the caller asserted ([`crate::gateway::Assertion`]).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mesh: Option<ServerId>,
     },
     /// A process that the installation runs under the server's own id. What it runs is not in a snapshot.
     Workload {

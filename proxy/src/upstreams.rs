@@ -110,6 +110,7 @@ fn config(server: &Server, secrets: &BTreeMap<SecretId, Secret>) -> Result<Confi
             };
             (Endpoint::Remote { url: parsed, transport }, *allow_private)
         }
+        server::Endpoint::Service { host, .. } => return Err(Error::Url(host.clone())),
         server::Endpoint::Workload { .. } => (Endpoint::Workload, true),
     };
     let mut config = Config::new(server.id.clone(), endpoint);

@@ -55,6 +55,7 @@ fn listener(given: &mcpmesh_crds::Listener) -> Listener {
         hostname: hostname.as_ref().map(|hostname| hostname.to_ascii_lowercase()),
         path: path.clone().unwrap_or_else(|| "/mcp".to_owned()),
         allowed_origins: allowed_origins.clone(),
+        tls: None,
     }
 }
 

@@ -125,15 +125,15 @@ pub(super) fn object(value: Value) -> Result<Object, Mistake> {
     match kind {
         ObjectKind::McpServer => {
             let (metadata, spec) = custom(value)?;
-            Ok(Object::Server(Box::new(McpServer { metadata, spec })))
+            Ok(Object::Server(Box::new(McpServer { metadata, spec, status: None })))
         }
         ObjectKind::McpGateway => {
             let (metadata, spec) = custom(value)?;
-            Ok(Object::Gateway(Box::new(McpGateway { metadata, spec })))
+            Ok(Object::Gateway(Box::new(McpGateway { metadata, spec, status: None })))
         }
         ObjectKind::McpPolicy => {
             let (metadata, spec) = custom(value)?;
-            Ok(Object::Policy(Box::new(McpPolicy { metadata, spec })))
+            Ok(Object::Policy(Box::new(McpPolicy { metadata, spec, status: None })))
         }
         ObjectKind::Secret => secret(value).map(Object::Secret),
         ObjectKind::Namespace => Ok(Object::Namespace(labels(&value))),

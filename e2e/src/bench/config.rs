@@ -45,11 +45,14 @@ impl Draft {
                 hostname: None,
                 path: self.path.to_owned(),
                 allowed_origins: Vec::new(),
+                tls: None,
             }],
             servers: servers.iter().map(attachment).collect(),
             naming: if self.servers.len() == 1 { Naming::OnConflict } else { Naming::Always },
             anonymous: if self.users == 0 { Anonymous::Allow } else { Anonymous::Deny },
             api_keys: keys.iter().map(|(name, _)| name.clone()).collect(),
+            token_issuers: Vec::new(),
+            peers: Vec::new(),
             levels: vec![Level { kind: LevelKind::Gateway, policies: vec![policy.clone()], closed: None }],
         };
         let access = self.access.clone();
@@ -78,6 +81,7 @@ fn server(number: usize, upstream: SocketAddr) -> Server {
         headers: Vec::new(),
         tools: ToolRules::default(),
         timeouts: mcpmesh_ir::server::Timeouts::default(),
+        lock: None,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::{Deserialize, Serialize};
+
 use super::matcher::{InvalidGlob, ToMatcher, subject_matches};
 use super::{Dimension, Effect, Limit, Mode, Policy, Rate, Subject};
 use crate::catalog::Hints;
@@ -9,7 +11,7 @@ use crate::gateway::{Gateway, Level, LevelKind};
 use crate::id::{GatewayId, PolicyId, ServerId};
 
 /// Who calls, as authentication found it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// The gateway that authenticated the caller.
     pub gateway: GatewayId,
@@ -40,7 +42,8 @@ impl Identity {
 }
 
 /// Whose word an identity rests on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Issuer {
     /// Nobody's.
     Anonymous,

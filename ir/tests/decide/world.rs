@@ -60,6 +60,8 @@ impl World {
             naming: Naming::Always,
             anonymous: Anonymous::Allow,
             api_keys: Vec::new(),
+            token_issuers: Vec::new(),
+            peers: Vec::new(),
             levels: vec![level(LevelKind::Gateway, gateway)],
         };
         Self { gateway, policies: policies.into_iter().map(|policy| (policy.id.clone(), policy)).collect() }

@@ -26,6 +26,8 @@ fn prepared(limit: Limit, mode: Mode) -> Prepared {
         naming: Naming::Always,
         anonymous: Anonymous::Allow,
         api_keys: vec![],
+        token_issuers: Vec::new(),
+        peers: Vec::new(),
         levels: vec![Level { kind: LevelKind::Gateway, policies: vec![id.clone()], closed: None }],
     };
     let policy = Policy { id: id.clone(), mode, access: vec![], limits: vec![limit] };

@@ -146,6 +146,7 @@ impl Setup {
             policies: vec![policy("open", vec![rule("all", Effect::Allow, anyone(), To::default())])],
             server_levels: BTreeMap::new(),
             allowed_origins: vec![],
+            tls: None,
             spoiled: None,
         }
     }
@@ -175,11 +176,14 @@ impl Setup {
                 hostname: None,
                 path: "/mcp".into(),
                 allowed_origins: self.allowed_origins.clone(),
+                tls: None,
             }],
             servers: self.servers.iter().map(|server| self.attachment(server)).collect(),
             naming: self.naming,
             anonymous: self.anonymous,
             api_keys: self.keys.iter().map(|key| key.secret.to_string()).collect(),
+            token_issuers: Vec::new(),
+            peers: Vec::new(),
             levels: vec![Level {
                 kind: LevelKind::Gateway,
                 policies: self.policies.iter().map(|policy| policy.id.clone()).collect(),
@@ -216,6 +220,7 @@ pub(crate) fn server(name: &str, url: &str) -> Server {
         headers: vec![],
         tools: ToolRules::default(),
         timeouts: Timeouts::default(),
+        lock: None,
     }
 }
 
