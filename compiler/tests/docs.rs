@@ -43,7 +43,8 @@ fn complaints(page: &Path) -> Vec<String> {
     let text = manifests(&fs::read_to_string(page).unwrap());
     let name = page.file_name().unwrap().to_str().unwrap();
     let parsed = manifest::parse(name, &text);
-    let install = Install { implied_gateway: true, allow_private: true, version_key: [7; 32] };
+    let install =
+        Install { implied_gateway: true, allow_private: true, version_key: [7; 32], ..Install::default() };
     let (inputs, duplicates) = manifest::gather(&parsed.objects, install);
     let mut compiled = compile(&inputs);
     manifest::locate(&parsed.objects, &mut compiled.diagnostics);
