@@ -1,5 +1,7 @@
 //! Accepts connections and serves HTTP/1 and HTTP/2 on them within bounds, until it drains.
 
+mod lengths;
+
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -8,7 +10,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use http::{Request, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming as Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,6 +23,7 @@ use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
+use self::lengths::Watched;
 use crate::gateway::Incoming;
 use crate::http::{self as web, Answer};
 use crate::mcp::era::Era;
@@ -115,14 +119,29 @@ fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
-    let serving = serving.clone();
-    let service = service_fn(move |request| {
-        let serving = serving.clone();
-        async move { Ok::<_, Infallible>(guarded(&serving, request, local.ip()).await) }
-    });
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIME));
-    builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned()
+    let (stream, lengths) = Watched::new(Box::pin(stream));
+    let serving = serving.clone();
+    let service = service_fn(move |request: Request<Body>| {
+        let contradiction = lengths.contradict(request.version(), request.headers());
+        let serving = serving.clone();
+        async move {
+            Ok::<_, Infallible>(match contradiction {
+                true => two_lengths(),
+                false => guarded(&serving, request, local.ip()).await,
+            })
+        }
+    });
+    builder.serve_connection(TokioIo::new(stream), service).into_owned()
+}
+
+/// Refuses a request that two parsers would end at different bytes, and all that follows it.
+fn two_lengths() -> Answer {
+    let message = "Content-Length and Transfer-Encoding in one request";
+    let mut answer = web::refuse(StatusCode::BAD_REQUEST, message);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 /// A panic ends its own request and nothing else.
