@@ -146,7 +146,6 @@ impl Setup {
             policies: vec![policy("open", vec![rule("all", Effect::Allow, anyone(), To::default())])],
             server_levels: BTreeMap::new(),
             allowed_origins: vec![],
-            tls: None,
             spoiled: None,
         }
     }
