@@ -12,6 +12,7 @@ pub mod identity;
 pub mod limit;
 pub mod listener;
 pub mod mcp;
+pub mod mesh;
 pub mod metrics;
 pub mod observability;
 pub mod proxy;
