@@ -9,18 +9,28 @@
 mod definition;
 mod duration;
 mod env;
+mod fleet;
 mod gateway;
+mod pod;
 mod policy;
 mod selector;
 mod server;
 mod status;
+mod workload;
 
 pub use definition::{Error as DefinitionError, definitions};
 pub use duration::{Duration, InvalidDuration};
 pub use env::{EnvFromSource, EnvVar, EnvVarSource, SecretEnvSource, SecretKeySelector};
+pub use fleet::{Autoscaling, ParentReference, ProxyFleet, ProxyRoute, ProxyService, ServiceType};
 pub use gateway::{
     Anonymous, ApiKeys, GatewayAuthentication, Listener, McpGateway, McpGatewaySpec, Naming, Prefixing,
     ServerRef, ServerSelection,
+};
+pub use pod::{
+    Affinity, InvalidQuantity, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorOperator,
+    NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinity, PodAffinityTerm, PreferredSchedulingTerm,
+    Quantity, Resources, TaintEffect, Toleration, TolerationOperator, TopologySpreadConstraint,
+    WeightedPodAffinityTerm, WhenUnsatisfiable,
 };
 pub use policy::{
     AccessRule, Dimension, Effect, Empty, GatewayRef, Limit, McpPolicy, McpPolicySpec, Method, Mode,
@@ -36,6 +46,9 @@ pub use server::{
 pub use status::{
     AncestorRef, CatalogStatus, McpGatewayStatus, McpPolicyStatus, McpServerStatus, PolicyAncestor,
     ProtocolStatus, ProxiesStatus, ServerInfo, ServersStatus, condition,
+};
+pub use workload::{
+    ClaimVolume, ConfigMapVolume, EmptyDir, KeyToPath, Medium, SecretVolume, Volume, VolumeMount, Workload,
 };
 
 /// The field manager of everything that the operator writes, and its `controllerName`.
