@@ -12,6 +12,7 @@ use mcpmesh_ir::resource::{self, Resource};
 use mcpmesh_ir::{ApiKey, GatewayId, PolicyId, ServerId, Snapshot};
 
 use crate::api_key;
+use crate::child;
 use crate::compile::{GatewayOutcome, IMPLIED_POLICY, Parts};
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::inputs::Inputs;
@@ -29,6 +30,9 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
     let id = &front.id;
     let mut findings = Findings::new(ObjectRef::new(ObjectKind::McpGateway, &id.namespace, &id.name));
     let listeners = listener::listeners(front.object, &mut findings);
+    if let Some(proxy) = front.object.and_then(|object| object.spec.proxy.as_ref()) {
+        child::check_gateway(proxy, &mut findings);
+    }
     let (servers, mut diagnostics) = attach::servers(front, inputs, parts, &mut findings);
     let attached = servers.iter().map(|attachment| attachment.server.clone()).collect();
     let (api_keys, refused) = api_keys(front, inputs);

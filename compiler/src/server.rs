@@ -13,6 +13,7 @@ use mcpmesh_ir::policy::NameGlobs;
 use mcpmesh_ir::server::{self, Endpoint};
 use mcpmesh_ir::{SecretId, ServerId};
 
+use crate::child;
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::inputs::Inputs;
 use crate::secret::{self, KeyRef};
@@ -44,6 +45,7 @@ pub(crate) fn compile(
     let headers = headers(id, spec, inputs, &mut keys, &mut findings);
     let tools = tools(spec, &mut findings);
     let timeouts = timeouts(spec, &mut findings);
+    child::check_server(spec, inputs.install.cluster.is_some(), &mut findings);
     let invalid = findings.has_errors();
     let exports = exports(spec, !keys.is_empty(), &mut findings);
     let outcome = match source {
