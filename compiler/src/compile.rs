@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mcpmesh_ir::resource::Resource;
 use mcpmesh_ir::server::Endpoint;
 use mcpmesh_ir::{Fleet, FleetId, Gateway, GatewayId, PolicyId, ResourceKind, ServerId, Snapshot};
 
@@ -106,7 +107,7 @@ fn fill_children(inputs: &Inputs, parts: &Parts, compiled: &mut Compiled) {
         let upstreams =
             servers.map(|server| (server.body.id.namespace.as_str(), &server.body.endpoint)).collect();
         let gateway = snapshot.of_kind(ResourceKind::Gateway).next();
-        let Some(Ok(body)) = gateway.map(|gateway| gateway.decode::<Gateway>()) else { continue };
+        let Some(Ok(body)) = gateway.map(Resource::decode::<Gateway>) else { continue };
         let proxy = object.spec.proxy.clone().unwrap_or_default();
         let plan = GatewayPlan { id, proxy: &proxy, listeners: &body.listeners, upstreams, cluster };
         compiled.children.insert(FleetId::Gateway(id.clone()), child::gateway(&plan));

@@ -47,7 +47,9 @@ fn render(compiled: &Compiled) -> String {
 /// The pod specs of all Deployments, as JSON.
 fn pods(compiled: &Compiled) -> Vec<Value> {
     let pod = |child: &Child| match child {
-        Child::Deployment(made) => Some(serde_json::to_value(made).unwrap()["spec"]["template"]["spec"].clone()),
+        Child::Deployment(made) => {
+            Some(serde_json::to_value(made).unwrap()["spec"]["template"]["spec"].clone())
+        }
         _ => None,
     };
     compiled.children.values().flatten().filter_map(pod).collect()
@@ -156,13 +158,17 @@ fn whatever_a_workload_says_arrives_in_its_pods() {
     for source in sources() {
         let compiled = compile_text(&server(&source, &given));
         let [pod] = pods(&compiled).try_into().unwrap();
-        for field in ["nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "priorityClassName"] {
+        for field in
+            ["nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "priorityClassName"]
+        {
             assert_eq!(pod[field], given["pod"][field], "{field}");
         }
         assert_eq!(pod["imagePullSecrets"], given["pod"]["imagePullSecrets"]);
         let main = &pod["containers"][0];
         assert_eq!(main["resources"], given["pod"]["resources"]);
-        for (all, some) in [(&pod["volumes"], &given["volumes"]), (&main["volumeMounts"], &given["volumeMounts"])] {
+        for (all, some) in
+            [(&pod["volumes"], &given["volumes"]), (&main["volumeMounts"], &given["volumeMounts"])]
+        {
             let all = all.as_array().unwrap();
             assert!(some.as_array().unwrap().iter().all(|one| all.contains(one)), "{some} in {all:?}");
         }
@@ -209,7 +215,10 @@ fn assert_hardened(pod: &Value) {
         assert!(kinds.len() == 1 && allowed.contains(&kinds[0].as_str()), "{volume}");
         for source in volume["projected"]["sources"].as_array().into_iter().flatten() {
             let token = &source["serviceAccountToken"];
-            assert!(token.is_null() || token["audience"] == "mcpmesh-operator", "a token for the operator alone");
+            assert!(
+                token.is_null() || token["audience"] == "mcpmesh-operator",
+                "a token for the operator alone"
+            );
         }
     }
     for sysctl in pod["securityContext"]["sysctls"].as_array().into_iter().flatten() {
@@ -217,8 +226,8 @@ fn assert_hardened(pod: &Value) {
     }
 }
 
-/// Some of the fields of an object, with an object inside reduced in the same way.
-fn part_of(whole: Value) -> impl Strategy<Value = Value> {
+/// Some of the fields of an object.
+fn part_of(whole: &Value) -> impl Strategy<Value = Value> + use<> {
     let fields: Vec<(String, Value)> = whole.as_object().unwrap().clone().into_iter().collect();
     let count = fields.len();
     subsequence(fields, 0..=count).prop_map(|fields| Value::Object(fields.into_iter().collect()))
@@ -226,8 +235,8 @@ fn part_of(whole: Value) -> impl Strategy<Value = Value> {
 
 fn workload() -> impl Strategy<Value = Value> {
     let whole = everything();
-    let pod = part_of(whole["pod"].clone());
-    (part_of(whole), pod).prop_map(|(mut workload, pod)| {
+    let pod = part_of(&whole["pod"]);
+    (part_of(&whole), pod).prop_map(|(mut workload, pod)| {
         if workload.get("pod").is_some() {
             workload["pod"] = pod;
         }
@@ -246,11 +255,11 @@ fn proxy() -> impl Strategy<Value = Value> {
         json!({ "autoscaling": { "maxReplicas": 1 } }),
         json!({ "autoscaling": { "minReplicas": 2, "maxReplicas": 9, "targetCpuUtilization": 50 } }),
     ]);
-    let rest = part_of(json!({
+    let rest = part_of(&json!({
         "service": { "type": "LoadBalancer", "annotations": { "a": "b" }, "labels": { "c": "d" } },
         "route": { "parentRefs": [{ "name": "public", "namespace": "edge" }] },
     }));
-    (scale, rest, part_of(everything()["pod"].clone())).prop_map(|(mut proxy, rest, pod)| {
+    (scale, rest, part_of(&everything()["pod"])).prop_map(|(mut proxy, rest, pod)| {
         proxy.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
         proxy["pod"] = pod;
         proxy
@@ -296,7 +305,8 @@ proptest! {
 fn a_secret_that_changes_makes_other_pods_and_its_value_is_in_none() {
     let object = |value: &str| {
         let env = json!([{ "name": "TOKEN", "valueFrom": { "secretKeyRef": { "name": "k", "key": "t" } } }]);
-        let package = json!({ "package": { "registry": "Npm", "name": "a", "version": "1.0.0", "env": env } });
+        let package =
+            json!({ "package": { "registry": "Npm", "name": "a", "version": "1.0.0", "env": env } });
         let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "k" }, "stringData": { "t": value } });
         render(&compile_text(&format!("{}\n---\n{secret}", server(&package, &json!({})))))
     };
@@ -324,14 +334,16 @@ fn what_the_mesh_sets_nobody_else_can() {
     let [npm, .., stdio, http] = sources();
     let no_command = json!({ "container": { "image": "a" } });
     let pod_ip = json!({ "container": { "image": "a", "command": ["x"], "env": [{ "name": "POD_IP", "value": "1" }] } });
-    let mount = |name: &str, path: &str| {
-        json!({ "volumes": [{ "name": "v", "emptyDir": {} }], "volumeMounts": [{ "name": name, "mountPath": path }] })
-    };
+    let mount = |name: &str, path: &str| json!({ "volumes": [{ "name": "v", "emptyDir": {} }], "volumeMounts": [{ "name": name, "mountPath": path }] });
     let cases = [
         (&no_command, json!({}), "spec.container.command"),
         (&pod_ip, json!({}), "POD_IP is set by the mesh"),
         (&npm, json!({ "pod": { "labels": { "mcpmesh.io/server": "x" } } }), "mcpmesh.io/server is set"),
-        (&npm, json!({ "pod": { "labels": { "app.kubernetes.io/name": "x" } } }), "app.kubernetes.io/name is set"),
+        (
+            &npm,
+            json!({ "pod": { "labels": { "app.kubernetes.io/name": "x" } } }),
+            "app.kubernetes.io/name is set",
+        ),
         (&http, json!({ "pod": { "annotations": { "mcpmesh.io/workload-digest": "x" } } }), "digest is set"),
         (&http, json!({ "volumes": [{ "name": "mcpmesh-keys", "emptyDir": {} }] }), "are the mesh's"),
         (&http, json!({ "volumes": [{ "name": "v" }] }), "exactly one kind"),
@@ -345,7 +357,9 @@ fn what_the_mesh_sets_nobody_else_can() {
         assert!(found.contains(expected), "{found}");
     }
     let remote = json!({ "remote": { "url": "https://example.com/mcp" } });
-    assert!(error(&server(&remote, &json!({ "replicas": 2 }))).contains("only a package or container is run"));
+    assert!(
+        error(&server(&remote, &json!({ "replicas": 2 }))).contains("only a package or container is run")
+    );
     let both = json!({ "replicas": 2, "autoscaling": { "maxReplicas": 3 } });
     assert!(error(&gateway(&both, &json!([]))).contains("exclude each other"));
 }

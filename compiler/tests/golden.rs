@@ -16,7 +16,8 @@ fn folder(name: &str) -> PathBuf {
 
 fn compile_text(text: &str) -> Compiled {
     let up = text.starts_with("# up");
-    let install = Install { implied_gateway: up, allow_private: up, version_key: [7; 32], ..Install::default() };
+    let install =
+        Install { implied_gateway: up, allow_private: up, version_key: [7; 32], ..Install::default() };
     let parsed = manifest::parse("in.yaml", text);
     let (inputs, duplicates) = manifest::gather(&parsed.objects, install);
     let mut compiled = compile(&inputs);

@@ -39,7 +39,8 @@ fn text(documents: &[&str]) -> String {
 fn inputs(documents: &[&str], up: bool) -> Inputs {
     let parsed = manifest::parse("in.yaml", &text(documents));
     assert_eq!(parsed.diagnostics, []);
-    let install = Install { implied_gateway: up, allow_private: up, version_key: [1; 32] };
+    let install =
+        Install { implied_gateway: up, allow_private: up, version_key: [1; 32], ..Install::default() };
     manifest::gather(&parsed.objects, install).0
 }
 

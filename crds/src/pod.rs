@@ -99,7 +99,8 @@ pub(crate) fn bare(schema: &mut Schema) {
 
 /// The schema of a value that is there, of a schema that also takes null.
 fn without_null(schema: &Schema) -> Option<Schema> {
-    let not_null = |value: &&Value| **value != json!("null") && **value != json!({ "type": "null" }) && !value.is_null();
+    let not_null =
+        |value: &&Value| **value != json!("null") && **value != json!({ "type": "null" }) && !value.is_null();
     if let Some(choices) = schema.get("anyOf").and_then(Value::as_array) {
         return choices.iter().find(not_null).cloned()?.try_into().ok();
     }

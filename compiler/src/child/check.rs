@@ -23,7 +23,8 @@ pub(crate) fn check_gateway(proxy: &ProxyFleet, findings: &mut Findings) {
         let message = "replicas and autoscaling exclude each other: the autoscaler counts";
         findings.error("spec.proxy.replicas", Reason::InvalidUnion, message, "remove one");
     }
-    let low = autoscaling.as_ref().filter(|given| given.min_replicas.is_some_and(|min| min > given.max_replicas));
+    let low =
+        autoscaling.as_ref().filter(|given| given.min_replicas.is_some_and(|min| min > given.max_replicas));
     if low.is_some() {
         let path = "spec.proxy.autoscaling";
         findings.error(path, Reason::InvalidValue, "minReplicas is above maxReplicas", "swap them");
@@ -85,9 +86,15 @@ fn check_keys(given: &BTreeMap<String, String>, path: &str, findings: &mut Findi
 
 /// The proxy is in that container, too, and tells others its address by these.
 fn check_variables(env: &[EnvVar], path: &str, findings: &mut Findings) {
-    for (index, variable) in env.iter().enumerate().filter(|(_, one)| VARIABLES.contains(&one.name.as_str())) {
+    for (index, variable) in env.iter().enumerate().filter(|(_, one)| VARIABLES.contains(&one.name.as_str()))
+    {
         let message = format!("{} is set by the mesh", variable.name);
-        findings.error(&format!("{path}[{index}].name"), Reason::InvalidValue, message, "choose another name");
+        findings.error(
+            &format!("{path}[{index}].name"),
+            Reason::InvalidValue,
+            message,
+            "choose another name",
+        );
     }
 }
 
@@ -96,12 +103,8 @@ fn check_volumes<'v>(volumes: &'v [Volume], findings: &mut Findings) -> BTreeSet
     for (index, volume) in volumes.iter().enumerate() {
         let Volume { name, config_map, secret, empty_dir, persistent_volume_claim } = volume;
         let path = format!("spec.workload.volumes[{index}]");
-        let kinds = [
-            config_map.is_some(),
-            secret.is_some(),
-            empty_dir.is_some(),
-            persistent_volume_claim.is_some(),
-        ];
+        let kinds =
+            [config_map.is_some(), secret.is_some(), empty_dir.is_some(), persistent_volume_claim.is_some()];
         if kinds.into_iter().filter(|&kind| kind).count() != 1 {
             let help = "give one of configMap, secret, emptyDir and persistentVolumeClaim";
             findings.error(&path, Reason::InvalidUnion, "a volume has exactly one kind", help);

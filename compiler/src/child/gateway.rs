@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{
-    Container, Service, ServiceAccount, ServicePort, ServiceSpec, Sysctl,
-};
+use k8s_openapi::api::core::v1::{Container, Service, ServiceAccount, ServicePort, ServiceSpec, Sysctl};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use mcpmesh_crds::{ProxyFleet, ProxyService, ServiceType};
 use mcpmesh_ir::gateway::Listener;
@@ -111,8 +109,7 @@ fn deployment(
     let given = plan.proxy.pod.as_ref();
     let mut container = proxy::container("proxy", &plan.cluster.proxy_image);
     container.args = Some(proxy::arguments(fleet, plan.cluster));
-    container.resources =
-        Some(pod::resources(given.and_then(|pod| pod.resources.as_ref()), &REQUESTS));
+    container.resources = Some(pod::resources(given.and_then(|pod| pod.resources.as_ref()), &REQUESTS));
     expose(&mut container, ports);
     let parts = Parts {
         init_containers: Vec::new(),

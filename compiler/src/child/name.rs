@@ -37,7 +37,8 @@ pub fn base_name(fleet: &FleetId) -> String {
     }
     let tail = format!("-{suffix}-{}", hash(name));
     let head: String = name.chars().map(|letter| if letter == '.' { '-' } else { letter }).collect();
-    let head = if head.starts_with(|first: char| first.is_ascii_lowercase()) { head } else { format!("m{head}") };
+    let head =
+        if head.starts_with(|first: char| first.is_ascii_lowercase()) { head } else { format!("m{head}") };
     format!("{}{tail}", cut(&head, LONGEST - tail.len()))
 }
 
@@ -66,10 +67,7 @@ pub(super) fn selector(fleet: &FleetId) -> LabelSelector {
 }
 
 pub(super) fn chosen_by(fleet: &FleetId) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        (NAME.to_owned(), "mcpmesh-proxy".to_owned()),
-        (INSTANCE.to_owned(), base_name(fleet)),
-    ])
+    BTreeMap::from([(NAME.to_owned(), "mcpmesh-proxy".to_owned()), (INSTANCE.to_owned(), base_name(fleet))])
 }
 
 /// The metadata of a fleet's child. `more` are labels of the user's; the mesh's win.
@@ -114,6 +112,8 @@ fn hash(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use mcpmesh_ir::{GatewayId, ServerId};
 
     use super::*;
@@ -151,11 +151,12 @@ mod tests {
     fn no_two_fleets_of_a_namespace_have_one_name() {
         let long = "a".repeat(80);
         let longer = "a".repeat(81);
-        let names = ["a.b", "a-b", "ma-b", "1", "m1", &long, &longer, "a-b-mcpgateway", "a-b-mcpserver"];
+        let mut names: BTreeSet<String> =
+            ["a.b", "a-b", "ma-b", "1", "m1", &long, &longer].map(str::to_owned).into();
+        // What a base name looks like, a cut one too, is a name of an object, too.
+        let bases: Vec<String> = names.iter().flat_map(|name| [gateway(name), server(name)]).collect();
+        names.extend(bases);
         let mut all: Vec<String> = names.iter().flat_map(|name| [gateway(name), server(name)]).collect();
-        // What a cut name looks like is a name, too.
-        let cut = all.clone();
-        all.extend(cut.iter().flat_map(|name| [gateway(name), server(name)]));
         let count = all.len();
         all.sort();
         all.dedup();

@@ -72,7 +72,11 @@ pub(super) fn of_gateway(
     cluster: &Cluster,
 ) -> Child {
     let calls = NetworkPolicyIngressRule { ports: Some(tcp(listeners)), from: None };
-    let mut out = vec![dns(), to(&[PUSH_PORT], namespace(&cluster.operator_namespace)), to(&[SIDECAR_PORT], sidecars())];
+    let mut out = vec![
+        dns(),
+        to(&[PUSH_PORT], namespace(&cluster.operator_namespace)),
+        to(&[SIDECAR_PORT], sidecars()),
+    ];
     for (name, ports) in upstreams.pods.iter().filter(|(_, ports)| !ports.is_empty()) {
         out.push(to(ports, namespace(name)));
     }
@@ -89,10 +93,8 @@ pub(super) fn of_gateway(
 /// In: gateways at the sidecar, metrics. Out: everything but link-local and metadata addresses, since what a server
 /// needs only the server knows.
 pub(super) fn of_server(fleet: &FleetId) -> Child {
-    let calls = NetworkPolicyIngressRule {
-        ports: Some(tcp(&[SIDECAR_PORT])),
-        from: Some(vec![any_namespace()]),
-    };
+    let calls =
+        NetworkPolicyIngressRule { ports: Some(tcp(&[SIDECAR_PORT])), from: Some(vec![any_namespace()]) };
     let out = NetworkPolicyEgressRule { ports: None, to: Some(everything_but_link_local()) };
     policy(fleet, vec![calls, metrics()], vec![dns(), out])
 }
@@ -181,9 +183,62 @@ fn block(cidr: &str, except: &[&str]) -> NetworkPolicyPeer {
 
 /// Pods by their namespaces, too: some network plugins know pods by labels only, never by address.
 fn everything_but_link_local() -> Vec<NetworkPolicyPeer> {
-    vec![
-        any_namespace(),
-        block("0.0.0.0/0", &["169.254.0.0/16"]),
-        block("::/0", &["fe80::/10", METADATA_V6]),
-    ]
+    vec![any_namespace(), block("0.0.0.0/0", &["169.254.0.0/16"]), block("::/0", &["fe80::/10", METADATA_V6])]
+}
+
+#[cfg(test)]
+mod tests {
+    use mcpmesh_ir::server::Transport;
+    use mcpmesh_ir::{GatewayId, ServerId};
+
+    use super::*;
+
+    fn service(port: u16, mesh: Option<ServerId>) -> Endpoint {
+        let addresses = vec![([10, 0, 0, 1], port).into(), ([10, 0, 0, 2], port).into()];
+        let (host, path) = (String::new(), String::new());
+        Endpoint::Service { addresses, host, path, transport: Transport::Auto, mesh }
+    }
+
+    fn remote(url: &str, allow_private: bool) -> Endpoint {
+        Endpoint::Remote { url: url.to_owned(), transport: Transport::Auto, allow_private }
+    }
+
+    /// Each rule of what goes out, as its ports and how many peers it has.
+    fn out(endpoints: &[(&str, Endpoint)]) -> Vec<(Vec<i32>, usize)> {
+        let mut upstreams = Upstreams::default();
+        for (namespace, endpoint) in endpoints {
+            upstreams.add(namespace, endpoint);
+        }
+        let fleet = FleetId::Gateway(GatewayId::new("a", "g"));
+        let made = of_gateway(&fleet, &BTreeSet::from([8080]), &upstreams, &Cluster::default());
+        let Child::NetworkPolicy(policy) = made else { panic!("not a NetworkPolicy") };
+        let number = |port: NetworkPolicyPort| match port.port {
+            Some(IntOrString::Int(number)) => number,
+            other => panic!("{other:?}"),
+        };
+        let rules = policy.spec.unwrap().egress.unwrap().into_iter();
+        rules
+            .map(|rule| {
+                let ports = rule.ports.unwrap().into_iter().map(number).collect();
+                (ports, rule.to.unwrap_or_default().len())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_gateway_gets_out_only_to_what_its_servers_need() {
+        let always = vec![(vec![53, 53], 0), (vec![9443], 1), (vec![17080], 1)];
+        assert_eq!(out(&[]), always);
+        let mesh = service(17080, Some(ServerId::new("b", "s")));
+        assert_eq!(out(&[("b", mesh)]), always, "sidecars are always there");
+        let endpoints = [
+            ("b", service(9000, None)),
+            ("b", service(8000, None)),
+            ("c", service(8000, None)),
+            ("a", remote("https://x.example.com/mcp", false)),
+            ("a", remote("http://y.example.com:81/mcp", true)),
+        ];
+        let expected = [(vec![8000, 9000], 1), (vec![8000], 1), (vec![443], 2), (vec![81], 3)];
+        assert_eq!(out(&endpoints)[3..], expected);
+    }
 }

@@ -48,6 +48,7 @@ fn hostnames(given: &ProxyRoute, listeners: &[&Listener]) -> BTreeSet<String> {
     if !given.hostnames.is_empty() {
         return given.hostnames.iter().cloned().collect();
     }
-    let insisted: Option<BTreeSet<String>> = listeners.iter().map(|listener| listener.hostname.clone()).collect();
+    let insisted: Option<BTreeSet<String>> =
+        listeners.iter().map(|listener| listener.hostname.clone()).collect();
     insisted.unwrap_or_default()
 }

@@ -114,7 +114,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for json in ["\"\"", "\"m\"", "\"1.2.3\"", "\"-1\"", "\"1 Gi\"", "\"1Gb\"", "\"1e\"", "-1", "0.5", "null"] {
+        for json in
+            ["\"\"", "\"m\"", "\"1.2.3\"", "\"-1\"", "\"1 Gi\"", "\"1Gb\"", "\"1e\"", "-1", "0.5", "null"]
+        {
             assert_eq!(read(json), None, "{json}");
         }
     }
