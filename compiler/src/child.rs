@@ -14,18 +14,25 @@ mod proxy;
 mod route;
 mod server;
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use mcpmesh_crds::{McpGatewaySpec, McpServerSpec};
+use mcpmesh_ir::{Fleet, FleetId, Gateway, ResourceKind, Server};
+
+use crate::compile::Compiled;
+use crate::inputs::{Cluster, Inputs};
+use crate::secret;
+use crate::workload::Workload;
 
 pub use inject::{Injection, NotInjected, inject};
 pub use name::{base_name, keys_name, labels};
 
 pub(crate) use check::{check_gateway, check_server};
-pub(crate) use gateway::{GatewayPlan, gateway};
-pub(crate) use server::{ServerPlan, server};
 
 /// Where a sidecar serves.
 pub const SIDECAR_PORT: u16 = 17080;
@@ -57,4 +64,56 @@ pub enum Child {
     HorizontalPodAutoscaler(Box<HorizontalPodAutoscaler>),
     /// gateway.networking.k8s.io/v1 HTTPRoute: the Gateway API has no types here.
     HttpRoute(Box<serde_json::Value>),
+}
+
+/// In a cluster: the children of every gateway's fleet and of every server that is run.
+pub(crate) fn all(inputs: &Inputs, compiled: &Compiled) -> BTreeMap<FleetId, Vec<Child>> {
+    let Some(cluster) = &inputs.install.cluster else { return BTreeMap::new() };
+    let mut children = BTreeMap::new();
+    for (id, workload) in &compiled.workloads {
+        let Some(object) = inputs.servers.get(id) else { continue };
+        let made = of_server(&object.spec, workload, inputs, cluster);
+        children.insert(FleetId::Server(id.clone()), made);
+    }
+    for (id, fleet) in &compiled.fleets {
+        let FleetId::Gateway(gateway) = id else { continue };
+        let Some(object) = inputs.gateways.get(gateway) else { continue };
+        children.insert(id.clone(), of_gateway(&object.spec, fleet, cluster));
+    }
+    children
+}
+
+/// The children of a gateway with the configuration that its proxies get. In the order in which they are applied.
+pub(crate) fn of_gateway(spec: &McpGatewaySpec, fleet: &Fleet, cluster: &Cluster) -> Vec<Child> {
+    let FleetId::Gateway(id) = &fleet.id else { return Vec::new() };
+    let of_kind = |kind| fleet.resources.iter().filter(move |resource| resource.kind == kind);
+    let bodies = of_kind(ResourceKind::Gateway).filter_map(|resource| resource.decode::<Gateway>().ok());
+    let listeners: Vec<_> = bodies.flat_map(|body| body.listeners).collect();
+    let servers: Vec<Server> = of_kind(ResourceKind::Server).filter_map(|one| one.decode().ok()).collect();
+    let proxy = spec.proxy.clone().unwrap_or_default();
+    gateway::gateway(&gateway::GatewayPlan {
+        id,
+        proxy: &proxy,
+        listeners: &listeners,
+        upstreams: servers.iter().map(|one| (one.id.namespace.as_str(), &one.endpoint)).collect(),
+        cluster,
+    })
+}
+
+/// The children of a server that is run. In the order in which they are applied.
+pub(crate) fn of_server(
+    spec: &McpServerSpec,
+    workload: &Workload,
+    inputs: &Inputs,
+    cluster: &Cluster,
+) -> Vec<Child> {
+    let environment = workload.environment(&inputs.secrets);
+    let digest = secret::digest(&inputs.install.version_key, &(workload, &environment.0)).unwrap_or_default();
+    server::server(&server::ServerPlan {
+        id: &workload.server,
+        spec,
+        launch: &workload.launch,
+        digest: &digest,
+        cluster,
+    })
 }

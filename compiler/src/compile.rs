@@ -4,11 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mcpmesh_ir::resource::Resource;
-use mcpmesh_ir::server::Endpoint;
-use mcpmesh_ir::{Fleet, FleetId, Gateway, GatewayId, PolicyId, ResourceKind, ServerId, Snapshot};
+use mcpmesh_ir::{Fleet, FleetId, GatewayId, PolicyId, ServerId, Snapshot};
 
-use crate::child::{self, Child, GatewayPlan, ServerPlan};
+use crate::child::{self, Child};
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::gateway::{self, Front};
 use crate::inputs::Inputs;
@@ -82,7 +80,7 @@ pub(crate) fn compile_with(
             compiled.snapshots.insert(snapshot.gateway.clone(), snapshot);
         }
     }
-    fill_children(inputs, &parts, &mut compiled);
+    compiled.children = child::all(inputs, &compiled);
     for id in parts.servers.keys().filter(|id| !attached.contains(*id)) {
         let note = not_attached(id, &compiled.diagnostics);
         compiled.diagnostics.extend(note);
@@ -90,28 +88,6 @@ pub(crate) fn compile_with(
     compiled.diagnostics.sort();
     compiled.diagnostics.dedup();
     compiled
-}
-
-/// In a cluster: what the operator makes for each fleet.
-fn fill_children(inputs: &Inputs, parts: &Parts, compiled: &mut Compiled) {
-    let Some(cluster) = &inputs.install.cluster else { return };
-    for (id, workload) in &compiled.workloads {
-        let (Some(object), Some(server)) = (inputs.servers.get(id), parts.servers.get(id)) else { continue };
-        let Endpoint::Workload { digest } = &server.body.endpoint else { continue };
-        let plan = ServerPlan { id, spec: &object.spec, launch: &workload.launch, digest, cluster };
-        compiled.children.insert(FleetId::Server(id.clone()), child::server(&plan));
-    }
-    for (id, snapshot) in &compiled.snapshots {
-        let Some(object) = inputs.gateways.get(id) else { continue };
-        let servers = compiled.attached.get(id).into_iter().flatten().filter_map(|id| parts.servers.get(id));
-        let upstreams =
-            servers.map(|server| (server.body.id.namespace.as_str(), &server.body.endpoint)).collect();
-        let gateway = snapshot.of_kind(ResourceKind::Gateway).next();
-        let Some(Ok(body)) = gateway.map(Resource::decode::<Gateway>) else { continue };
-        let proxy = object.spec.proxy.clone().unwrap_or_default();
-        let plan = GatewayPlan { id, proxy: &proxy, listeners: &body.listeners, upstreams, cluster };
-        compiled.children.insert(FleetId::Gateway(id.clone()), child::gateway(&plan));
-    }
 }
 
 fn parts(inputs: &Inputs, compiled: &mut Compiled) -> Parts {
