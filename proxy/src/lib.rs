@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod catalog;
+pub mod certificate;
 pub mod config;
 pub mod gateway;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod mcp;
 pub mod mesh;
 pub mod metrics;
 pub mod observability;
+pub mod ports;
 pub mod proxy;
 pub mod ring;
 pub mod routes;
@@ -22,4 +24,5 @@ pub mod session;
 pub mod upstream;
 pub mod upstreams;
 
+pub use ports::Bind;
 pub use proxy::{Options, Proxy};

@@ -14,6 +14,7 @@ use quick_cache::sync::Cache;
 use super::list::{List, ListKind};
 use super::resource::could_expand;
 use super::section::{self, Entry, Located, Section};
+use crate::certificate::Served;
 use crate::identity::KeyTable;
 use crate::limit::Limiter;
 use crate::mcp::era::{Era, Revision};
@@ -27,6 +28,8 @@ const KEPT_LISTS: usize = 128;
 pub struct Config {
     /// As compiled.
     pub gateway: Gateway,
+    /// Those of its listeners that can be served.
+    pub listeners: Vec<Served>,
     /// Its callers.
     pub keys: KeyTable,
     /// Its rules.

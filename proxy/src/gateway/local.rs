@@ -142,7 +142,7 @@ impl Exchange {
         let view = self.gateway.view();
         if !std::sync::Arc::ptr_eq(&view.config, &self.view.config) {
             let at = i64::try_from(now()).unwrap_or(i64::MAX);
-            let Ok(caller) = view.config.keys.caller(self.credential, at, &view.config.policy) else {
+            let Ok(caller) = view.config.keys.caller(&self.credential, at, &view.config.policy) else {
                 return false;
             };
             if caller.principal != self.caller.principal {
@@ -158,7 +158,8 @@ impl Exchange {
 impl Exchange {
     /// Resolves when the caller's key expires under the configuration in force: what stays open must end with it.
     pub(super) fn expired(&self) -> impl Future<Output = ()> + Send + use<> {
-        let expires = self.view.config.keys.expires(self.credential);
+        let at = i64::try_from(now()).unwrap_or(i64::MAX);
+        let expires = self.view.config.keys.expires(&self.credential, at);
         let left =
             expires.map(|at| Duration::from_secs(u64::try_from(at).unwrap_or(0).saturating_sub(now())));
         async move {

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 
 use super::egress::EgressRule;
+use crate::mesh::Mesh;
 
 /// One server, as attached.
 #[derive(Debug, Clone)]
@@ -110,6 +111,8 @@ impl Default for Timeouts {
 pub struct Deps {
     /// Reaches workloads; absent where nothing may start processes.
     pub connector: Option<Arc<dyn Connector>>,
+    /// The certificate for servers of the mesh.
+    pub mesh: Mesh,
 }
 
 impl fmt::Debug for Deps {
