@@ -218,12 +218,22 @@ impl View {
         list
     }
 
+    /// What there is, whoever may use it: for an observer, whose catalogue cannot depend on one caller.
+    #[must_use]
+    pub fn list_all(&self, kind: ListKind, revision: Revision) -> List {
+        Self::rendered(kind, revision, self.section(kind).entries.iter())
+    }
+
     fn make_list(&self, kind: ListKind, revision: Revision, caller: &Caller) -> List {
         let visible = self.section(kind).entries.iter().filter(|entry| {
             let object = Self::object(kind, entry);
             self.decide(caller, entry.server, object.use_method(), object).allowed()
         });
-        let objects: Vec<Bytes> = visible
+        Self::rendered(kind, revision, visible)
+    }
+
+    fn rendered<'e>(kind: ListKind, revision: Revision, entries: impl Iterator<Item = &'e Entry>) -> List {
+        let objects: Vec<Bytes> = entries
             .map(|entry| match revision.era() {
                 Era::Modern => entry.raw.clone(),
                 Era::Legacy => downgrade::item(&entry.raw, revision),
@@ -256,10 +266,11 @@ impl View {
     }
 
     /// The servers' instructions under their prefixes, at most `limit` bytes; only of servers of which the caller
-    /// sees a tool, prompt or resource.
+    /// sees a tool, prompt or resource; of all of them without a caller.
     #[must_use]
-    pub fn instructions(&self, caller: &Caller, limit: usize) -> String {
+    pub fn instructions(&self, caller: Option<&Caller>, limit: usize) -> String {
         let sees = |server: usize| {
+            let Some(caller) = caller else { return true };
             ListKind::ALL.into_iter().any(|kind| {
                 self.section(kind).entries.iter().any(|entry| {
                     let object = Self::object(kind, entry);

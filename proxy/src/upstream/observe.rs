@@ -17,6 +17,7 @@ use super::error::{Error, Kind};
 use super::http::Http;
 use super::reply::Event;
 use super::route::Started;
+use super::service::Service;
 use super::session::{Handshake, Profile, Session};
 use super::wire::{self, Answer};
 use super::{Core, Outgoing};
@@ -72,6 +73,7 @@ async fn supervise(core: &Arc<Core>) {
         tokio::select! {
             () = tokio::time::sleep(jitter(pause)) => {}
             () = core.refresh.notified() => {}
+            () = news(core) => {}
         }
     }
 }
@@ -90,6 +92,7 @@ async fn serve(core: &Arc<Core>) -> (Option<Error>, bool) {
         error = keep_current(core, &live) => Some(error),
         error = died(&live) => Some(error),
         () = hear_changes(core, &live) => None,
+        () = instances_change(core) => None,
         () = core.doubted.notified() => None,
     };
     (error, true)
@@ -108,6 +111,17 @@ async fn establish(core: &Arc<Core>) -> Result<(Live, Option<super::Guard>), Err
     let shared = core.shared(false);
     let (url, transport, egress, guard) = match &core.config.endpoint {
         Endpoint::Remote { url, transport } => (url.clone(), *transport, core.config.egress.clone(), None),
+        Endpoint::Service { addresses, url, transport, mesh } => {
+            core.has_instance()?;
+            let peer = mesh.clone().map(|server| (core.deps.mesh.clone(), server));
+            let service = Service::new(addresses.clone(), core.config.timeouts.connect, peer);
+            let http = Http::to_service(&core.config, url.clone(), service)?;
+            let live = match mesh {
+                Some(_) => detect::over_mesh(http).await?,
+                None => keep(core, detect::over_http(http, *transport, &|| core.inbox(shared.clone())).await?).await,
+            };
+            return Ok((live, None));
+        }
         Endpoint::Workload => match core.connect(&core.inbox(shared.clone())).await? {
             Started::Process(channel) => return process(core, channel).await.map(|live| (live, None)),
             Started::Port(url, guard) => (url, Transport::Auto, EgressRule::private(), Some(guard)),
@@ -125,11 +139,39 @@ async fn establish(core: &Arc<Core>) -> Result<(Live, Option<super::Guard>), Err
             found => break found?,
         }
     };
-    // A server that only has sessions is observed in the one that just opened.
+    Ok((keep(core, (live, session)).await, guard))
+}
+
+/// A server that only has sessions is observed in the one that just opened.
+async fn keep(core: &Core, (live, session): (Live, Option<Session>)) -> Live {
     if let (Some(session), None) = (session, &live.modern) {
         *core.pool.slot(super::pool::Key::plain()).lock().await = Some(Arc::new(session));
     }
-    Ok((live, guard))
+    live
+}
+
+/// Reads the lists again when the instances are others, which may have other tools. Never returns.
+async fn instances_change(core: &Core) {
+    if let Endpoint::Service { addresses, .. } = &core.config.endpoint {
+        let mut news = addresses.watch();
+        while news.changed().await.is_ok() {
+            core.changed.notify_one();
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// What a server that is away may be waiting for: its first address, or our certificate.
+async fn news(core: &Core) {
+    let Endpoint::Service { addresses, mesh, .. } = &core.config.endpoint else {
+        return std::future::pending().await;
+    };
+    let (mut instances, mut certificates) = (addresses.watch(), core.deps.mesh.installed());
+    tokio::select! {
+        Ok(()) = instances.changed() => {}
+        Ok(()) = certificates.changed(), if mesh.is_some() => {}
+        else => std::future::pending().await,
+    }
 }
 
 async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<Live, Error> {
@@ -157,7 +199,7 @@ async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<L
         }
         Era::Legacy => (None, Some(session.handshake.revision)),
     };
-    Ok(Live { modern, legacy, wire: Wire::Stdio(Arc::new(session)) })
+    Ok(Live { modern, legacy, wire: Wire::Stdio(Arc::new(session)), of_mesh: false })
 }
 
 /// Reads the lists now, when they change and from time to time. Returns when that fails for long.
@@ -195,7 +237,7 @@ async fn hear_changes(core: &Arc<Core>, live: &Arc<Live>) {
     while announces && failures < 8 {
         let filter = br#"{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
         let begun = Instant::now();
-        if let Ok(mut reply) = core.listen(live, filter).await {
+        if let Ok(mut reply) = core.listen(live, filter, None).await {
             while let Some(Ok(event)) = reply.next().await {
                 match event {
                     Event::Notification {
