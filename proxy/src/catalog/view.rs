@@ -7,10 +7,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use mcpmesh_ir::gateway::Naming;
 use mcpmesh_ir::policy::{Caller, Decision, InvalidGlob, NameGlobs, Object, Prepared, Target, decide};
-use mcpmesh_ir::server::ToolRules;
+use mcpmesh_ir::server::{Lock, Server, ToolRules};
 use mcpmesh_ir::{Gateway, ServerId};
 use quick_cache::sync::Cache;
 
+use super::definition::digest;
 use super::list::{List, ListKind};
 use super::resource::could_expand;
 use super::section::{self, Entry, Located, Section};
@@ -19,7 +20,7 @@ use crate::identity::KeyTable;
 use crate::limit::Limiter;
 use crate::mcp::era::{Era, Revision};
 use crate::mcp::{downgrade, uri};
-use crate::upstream::{Observation, State, Upstream};
+use crate::upstream::{Item, Observation, State, Upstream};
 
 /// Filtered lists that a view keeps.
 const KEPT_LISTS: usize = 128;
@@ -52,6 +53,7 @@ pub struct Attached {
     pub upstream: Arc<Upstream>,
     /// When this gateway first had it.
     pub since: Instant,
+    lock: Option<Lock>,
     include: NameGlobs,
     exclude: Option<NameGlobs>,
 }
@@ -59,21 +61,35 @@ pub struct Attached {
 impl Attached {
     /// Compiles the rules.
     pub fn new(
-        id: ServerId,
+        server: &Server,
         prefix: String,
-        rules: ToolRules,
-        upstream: Arc<Upstream>,
-        since: Instant,
+        (upstream, since): (Arc<Upstream>, Instant),
     ) -> Result<Self, InvalidGlob> {
+        let (id, rules, lock) = (server.id.clone(), server.tools.clone(), server.lock.clone());
         let include = NameGlobs::new(&rules.include)?;
         let exclude = (!rules.exclude.is_empty()).then(|| NameGlobs::new(&rules.exclude)).transpose()?;
-        Ok(Self { id, prefix, rules, upstream, since, include, exclude })
+        Ok(Self { id, prefix, rules, upstream, since, lock, include, exclude })
     }
 
-    /// Whether a tool of this upstream's name exists.
+    /// Whether a tool exists: its name is let through, and its definition is the one that a lock pins.
     #[must_use]
-    pub fn exposes(&self, tool: &str) -> bool {
+    pub fn exposes(&self, tool: &Item) -> bool {
+        self.names(&tool.key) && !self.quarantines(tool)
+    }
+
+    fn names(&self, tool: &str) -> bool {
         self.include.matches(tool) && !self.exclude.as_ref().is_some_and(|exclude| exclude.matches(tool))
+    }
+
+    fn quarantines(&self, tool: &Item) -> bool {
+        self.lock.as_ref().is_some_and(|lock| lock.tools.get(&tool.key) != Some(&digest(&tool.raw)))
+    }
+
+    /// How many tools are not there because their definitions are not pinned; none without a lock.
+    #[must_use]
+    pub fn quarantined(&self, seen: &Observation) -> Option<usize> {
+        self.lock.as_ref()?;
+        Some(seen.tools.iter().filter(|tool| self.names(&tool.key) && self.quarantines(tool)).count())
     }
 }
 

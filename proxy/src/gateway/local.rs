@@ -156,7 +156,7 @@ impl Exchange {
     /// its key is somebody else's by now.
     pub(super) fn refresh(&mut self) -> bool {
         let view = self.gateway.view();
-        if !std::sync::Arc::ptr_eq(&view.config, &self.view.config) {
+        if !Arc::ptr_eq(&view.config, &self.view.config) {
             let at = i64::try_from(now()).unwrap_or(i64::MAX);
             let Ok(caller) = view.config.keys.caller(&self.credential, at, &view.config.policy) else {
                 return false;

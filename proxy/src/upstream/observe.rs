@@ -1,12 +1,14 @@
 //! The upstream's own life: reach the server, find out what it speaks, keep its lists current,
 //! begin again with growing pauses when it goes away.
 
+use std::net::SocketAddr;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::catalogue::{CacheScope, Eras, Item, Listing, Observation, Offers, State};
@@ -61,6 +63,8 @@ async fn supervise(core: &Arc<Core>) {
     let mut attempts = 0;
     loop {
         let begun = Instant::now();
+        // From before the attempt on: what comes in the middle of it is not missed.
+        let mut news = News::of(core);
         let (error, served) = serve(core).await;
         core.live.send_replace(None);
         core.pool.clear();
@@ -73,7 +77,7 @@ async fn supervise(core: &Arc<Core>) {
         tokio::select! {
             () = tokio::time::sleep(jitter(pause)) => {}
             () = core.refresh.notified() => {}
-            () = news(core) => {}
+            () = news.come() => {}
         }
     }
 }
@@ -162,15 +166,34 @@ async fn instances_change(core: &Core) {
 }
 
 /// What a server that is away may be waiting for: its first address, or our certificate.
-async fn news(core: &Core) {
-    let Endpoint::Service { addresses, mesh, .. } = &core.config.endpoint else {
-        return std::future::pending().await;
-    };
-    let (mut instances, mut certificates) = (addresses.watch(), core.deps.mesh.installed());
-    tokio::select! {
-        Ok(()) = instances.changed() => {}
-        Ok(()) = certificates.changed(), if mesh.is_some() => {}
-        else => std::future::pending().await,
+struct News {
+    instances: watch::Receiver<Vec<SocketAddr>>,
+    certificates: watch::Receiver<u64>,
+    wanted: bool,
+}
+
+impl News {
+    fn of(core: &Core) -> Self {
+        let certificates = core.deps.mesh.installed();
+        match &core.config.endpoint {
+            Endpoint::Service { addresses, .. } => {
+                Self { instances: addresses.watch(), certificates, wanted: true }
+            }
+            Endpoint::Remote { .. } | Endpoint::Workload => {
+                Self { instances: watch::Sender::default().subscribe(), certificates, wanted: false }
+            }
+        }
+    }
+
+    async fn come(&mut self) {
+        if !self.wanted {
+            return std::future::pending().await;
+        }
+        tokio::select! {
+            Ok(()) = self.instances.changed() => {}
+            Ok(()) = self.certificates.changed() => {}
+            else => std::future::pending().await,
+        }
     }
 }
 
