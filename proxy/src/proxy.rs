@@ -21,18 +21,18 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
+use crate::catalog::versions;
 use crate::config::{Rejection, prepare};
 use crate::gateway::{Bounds, Gateway, Shell};
 use crate::limit::Registry;
 use crate::listener::{self, Serving};
-use crate::mcp::era::Revision;
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::observability::{self, Port, Telling};
 use crate::ports::{Bind, Ports};
 use crate::ring;
 use crate::routes::{Routes, Routing};
-use crate::upstream::{Connector, Deps, Eras, State, Upstream};
+use crate::upstream::{Connector, Deps, State, Upstream};
 use crate::upstreams::Upstreams;
 
 /// Between rounds of tidying: idle sessions, full buckets.
@@ -362,7 +362,7 @@ fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {
     ServerStatus {
         id: id.clone(),
         state: observation.state.clone(),
-        protocol: revisions(&observation.eras),
+        protocol: versions(observation.eras),
         tools: observation.tools.len(),
     }
 }
@@ -379,11 +379,6 @@ pub fn word(state: &State) -> &'static str {
         State::Degraded { .. } => "degraded",
         State::Failed { .. } => "failed",
     }
-}
-
-fn revisions(eras: &Eras) -> Vec<&'static str> {
-    let modern = eras.modern.then_some(Revision::V2026_07_28);
-    modern.into_iter().chain(eras.legacy).map(Revision::as_str).collect()
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
