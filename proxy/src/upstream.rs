@@ -29,6 +29,7 @@ mod http;
 mod inbox;
 mod legacy_sse;
 mod observe;
+mod observed;
 mod pool;
 mod reply;
 mod route;
@@ -42,6 +43,7 @@ pub use config::{Config, ConnectError, Connected, Connector, Deps, Endpoint, Gua
 pub use egress::EgressRule;
 pub use error::{Error, Kind, Phase};
 pub use inbox::{Answerer, Unsolicited};
+pub use observed::digest;
 pub use reply::{Body, BodyStream, Event, Reply};
 pub use session::SessionLink;
 
