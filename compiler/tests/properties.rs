@@ -1,6 +1,7 @@
 //! What holds for every set of objects: compiling has no memory, names decide nothing, a memo changes nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mcpmesh_compiler::{Compiled, Inputs, Install, Memo, compile, manifest};
 use mcpmesh_ir::catalog::Hints;
@@ -39,7 +40,8 @@ fn text(documents: &[&str]) -> String {
 fn inputs(documents: &[&str], up: bool) -> Inputs {
     let parsed = manifest::parse("in.yaml", &text(documents));
     assert_eq!(parsed.diagnostics, []);
-    let install = Install { implied_gateway: up, allow_private: up, version_key: [1; 32] };
+    let install =
+        Install { implied_gateway: up, allow_private: up, version_key: [1; 32], ..Install::default() };
     manifest::gather(&parsed.objects, install).0
 }
 
@@ -53,7 +55,7 @@ fn snapshots(compiled: &Compiled) -> Vec<&Snapshot> {
 }
 
 fn workloads(compiled: &Compiled) -> Vec<&mcpmesh_compiler::Workload> {
-    compiled.workloads.values().collect()
+    compiled.workloads.values().map(AsRef::as_ref).collect()
 }
 
 fn folder() -> impl Strategy<Value = Vec<&'static str>> {
@@ -156,7 +158,7 @@ proptest! {
         let mut after = inputs(&other, true);
         prop_assert_eq!(bytes(&memo.compile(&after)), bytes(&compile(&after)));
         for secret in after.secrets.values_mut() {
-            secret.data.values_mut().for_each(|value| value.push(b'x'));
+            Arc::make_mut(secret).data.values_mut().for_each(|value| value.push(b'x'));
         }
         prop_assert_eq!(bytes(&memo.compile(&after)), bytes(&compile(&after)));
     }

@@ -10,6 +10,7 @@ mod definition;
 mod duration;
 mod env;
 mod gateway;
+mod lock;
 mod policy;
 mod selector;
 mod server;
@@ -19,18 +20,19 @@ pub use definition::{Error as DefinitionError, definitions};
 pub use duration::{Duration, InvalidDuration};
 pub use env::{EnvFromSource, EnvVar, EnvVarSource, SecretEnvSource, SecretKeySelector};
 pub use gateway::{
-    Anonymous, ApiKeys, GatewayAuthentication, Listener, McpGateway, McpGatewaySpec, Naming, Prefixing,
-    ServerRef, ServerSelection,
+    Anonymous, ApiKeys, GatewayAuthentication, Listener, ListenerTls, McpGateway, McpGatewaySpec, Naming,
+    Prefixing, SecretRef, ServerRef, ServerSelection, ServiceAccounts,
 };
+pub use lock::{Lock, LockMode, LockedTool};
 pub use policy::{
     AccessRule, Dimension, Effect, Empty, GatewayRef, Limit, McpPolicy, McpPolicySpec, Method, Mode,
-    Requests, Subject, TargetKind, TargetRef, To,
+    Requests, ServiceAccountRef, Subject, TargetKind, TargetRef, To,
 };
 pub use selector::{From, LabelSelector, LabelSelectorRequirement, NamespaceSelection, SelectorOperator};
 pub use server::{
     Container, ContainerTransport, CredentialHeader, Credentials, ExportTo, McpServer, McpServerSpec,
-    Package, Registry, Remote, RemoteTransport, SecretKeyRef, State, Timeouts, ToolAnnotations, ToolOverride,
-    Tools,
+    Package, Registry, Remote, RemoteTransport, SecretKeyRef, Service, State, Timeouts, ToolAnnotations,
+    ToolOverride, Tools,
 };
 
 pub use status::{
