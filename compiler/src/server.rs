@@ -17,6 +17,7 @@ use mcpmesh_ir::resource::{self, Resource};
 use mcpmesh_ir::server::{self, Endpoint};
 use mcpmesh_ir::{SecretId, ServerId};
 
+use crate::child::{self, Child};
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::inputs::Inputs;
 use crate::secret::{self, KeyRef};
@@ -34,6 +35,8 @@ pub(crate) struct CompiledServer {
     /// The keys of Secrets that its headers take.
     pub(crate) keys: BTreeSet<KeyRef>,
     pub(crate) workload: Option<Arc<Workload>>,
+    /// What the operator makes for it, where it is run in a cluster.
+    pub(crate) children: Option<Arc<Vec<Child>>>,
     /// As the gateways of its own namespace see it.
     pub(crate) inside: Resource,
     /// As the gateways of other namespaces see it.
@@ -59,6 +62,7 @@ pub(crate) fn compile(id: &ServerId, object: &McpServer, inputs: &Inputs) -> Ser
     let tools = tools(spec, &mut findings);
     let lock = lock::lock(spec.lock.as_ref(), &mut findings);
     let timeouts = timeouts(spec, &mut findings);
+    child::check_server(spec, inputs.install.cluster.is_some(), &mut findings);
     let invalid = findings.has_errors();
     let exports = exports(spec, !keys.is_empty(), &mut findings);
     let outcome = match source {
@@ -66,6 +70,8 @@ pub(crate) fn compile(id: &ServerId, object: &McpServer, inputs: &Inputs) -> Ser
         Some((endpoint, workload)) if !invalid => {
             let body = server::Server { id: id.clone(), endpoint, headers, tools, timeouts, lock };
             let labels = object.metadata.labels.clone().unwrap_or_default();
+            let made = workload.as_ref().zip(inputs.install.cluster.as_ref());
+            let children = made.map(|(run, cluster)| child::of_server(spec, run, inputs, cluster));
             views(&body, workload.is_some(), inputs).map_err(|_| "has no canonical form").map(
                 |(inside, outside, beside)| CompiledServer {
                     id: id.clone(),
@@ -73,6 +79,7 @@ pub(crate) fn compile(id: &ServerId, object: &McpServer, inputs: &Inputs) -> Ser
                     exports,
                     keys,
                     workload: workload.map(Arc::new),
+                    children: children.map(Arc::new),
                     inside,
                     outside,
                     beside,

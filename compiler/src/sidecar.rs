@@ -9,18 +9,15 @@ use mcpmesh_ir::gateway::{Anonymous, Attachment, Gateway, Level, LevelKind, List
 use mcpmesh_ir::resource::{self, Resource};
 use mcpmesh_ir::server::{Endpoint, Server, ToolOverride, ToolRules, Transport};
 use mcpmesh_ir::{Fleet, FleetId, GatewayId, PolicyId, ServerId};
-use sha2::{Digest, Sha256};
 
+use crate::child::{OBSERVABILITY_PORT, SIDECAR_PORT, base_name};
 use crate::compile::Namespace;
 use crate::gateway;
 use crate::inputs::Inputs;
 use crate::server::service;
 
-/// Where sidecars take calls.
-pub const SIDECAR_PORT: u16 = 17080;
-
 /// Ports of a pod that the proxy in it needs itself: admin, metrics, calls.
-pub(crate) const RESERVED_PORTS: [u16; 3] = [17000, 17020, SIDECAR_PORT];
+pub(crate) const RESERVED_PORTS: [u16; 3] = [17000, OBSERVABILITY_PORT, SIDECAR_PORT];
 
 /// Unique in its gateway, and the beginning of no tool's name that anybody would choose.
 const PREFIX: &str = "-";
@@ -54,7 +51,7 @@ pub(crate) struct Peers {
 /// server, on definitions that nobody has touched.
 pub(crate) fn upstream(body: &Server, door: Door, inputs: &Inputs) -> Server {
     let id = &body.id;
-    let base = base_name(id);
+    let base = base_name(&FleetId::Server(id.clone()));
     let service = inputs.services.get(&(id.namespace.clone(), base.clone()));
     let endpoint = Endpoint::Service {
         addresses: service::addresses(service.map(Arc::as_ref), SIDECAR_PORT),
@@ -128,15 +125,4 @@ fn front(id: &ServerId, uid: &str, (door, peers): (Door, &[GatewayId]), allow: &
         levels: vec![Level { kind: LevelKind::Gateway, policies: vec![allow.clone()], closed: None }],
         id: own,
     }
-}
-
-/// The name of a server's children.
-fn base_name(id: &ServerId) -> String {
-    let name = format!("{}-mcpserver", id.name);
-    if name.len() <= 63 {
-        return name;
-    }
-    let mut digest = hex::encode(Sha256::digest(name.as_bytes()));
-    digest.truncate(8);
-    format!("{}-{digest}", name.get(..54).unwrap_or_default().trim_end_matches(['-', '.']))
 }

@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::ProxyFleet;
 use crate::selector::{LabelSelector, NamespaceSelection};
 use crate::status::McpGatewayStatus;
 
@@ -45,6 +46,9 @@ pub struct McpGatewaySpec {
     /// Whom it lets in. What they may do is a policy's matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authentication: Option<GatewayAuthentication>,
+    /// The proxies that serve it in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyFleet>,
 }
 
 /// Where a gateway is reached.

@@ -9,21 +9,31 @@
 mod definition;
 mod duration;
 mod env;
+mod fleet;
 mod gateway;
 mod lock;
+mod pod;
 mod policy;
 mod selector;
 mod server;
 mod status;
+mod workload;
 
 pub use definition::{Error as DefinitionError, definitions};
 pub use duration::{Duration, InvalidDuration};
 pub use env::{EnvFromSource, EnvVar, EnvVarSource, SecretEnvSource, SecretKeySelector};
+pub use fleet::{Autoscaling, ParentReference, ProxyFleet, ProxyRoute, ProxyService, ServiceType};
 pub use gateway::{
     Anonymous, ApiKeys, GatewayAuthentication, Listener, ListenerTls, McpGateway, McpGatewaySpec, Naming,
     Prefixing, SecretRef, ServerRef, ServerSelection, ServiceAccounts,
 };
 pub use lock::{Lock, LockMode, LockedTool};
+pub use pod::{
+    Affinity, InvalidQuantity, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorOperator,
+    NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinity, PodAffinityTerm, PreferredSchedulingTerm,
+    Quantity, Resources, TaintEffect, Toleration, TolerationOperator, TopologySpreadConstraint,
+    WeightedPodAffinityTerm, WhenUnsatisfiable,
+};
 pub use policy::{
     AccessRule, Dimension, Effect, Empty, GatewayRef, Limit, McpPolicy, McpPolicySpec, Method, Mode,
     Requests, ServiceAccountRef, Subject, TargetKind, TargetRef, To,
@@ -38,6 +48,9 @@ pub use server::{
 pub use status::{
     AncestorRef, CatalogStatus, McpGatewayStatus, McpPolicyStatus, McpServerStatus, PolicyAncestor,
     ProtocolStatus, ProxiesStatus, ServerInfo, ServersStatus, condition,
+};
+pub use workload::{
+    ClaimVolume, ConfigMapVolume, EmptyDir, KeyToPath, Medium, SecretVolume, Volume, VolumeMount, Workload,
 };
 
 /// The field manager of everything that the operator writes, and its `controllerName`.

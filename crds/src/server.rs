@@ -9,6 +9,7 @@ use crate::env::{EnvFromSource, EnvVar};
 use crate::lock::Lock;
 use crate::selector::NamespaceSelection;
 use crate::status::McpServerStatus;
+use crate::workload::Workload;
 
 /// An MCP server: where it is or how it is run, which of its tools exist, and who may use it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -34,6 +35,7 @@ use crate::status::McpServerStatus;
 // `package` is a reserved word of CEL, so Kubernetes escapes it.
 #[x_kube(validation = Rule::new("[has(self.remote), has(self.service), has(self.__package__), has(self.container)].filter(source, source).size() == 1").message("give exactly one of remote, service, package and container"))]
 #[x_kube(validation = Rule::new("!has(self.credentials) || has(self.remote) || has(self.service)").message("credentials are for remote servers and services; a package or container takes env"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || has(self.__package__) || has(self.container)").message("workload is for package and container servers"))]
 pub struct McpServerSpec {
     /// An MCP endpoint at a URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +67,9 @@ pub struct McpServerSpec {
     /// Deadlines of a request to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
+    /// How a package or container is run in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
 }
 
 /// An MCP endpoint at a URL.

@@ -1,10 +1,12 @@
-//! Black-box tests of MCP Mesh and what they stand on: real processes, the official conformance suite, raw HTTP.
+//! Black-box tests of MCP Mesh and what they stand on: real processes, the official conformance suite, raw HTTP, a real
+//! Kubernetes cluster.
 //!
 //! Nothing here knows how the product works inside; everything goes through its command line and its ports.
 //! `setup.sh` installs the foreign servers, clients and the suite; [`tools::Tools`] finds them.
 
 pub mod bench;
 pub mod clients;
+pub mod cluster;
 pub mod conformance;
 pub mod federation;
 pub mod fixture;

@@ -20,11 +20,23 @@ const EVENTUALLY: Duration = Duration::from_secs(60);
 /// With the last reason when it does not hold within a minute.
 pub async fn eventually<T, F: Future<Output = anyhow::Result<T>>>(
     what: &str,
+    attempt: impl FnMut() -> F,
+) -> anyhow::Result<T> {
+    eventually_within(EVENTUALLY, what, attempt).await
+}
+
+/// Repeats an assertion until it holds, with a deadline of its own.
+///
+/// # Errors
+/// With the last reason when it does not hold in time.
+pub async fn eventually_within<T, F: Future<Output = anyhow::Result<T>>>(
+    deadline: Duration,
+    what: &str,
     mut attempt: impl FnMut() -> F,
 ) -> anyhow::Result<T> {
     let mut pause = interval(Duration::from_millis(100));
     let mut last = None;
-    let held = timeout(EVENTUALLY, async {
+    let held = timeout(deadline, async {
         loop {
             pause.tick().await;
             match attempt().await {
@@ -34,7 +46,10 @@ pub async fn eventually<T, F: Future<Output = anyhow::Result<T>>>(
         }
     })
     .await;
-    held.map_err(|_| last.unwrap_or_else(|| anyhow!("no attempt ended")).context(format!("not so: {what}")))
+    held.map_err(|_| {
+        last.unwrap_or_else(|| anyhow!("no attempt ended"))
+            .context(format!("not so within {deadline:?}: {what}"))
+    })
 }
 
 /// A running child, the leader of a process group of its own.

@@ -76,6 +76,10 @@ pub const ASSERTION_HEADER: &str = "mcpmesh-principal";
 pub struct Assertion {
     /// Who it is.
     pub identity: Identity,
+    /// Nobody calls: the gateway itself asks what there is. It is told everything, whoever may use it, since its
+    /// catalogue cannot depend on one caller; a call is never answered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observer: bool,
 }
 
 /// A server behind a gateway.

@@ -7,9 +7,11 @@ use mcpmesh_ir::policy::Prepared;
 use mcpmesh_ir::resource::Body;
 use mcpmesh_ir::{
     ApiKey, Gateway, Policy, PolicyId, Resource, ResourceKind, Secret, SecretId, Server, ServerId, Snapshot,
+    TokenIssuer,
 };
 
 use crate::catalog::{Attached, Config};
+use crate::certificate::{Security, Served};
 use crate::identity::KeyTable;
 use crate::limit::Registry;
 use crate::upstreams::Upstreams;
@@ -23,6 +25,15 @@ pub struct Rejection {
     pub name: String,
     /// What is wrong.
     pub reason: String,
+}
+
+impl Rejection {
+    /// Tells the log, too.
+    pub(crate) fn new(kind: ResourceKind, name: &str, reason: &str) -> Self {
+        let rejection = Self { kind, name: name.to_owned(), reason: reason.to_owned() };
+        tracing::error!(%rejection, "rejected");
+        rejection
+    }
 }
 
 impl fmt::Display for Rejection {
@@ -50,10 +61,18 @@ pub fn prepare(
         decode.all().into_iter().filter_map(|(name, secret)| Some((name.parse().ok()?, secret))).collect();
 
     let keys: Vec<ApiKey> = gateway.api_keys.iter().filter_map(|name| keys.get(name).cloned()).collect();
-    let (table, bad_keys) = KeyTable::new(gateway.id.clone(), gateway.anonymous, &keys);
+    let (mut table, bad_keys) = KeyTable::new(&gateway, &keys);
     for key in bad_keys {
         decode.reject(ResourceKind::ApiKey, &key.secret.to_string(), "its hash is no SHA-256");
     }
+    let issuers: BTreeMap<String, TokenIssuer> = decode.all().into_iter().collect();
+    for name in &gateway.token_issuers {
+        let Some(issuer) = issuers.get(name) else { continue };
+        if let Err(reason) = table.trust(issuer) {
+            decode.reject(ResourceKind::TokenIssuer, name, &reason);
+        }
+    }
+    let listeners = decode.listeners(&gateway, &secrets);
     let (policy, bad_policies) = Prepared::new(&gateway, &policies);
     for (id, invalid) in bad_policies {
         decode.reject(ResourceKind::Policy, &id.to_string(), &invalid.to_string());
@@ -67,7 +86,7 @@ pub fn prepare(
         }
     }
     let limiter = limits.limiter(&policy);
-    Some(Config { gateway, keys: table, policy, limiter, attached })
+    Some(Config { gateway, listeners, keys: table, policy, limiter, attached })
 }
 
 fn attach(
@@ -76,9 +95,8 @@ fn attach(
     secrets: &BTreeMap<SecretId, Secret>,
     upstreams: &mut Upstreams,
 ) -> Result<Attached, String> {
-    let (upstream, since) = upstreams.get(server, secrets).map_err(|error| error.to_string())?;
-    Attached::new(server.id.clone(), prefix.to_owned(), server.tools.clone(), upstream, since)
-        .map_err(|invalid| invalid.to_string())
+    let client = upstreams.get(server, secrets).map_err(|error| error.to_string())?;
+    Attached::new(server, prefix.to_owned(), client).map_err(|invalid| invalid.to_string())
 }
 
 struct Decode<'a> {
@@ -87,6 +105,21 @@ struct Decode<'a> {
 }
 
 impl Decode<'_> {
+    /// The listeners that can be served: one without its certificate is not there, and never plain.
+    fn listeners(&mut self, gateway: &Gateway, secrets: &BTreeMap<SecretId, Secret>) -> Vec<Served> {
+        let mut served = Vec::with_capacity(gateway.listeners.len());
+        for listener in &gateway.listeners {
+            match Security::of(listener, |id| secrets.get(id)) {
+                Ok(security) => served.push(Served { listener: listener.clone(), security }),
+                Err((secret, error)) => {
+                    let reason = format!("listener {} is not served: {error}", listener.name);
+                    self.reject(ResourceKind::Secret, &secret.to_string(), &reason);
+                }
+            }
+        }
+        served
+    }
+
     fn all<B: Body>(&mut self) -> Vec<(String, B)> {
         let mut decoded = Vec::new();
         for resource in self.snapshot.of_kind(B::KIND) {
@@ -104,8 +137,6 @@ impl Decode<'_> {
     }
 
     fn reject(&mut self, kind: ResourceKind, name: &str, reason: &str) {
-        let rejection = Rejection { kind, name: name.to_owned(), reason: reason.to_owned() };
-        tracing::error!(%rejection, "rejected");
-        self.rejected.push(rejection);
+        self.rejected.push(Rejection::new(kind, name, reason));
     }
 }

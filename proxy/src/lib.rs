@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod catalog;
+pub mod certificate;
 pub mod config;
 pub mod gateway;
 pub mod http;
@@ -12,8 +13,10 @@ pub mod identity;
 pub mod limit;
 pub mod listener;
 pub mod mcp;
+pub mod mesh;
 pub mod metrics;
 pub mod observability;
+pub mod ports;
 pub mod proxy;
 pub mod ring;
 pub mod routes;
@@ -21,4 +24,5 @@ pub mod session;
 pub mod upstream;
 pub mod upstreams;
 
+pub use ports::Bind;
 pub use proxy::{Options, Proxy};

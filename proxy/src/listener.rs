@@ -1,29 +1,41 @@
 //! Accepts connections and serves HTTP/1 and HTTP/2 on them within bounds, until it drains.
 
+mod lengths;
+
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use http::{Request, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming as Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
+use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown, Watcher};
+use mcpmesh_ir::FleetId;
+use mcpmesh_ir::gateway::ListenerTls;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use self::lengths::Watched;
+use crate::certificate::Kind;
 use crate::gateway::Incoming;
 use crate::http::{self as web, Answer};
+use crate::identity::Arrival;
 use crate::mcp::era::Era;
 use crate::mcp::fault::Fault;
+use crate::mesh::{Mesh, fleet_of};
 use crate::metrics::Shared;
 use crate::routes::Routes;
 
@@ -35,6 +47,10 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 const WRITE_TIME: Duration = Duration::from_secs(30);
 /// HTTP/2 requests at once on one connection.
 const STREAMS: u32 = 256;
+/// For a TLS handshake, the wait for its turn included.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// TLS handshakes of the process at once.
+pub(crate) const HANDSHAKES: usize = 512;
 
 /// What connections are served with.
 #[derive(Clone)]
@@ -45,45 +61,143 @@ pub struct Serving {
     pub metrics: Shared,
     /// Requests that may be on their way to an answer at once: the next one is told to come again.
     pub admission: Arc<Semaphore>,
+    /// TLS handshakes at once: the next one waits.
+    pub handshakes: Arc<Semaphore>,
+    /// The certificate for connections of the mesh.
+    pub mesh: Mesh,
+}
+
+/// What a new connection finds.
+pub struct Door {
+    /// The listeners' port; none: one address stands for all of them.
+    pub port: Option<u16>,
+    /// What it must do first.
+    pub entrance: Entrance,
+}
+
+/// What a connection must do before it may ask.
+pub enum Entrance {
+    /// Nothing.
+    Plain,
+    /// A TLS handshake.
+    Tls(Arc<ServerConfig>),
+    /// A TLS handshake with a certificate of the mesh.
+    Mesh,
+}
+
+impl Entrance {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Plain => Kind::Plain,
+            Self::Tls(_) => Kind::Tls,
+            Self::Mesh => Kind::Mesh,
+        }
+    }
+}
+
+/// A socket that somebody else holds open, and what stands behind it.
+pub struct Accepting {
+    /// Gone: it is closed.
+    pub socket: Weak<TcpListener>,
+    /// For the connections that are accepted from now on.
+    pub door: Arc<ArcSwap<Door>>,
+}
+
+impl Accepting {
+    /// The next connection; none once the socket is closed.
+    async fn next(&self) -> Option<std::io::Result<TcpStream>> {
+        std::future::poll_fn(|cx| match self.socket.upgrade() {
+            Some(socket) => socket.poll_accept(cx).map(|accepted| Some(accepted.map(|(stream, _)| stream))),
+            None => std::task::Poll::Ready(None),
+        })
+        .await
+    }
+}
+
+/// How a connection came in.
+#[derive(Clone)]
+pub struct Way {
+    /// Our own address on it.
+    pub local: IpAddr,
+    /// [`Door::port`]
+    pub port: Option<u16>,
+    /// What it did at the door.
+    pub kind: Kind,
+    /// The proxy that its certificate names.
+    pub peer: Option<FleetId>,
 }
 
 /// Accepts until `stop`, then lets what is in flight finish for at most `grace`, as it is then.
 pub async fn serve(
-    listener: TcpListener,
+    accepting: Accepting,
     serving: Serving,
     stop: CancellationToken,
     grace: watch::Receiver<Duration>,
 ) {
     let graceful = GracefulShutdown::new();
-    let builder = builder();
+    let builder = Arc::new(builder());
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accepting.next() => accepted,
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let Ok(local) = stream.local_addr() else { continue };
-                let connection = connection(&builder, stream, local, &serving);
-                let watched = graceful.watch(connection);
+            Some(Ok(stream)) => {
+                let (door, builder) = (accepting.door.load_full(), Arc::clone(&builder));
+                let (serving, watcher, stop) = (serving.clone(), graceful.watcher(), stop.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = watched.await {
+                    if let Err(error) = welcome(stream, &door, (&builder, watcher), serving, stop).await {
                         tracing::debug!(%error, "connection ended");
                     }
                 });
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 // Out of file descriptors, most likely: waiting is all that helps.
                 tracing::warn!(%error, "cannot accept");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
+            None => break,
         }
     }
-    drop(listener);
+    drop(accepting);
     let grace = *grace.borrow();
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still in flight when the time to drain was over");
     }
+}
+
+/// Lets a connection through its door and serves it to its end.
+async fn welcome(
+    stream: TcpStream,
+    door: &Door,
+    (builder, watcher): (&Builder<TokioExecutor>, Watcher),
+    serving: Serving,
+    stop: CancellationToken,
+) -> Result<(), web::BodyError> {
+    let local = stream.local_addr()?.ip();
+    // Answers are written whole: waiting to fill a segment only delays them.
+    stream.set_nodelay(true)?;
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIME));
+    let stream = Box::pin(stream);
+    let way = Way { local, port: door.port, kind: door.entrance.kind(), peer: None };
+    let config = match &door.entrance {
+        Entrance::Plain => return watcher.watch(connection(builder, stream, way, serving)).await,
+        Entrance::Tls(config) => Arc::clone(config),
+        Entrance::Mesh => serving.mesh.server().ok_or("there is no certificate of the mesh yet")?,
+    };
+    let handshake = async {
+        let _turn = serving.handshakes.acquire().await.map_err(std::io::Error::other)?;
+        TlsAcceptor::from(config).accept(stream).await
+    };
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE_TIME, handshake) => shaken,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let stream = shaken.map_err(|_| "the TLS handshake took too long")??;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let way = Way { peer: shown.and_then(fleet_of), ..way };
+    watcher.watch(connection(builder, stream, way, serving)).await
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -105,34 +219,46 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-fn connection(
+fn connection<S>(
     builder: &Builder<TokioExecutor>,
-    stream: TcpStream,
-    local: SocketAddr,
-    serving: &Serving,
-) -> impl GracefulConnection<Error = web::BodyError> + Send + use<> {
-    // Answers are written whole: waiting to fill a segment only delays them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
-    }
-    let serving = serving.clone();
-    let service = service_fn(move |request| {
-        let serving = serving.clone();
-        async move { Ok::<_, Infallible>(guarded(&serving, request, local.ip()).await) }
+    stream: S,
+    way: Way,
+    serving: Serving,
+) -> impl GracefulConnection<Output = Result<(), web::BodyError>> + Send + use<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let way = Arc::new(way);
+    let (stream, lengths) = Watched::new(stream);
+    let service = service_fn(move |request: Request<Body>| {
+        let contradiction = lengths.contradict(request.version(), request.headers());
+        let (serving, way) = (serving.clone(), Arc::clone(&way));
+        async move {
+            Ok::<_, Infallible>(match contradiction {
+                true => two_lengths(),
+                false => guarded(&serving, request, &way).await,
+            })
+        }
     });
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIME));
-    builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned()
+    builder.serve_connection(TokioIo::new(stream), service).into_owned()
+}
+
+/// Refuses a request that two parsers would end at different bytes, and all that follows it.
+fn two_lengths() -> Answer {
+    let message = "Content-Length and Transfer-Encoding in one request";
+    let mut answer = web::refuse(StatusCode::BAD_REQUEST, message);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 /// A panic ends its own request and nothing else.
-async fn guarded(serving: &Serving, request: Request<Body>, local: IpAddr) -> Answer {
+async fn guarded(serving: &Serving, request: Request<Body>, way: &Way) -> Answer {
     let Ok(_admitted) = serving.admission.try_acquire() else {
         let message = "too many requests are being answered".into();
         let fault = Fault::Unavailable { message, retry_after: Some(Duration::from_secs(1)) };
         return web::fault(&fault, Era::Modern, None);
     };
-    match AssertUnwindSafe(route(serving, request, local)).catch_unwind().await {
+    match AssertUnwindSafe(route(serving, request, way)).catch_unwind().await {
         Ok(answer) => answer,
         Err(_) => {
             serving.metrics.panics.inc();
@@ -142,16 +268,21 @@ async fn guarded(serving: &Serving, request: Request<Body>, local: IpAddr) -> An
     }
 }
 
-async fn route(serving: &Serving, request: Request<Body>, local: IpAddr) -> Answer {
+async fn route(serving: &Serving, request: Request<Body>, way: &Way) -> Answer {
     let (parts, body) = request.into_parts();
     let host = web::host(&parts.headers, &parts.uri);
     let routes = serving.routes.load();
-    let Some(route) = routes.find(parts.uri.path(), host).cloned() else {
+    let Some(route) = routes.find(way, parts.uri.path(), host).cloned() else {
         return web::refuse(StatusCode::NOT_FOUND, "nothing is served at this path");
     };
     drop(routes);
-    if let Err(answer) = web::check_origin(&parts.headers, &parts.uri, &route.listener, local) {
+    if let Err(answer) = web::check_origin(&parts.headers, &parts.uri, &route.listener, way.local) {
         return answer;
     }
-    route.gateway.handle(Incoming { verb: parts.method, headers: parts.headers, body }).await
+    let arrival = match route.listener.tls {
+        // A listener of the mesh is for peers alone, even where one plain address stands for all listeners.
+        Some(ListenerTls::Mesh {}) => Arrival::Mesh(way.peer.clone()),
+        Some(ListenerTls::Secret(_)) | None => Arrival::Open,
+    };
+    route.gateway.handle(Incoming { verb: parts.method, headers: parts.headers, arrival, body }).await
 }

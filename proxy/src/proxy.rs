@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use governor::{Quota, RateLimiter};
-use mcpmesh_ir::{GatewayId, ServerId, Snapshot};
+use mcpmesh_ir::{GatewayId, ResourceKind, ServerId, Snapshot};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -21,16 +21,18 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
+use crate::catalog::versions;
 use crate::config::{Rejection, prepare};
 use crate::gateway::{Bounds, Gateway, Shell};
 use crate::limit::Registry;
 use crate::listener::{self, Serving};
-use crate::mcp::era::Revision;
+use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::observability::{self, Port, Telling};
+use crate::ports::{Bind, Ports};
 use crate::ring;
 use crate::routes::{Routes, Routing};
-use crate::upstream::{Connector, Deps, Eras, State, Upstream};
+use crate::upstream::{Connector, Deps, State, Upstream};
 use crate::upstreams::Upstreams;
 
 /// Between rounds of tidying: idle sessions, full buckets.
@@ -41,14 +43,16 @@ const TOLD_DENIALS: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
 /// How a process runs.
 pub struct Options {
-    /// Where clients come. Port 0 picks one.
-    pub listen: SocketAddr,
+    /// Where clients come.
+    pub bind: Bind,
     /// `/metrics`, `/readyz`, `/livez`.
     pub metrics: SocketAddr,
     /// `/config_dump`. Must be loopback.
     pub admin: SocketAddr,
     /// Where the keys of handles are kept; none: they last as long as the process.
     pub state: Option<PathBuf>,
+    /// The process's certificate of the mesh; it may come later.
+    pub mesh: Mesh,
     /// Starts workloads; none: servers that need one are unavailable.
     pub connector: Option<Arc<dyn Connector>>,
     /// Where the access log goes.
@@ -65,10 +69,11 @@ impl Options {
     pub fn new(listen: SocketAddr) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
-            listen,
+            bind: Bind::One(listen),
             metrics: any,
             admin: any,
             state: None,
+            mesh: Mesh::default(),
             connector: None,
             access_log: None,
             routing: Routing::default(),
@@ -117,21 +122,20 @@ pub struct ServerStatus {
 pub struct Proxy {
     shell: Shell,
     routing: Routing,
-    addresses: [SocketAddr; 3],
+    addresses: [SocketAddr; 2],
     limits: Arc<Registry>,
     inner: Mutex<Inner>,
     routes: Arc<ArcSwap<Routes>>,
     telling: Telling,
     servers: watch::Sender<Vec<ServerStatus>>,
     stop: CancellationToken,
-    /// The listener: ends when everything in flight has.
-    serving: tokio::task::JoinHandle<()>,
     grace: watch::Sender<Duration>,
 }
 
 struct Inner {
     gateways: HashMap<GatewayId, Arc<Gateway>>,
     upstreams: Upstreams,
+    ports: Ports,
     watching: CancellationToken,
 }
 
@@ -144,7 +148,6 @@ impl Proxy {
         let ring = Arc::new(ring::load(options.state.as_deref())?);
         let metrics = Arc::new(Metrics::default());
         let log = AccessLog::new(options.access_log, Arc::clone(&metrics)).map_err(Error::Thread)?;
-        let (data, data_address) = bind(options.listen).await?;
         let (scrape, metrics_address) = bind(options.metrics).await?;
         let (admin, admin_address) = bind(options.admin).await?;
         let stop = CancellationToken::new();
@@ -159,48 +162,51 @@ impl Proxy {
             routes: Arc::clone(&routes),
             metrics: Arc::clone(&metrics),
             admission: Arc::new(Semaphore::new(options.bounds.requests)),
+            handshakes: Arc::new(Semaphore::new(listener::HANDSHAKES)),
+            mesh: options.mesh.clone(),
         };
         let grace = watch::Sender::new(Duration::from_secs(30));
-        let serving = tokio::spawn(listener::serve(data, serving, stop.clone(), grace.subscribe()));
+        let ports = Ports::new(options.bind, serving, grace.subscribe())
+            .map_err(|source| Error::Bind { address: options.bind.address(), source })?;
         let draining = CancellationToken::new();
         let denials = RateLimiter::direct(Quota::per_second(TOLD_DENIALS));
         let proxy = Arc::new(Self {
             shell: Shell { metrics, log, ring, bounds: options.bounds, denials: Arc::new(denials), draining },
             routing: options.routing,
-            addresses: [data_address, metrics_address, admin_address],
+            addresses: [metrics_address, admin_address],
             limits: Arc::default(),
             inner: Mutex::new(Inner {
                 gateways: HashMap::new(),
-                upstreams: Upstreams::new(Deps { connector: options.connector }),
+                upstreams: Upstreams::new(Deps { connector: options.connector, mesh: options.mesh }),
+                ports,
                 watching: CancellationToken::new(),
             }),
             routes,
             telling,
             servers: watch::Sender::new(Vec::new()),
             stop,
-            serving,
             grace,
         });
         proxy.tidy();
         Ok(proxy)
     }
 
-    /// Where clients come.
+    /// Where clients come: [`Bind::One`], or the first port of [`Bind::Listeners`] that is open (0: none).
     #[must_use]
     pub fn data_addr(&self) -> SocketAddr {
-        self.addresses[0]
+        self.inner.lock().ports.address()
     }
 
     /// Where metrics are.
     #[must_use]
     pub fn metrics_addr(&self) -> SocketAddr {
-        self.addresses[1]
+        self.addresses[0]
     }
 
     /// Where the configuration can be read.
     #[must_use]
     pub fn admin_addr(&self) -> SocketAddr {
-        self.addresses[2]
+        self.addresses[1]
     }
 
     /// Puts a whole configuration in force, in one swap for each gateway. What is rejected is returned; the rest
@@ -208,7 +214,7 @@ impl Proxy {
     pub fn apply(&self, snapshots: Vec<Snapshot>) -> Vec<Rejection> {
         let mut rejected = Vec::new();
         let mut inner = self.inner.lock();
-        let Inner { gateways, upstreams, .. } = &mut *inner;
+        let Inner { gateways, upstreams, ports, .. } = &mut *inner;
         for snapshot in &snapshots {
             let Some(config) = prepare(snapshot, &self.limits, upstreams, &mut rejected) else { continue };
             let config = Arc::new(config);
@@ -229,6 +235,7 @@ impl Proxy {
         let mut all: Vec<_> = gateways.values().cloned().collect();
         all.sort_by(|a, b| a.id.cmp(&b.id));
         self.routes.store(Arc::new(Routes::new(self.routing, &all)));
+        rejected.extend(listen(ports, &all));
         self.retire(&mut inner, &all);
         self.watch(&mut inner);
         drop(inner);
@@ -318,7 +325,8 @@ impl Proxy {
         self.grace.send_replace(grace);
         self.stop.cancel();
         let mut waited = Duration::ZERO;
-        while !self.serving.is_finished() && waited < grace {
+        let connections = self.inner.lock().ports.close();
+        while !connections.is_empty() && waited < grace {
             tokio::time::sleep(Duration::from_millis(10)).await;
             waited += Duration::from_millis(10);
         }
@@ -339,12 +347,22 @@ impl Proxy {
     }
 }
 
+/// Opens and closes ports for these gateways.
+fn listen(ports: &mut Ports, gateways: &[Arc<Gateway>]) -> Vec<Rejection> {
+    let configs: Vec<_> =
+        gateways.iter().map(|gateway| (gateway.id.clone(), Arc::clone(&gateway.view().config))).collect();
+    let wanted: Vec<_> =
+        configs.iter().map(|(id, config)| (id.clone(), config.listeners.as_slice())).collect();
+    let unserved = ports.sync(&wanted).into_iter();
+    unserved.map(|one| Rejection::new(ResourceKind::Gateway, &one.gateway.to_string(), &one.reason)).collect()
+}
+
 fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {
     let observation = upstream.observation().borrow().clone();
     ServerStatus {
         id: id.clone(),
         state: observation.state.clone(),
-        protocol: revisions(&observation.eras),
+        protocol: versions(observation.eras),
         tools: observation.tools.len(),
     }
 }
@@ -361,11 +379,6 @@ pub fn word(state: &State) -> &'static str {
         State::Degraded { .. } => "degraded",
         State::Failed { .. } => "failed",
     }
-}
-
-fn revisions(eras: &Eras) -> Vec<&'static str> {
-    let modern = eras.modern.then_some(Revision::V2026_07_28);
-    modern.into_iter().chain(eras.legacy).map(Revision::as_str).collect()
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {

@@ -1,10 +1,12 @@
-//! Which gateway a request is for: by exact path, then by host.
+//! Which gateway a request is for: by port, by exact path, then by host.
 
 use std::sync::Arc;
 
 use mcpmesh_ir::gateway::Listener;
 
+use crate::certificate::{Kind, Served};
 use crate::gateway::Gateway;
+use crate::listener::Way;
 
 /// How gateways share an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,6 +23,8 @@ pub enum Routing {
 pub struct Route {
     /// As the gateway says, with the path in force.
     pub listener: Listener,
+    /// What a connection must have done.
+    pub kind: Kind,
     /// Where it leads.
     pub gateway: Arc<Gateway>,
 }
@@ -35,13 +39,13 @@ impl Routes {
     pub fn new(routing: Routing, gateways: &[Arc<Gateway>]) -> Self {
         let several = gateways.len() > 1 && routing == Routing::OneMachine;
         let routes = gateways.iter().flat_map(|gateway| {
-            let listeners = gateway.view().config.gateway.listeners.clone();
+            let listeners = gateway.view().config.listeners.clone();
             let own = format!("/mcp/{}/{}", gateway.id.namespace, gateway.id.name);
-            listeners.into_iter().map(move |mut listener| {
+            listeners.into_iter().map(move |Served { mut listener, security }| {
                 if several {
                     listener.path.clone_from(&own);
                 }
-                Route { listener, gateway: Arc::clone(gateway) }
+                Route { listener, kind: security.kind(), gateway: Arc::clone(gateway) }
             })
         });
         Self(routes.collect())
@@ -50,8 +54,12 @@ impl Routes {
     /// The route of a path that is compared byte for byte: no decoding, no normalising, so that no two spellings of
     /// one path can be told apart by anyone in between.
     #[must_use]
-    pub fn find(&self, path: &str, host: Option<&str>) -> Option<&Route> {
-        let at = || self.0.iter().filter(|route| route.listener.path == path);
+    pub fn find(&self, way: &Way, path: &str, host: Option<&str>) -> Option<&Route> {
+        // A connection that is open since before its port changed its kind leads nowhere any more.
+        let here = |route: &Route| {
+            way.port.is_none_or(|port| port == route.listener.port && way.kind == route.kind)
+        };
+        let at = || self.0.iter().filter(|route| route.listener.path == path && here(route));
         let named = |route: &&Route| {
             let name = route.listener.hostname.as_deref();
             name.is_some_and(|name| host.is_some_and(|host| host.eq_ignore_ascii_case(name)))

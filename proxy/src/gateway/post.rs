@@ -13,7 +13,7 @@ use super::record::Record;
 use super::{Gateway, now};
 use crate::catalog::View;
 use crate::http::{self as web, Answer, BodyError};
-use crate::identity::{Credential, KeyTable, Refusal};
+use crate::identity::{Arrival, Credential, KeyTable, Refusal};
 use crate::mcp::envelope::Message as One;
 use crate::mcp::envelope::{self, Incoming as Message, Limits, Method};
 use crate::mcp::era::{Classified, Era, Revision, SESSION_ID, classify};
@@ -25,6 +25,8 @@ pub struct Incoming<B> {
     pub verb: Verb,
     /// All headers.
     pub headers: HeaderMap,
+    /// By which listener.
+    pub arrival: Arrival,
     /// The body, unread.
     pub body: B,
 }
@@ -52,8 +54,8 @@ impl Gateway {
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
-        let Incoming { verb, headers, body } = request;
-        let mut exchange = match self.open(headers) {
+        let Incoming { verb, headers, arrival, body } = request;
+        let mut exchange = match self.open(headers, &arrival) {
             Ok(exchange) => exchange,
             Err(answer) => return answer,
         };
@@ -76,21 +78,27 @@ impl Gateway {
     }
 
     /// Finds out who asks.
-    fn open(self: &Arc<Self>, headers: HeaderMap) -> Result<Exchange, Answer> {
+    fn open(self: &Arc<Self>, headers: HeaderMap, arrival: &Arrival) -> Result<Exchange, Answer> {
         let view = self.view();
-        let identify = |credential| {
+        let identify = |credential: Credential| {
             let at = i64::try_from(now()).unwrap_or(i64::MAX);
-            Ok((credential, view.config.keys.caller(credential, at, &view.config.policy)?))
+            let caller = view.config.keys.caller(&credential, at, &view.config.policy)?;
+            Ok((credential, caller))
         };
         let (credential, caller) =
-            KeyTable::credential(&headers).and_then(identify).map_err(|refusal| self.unknown(refusal))?;
+            KeyTable::credential(&headers, arrival).and_then(identify).map_err(|refusal| self.unknown(refusal))?;
         let headers = Arc::new(headers);
         Ok(Exchange { gateway: Arc::clone(self), view, caller, credential, headers, started: Instant::now() })
     }
 
     fn unknown(&self, refusal: Refusal) -> Answer {
         self.shell.metrics.refused(&self.id, refusal.as_str());
-        web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing)
+        match refusal.status() {
+            StatusCode::UNAUTHORIZED => {
+                web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing)
+            }
+            status => web::refuse(status, &refusal.to_string()),
+        }
     }
 
     /// Reads a bounded body in bounded time.

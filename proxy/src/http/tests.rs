@@ -9,6 +9,7 @@ fn listener(hostname: Option<&str>) -> Listener {
         port: 8080,
         hostname: hostname.map(str::to_owned),
         path: "/mcp".to_owned(),
+        tls: None,
         allowed_origins: vec!["https://app.example".to_owned()],
     }
 }

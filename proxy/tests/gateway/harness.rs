@@ -146,7 +146,6 @@ impl Setup {
             policies: vec![policy("open", vec![rule("all", Effect::Allow, anyone(), To::default())])],
             server_levels: BTreeMap::new(),
             allowed_origins: vec![],
-            tls: None,
             spoiled: None,
         }
     }
@@ -404,7 +403,7 @@ impl Gate {
 }
 
 /// A head and as many bytes of body as it announces.
-fn is_whole(answer: &[u8]) -> bool {
+pub(crate) fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let length = head

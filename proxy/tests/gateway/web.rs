@@ -41,21 +41,36 @@ async fn two_lengths_for_one_body_are_refused() {
     let body = body();
     let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     let length = body.len();
-    // RFC 9112, 6.3: the chunks count, and the connection ends with the answer, so that nothing can hide behind it.
-    for (sent, lines) in [
+    // Nothing of them runs, nor what hides behind them; neither does an ordinary request before them help.
+    let smuggled = raw(&format!("Content-Length: {length}\r\n"), &body);
+    for lines in [
         format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"),
         format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"),
         "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n".to_owned(),
-        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n".to_owned(),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let smuggled = raw(&format!("Content-Length: {length}\r\n"), &body);
-        let answer = gate.raw_to_end(&[raw(&lines, &chunked), smuggled].concat()).await;
-        // What is left unread when the connection ends may cost the client its answer.
-        assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{lines}: {answer}");
-        assert_eq!(fake.calls().len(), sent + 1, "{lines}");
+        "transfer-encoding: chunked\r\nX-A: b\ncontent-length:5\r\n".to_owned(),
+    ] {
+        let bad = raw(&lines, &chunked);
+        let answer = gate.raw(&bad).await;
+        assert_eq!(status(&answer), 400, "{lines}: {answer}");
+        let answer = gate.raw_to_end(&[bad.clone(), smuggled.clone()].concat()).await;
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{lines}: {answer}");
+        assert_eq!(status(&answer), 400, "{lines}: {answer}");
+        assert!(fake.calls().is_empty(), "{lines}");
+    }
+    for before in [
+        raw(&format!("Content-Length: {length}\r\n"), &body),
+        raw("Transfer-Encoding: chunked\r\n", &chunked),
+    ] {
+        let calls = fake.calls().len();
+        let mut stream = TcpStream::connect(gate.proxy.data_addr()).await.unwrap();
+        stream.write_all(&before).await.unwrap();
+        assert_eq!(status(&soon("an answer", answer(&mut stream)).await), 200);
+        let bad = raw("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", &chunked);
+        stream.write_all(&[bad, smuggled.clone()].concat()).await.unwrap();
+        let mut rest = String::new();
+        soon("the end", stream.read_to_string(&mut rest)).await.unwrap();
+        assert_eq!((status(&rest), rest.matches("HTTP/1.1 ").count()), (400, 1), "{rest}");
+        assert_eq!(fake.calls().len(), calls + 1);
     }
     let calls = fake.calls().len();
     for lines in [
@@ -75,6 +90,35 @@ async fn two_lengths_for_one_body_are_refused() {
     assert_eq!(fake.calls().len(), calls);
     let answer = gate.raw(&raw(&format!("Content-Length: {length}\r\nConnection: close\r\n"), &body)).await;
     assert_eq!(status(&answer), 200, "{answer}");
+}
+
+#[tokio::test]
+async fn chunks_and_lengths_take_turns_on_one_connection() {
+    let (fake, gate) = gate().await;
+    let body = body();
+    let chunked = raw("Transfer-Encoding: chunked\r\n", &format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()));
+    let plain = raw(&format!("Content-Length: {}\r\n", body.len()), &body);
+    let mut stream = TcpStream::connect(gate.proxy.data_addr()).await.unwrap();
+    for (number, request) in [&plain, &chunked, &chunked, &plain, &chunked].into_iter().enumerate() {
+        stream.write_all(request).await.unwrap();
+        let answer = soon("an answer", answer(&mut stream)).await;
+        assert_eq!(status(&answer), 200, "{number}: {answer}");
+    }
+    assert_eq!(fake.calls().len(), 5);
+}
+
+/// Reads until an answer of known or chunked length is whole.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let read = stream.read(&mut chunk).await.unwrap();
+        assert!(read > 0, "closed after {answer}");
+        answer.push_str(std::str::from_utf8(&chunk[..read]).unwrap());
+        if answer.ends_with("\r\n0\r\n\r\n") || super::harness::is_whole(answer.as_bytes()) {
+            return answer;
+        }
+    }
 }
 
 #[tokio::test]

@@ -360,7 +360,7 @@ impl Processes {
     }
 
     pub(crate) fn upstream(self: &Arc<Self>) -> Arc<Upstream> {
-        let deps = Deps { connector: Some(Arc::clone(self) as Arc<dyn Connector>) };
+        let deps = Deps { connector: Some(Arc::clone(self) as Arc<dyn Connector>), ..Deps::default() };
         Upstream::start(Config::new(ServerId::new("ns", "stdio"), Endpoint::Workload), deps)
     }
 

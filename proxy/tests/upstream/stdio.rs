@@ -242,7 +242,7 @@ async fn an_answer_that_is_too_large_fails_its_call_only() {
     let mut config = Config::new(mcpmesh_ir::ServerId::new("ns", "stdio"), Endpoint::Workload);
     config.max_response_bytes = 10_000;
     let connector: Arc<dyn Connector> = Arc::clone(&processes) as _;
-    let upstream = Upstream::start(config, Deps { connector: Some(connector) });
+    let upstream = Upstream::start(config, Deps { connector: Some(connector), ..Deps::default() });
     ready(&upstream).await;
     assert_eq!(send(&upstream, call(Era::Legacy)).await.unwrap_err().kind, Kind::TooLarge);
     assert!(send(&upstream, call(Era::Legacy)).await.is_ok());
@@ -305,7 +305,7 @@ async fn a_workload_on_a_port_is_spoken_to_over_http() {
     let fake = fake::Fake::start(|seen| Box::pin(async move { fake::modern(&seen) })).await;
     let connector = Arc::new(Port(format!("http://{}/mcp", fake.address).parse().unwrap()));
     let config = Config::new(mcpmesh_ir::ServerId::new("ns", "port"), Endpoint::Workload);
-    let upstream = Upstream::start(config, Deps { connector: Some(connector) });
+    let upstream = Upstream::start(config, Deps { connector: Some(connector), ..Deps::default() });
     assert!(ready(&upstream).await.eras.modern);
     assert!(send(&upstream, call(Era::Modern)).await.is_ok());
 }

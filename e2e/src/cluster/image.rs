@@ -1,0 +1,46 @@
+//! Our own programs as container images: from scratch, without a registry, loaded on every node.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+
+use super::{Cluster, script};
+
+/// A program that this workspace's build has made, for the profile that the test was built with.
+///
+/// # Errors
+/// When it is not built.
+pub fn product(name: &str) -> anyhow::Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let profile = test.parent().and_then(Path::parent).context("the test is in no build folder")?;
+    let program = profile.join(name);
+    ensure!(program.is_file(), "{} is not built: cargo build --workspace --bins", program.display());
+    Ok(program)
+}
+
+/// An image of one static program, or of a folder.
+#[derive(Debug)]
+pub struct Image<'a> {
+    /// Its reference, with a tag that is not `latest`: the kubelet would ask a registry.
+    pub reference: &'a str,
+    /// The program, or the folder that becomes the root.
+    pub content: &'a Path,
+    /// What runs; for one program, it is that one when empty.
+    pub entry_point: &'a [&'a str],
+}
+
+impl Cluster {
+    /// Makes the image and loads it on every node.
+    ///
+    /// # Errors
+    /// When it cannot be made, or the cluster has no nodes.
+    pub fn load(&self, image: &Image<'_>) -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("image.tar");
+        let words = [OsString::from(image.reference), file.clone().into(), image.content.into()];
+        let script = self.script()?;
+        script::output(script.command("image").args(words).args(image.entry_point))?;
+        script::output(script.command("load-image").arg(&file)).map(drop)
+    }
+}

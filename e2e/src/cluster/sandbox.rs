@@ -1,0 +1,264 @@
+//! What one test has of a cluster: a client, namespaces that end with it, and what the cluster says of them when it fails.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Event, Namespace as KubeNamespace, Pod, Service};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, ObjectMeta, PostParams};
+use kube::config::Kubeconfig;
+use kube::core::ApiResource;
+use kube::{Client, Resource, ResourceExt as _};
+use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::Cluster;
+use crate::process::eventually_within;
+use crate::tools::crate_folder;
+
+/// The label of a test's namespaces; its value is the test's name.
+const LABEL: &str = "mcpmesh.io/e2e-test";
+
+/// How long a CRD may take until it is served.
+const ESTABLISHED: Duration = Duration::from_secs(30);
+
+/// One test's part of a cluster.
+#[derive(Debug)]
+pub struct Sandbox<'c> {
+    /// The cluster itself.
+    pub cluster: &'c Cluster,
+    test: String,
+    namespaces: Mutex<Vec<String>>,
+    client: Shown,
+}
+
+/// A client has nothing to show.
+struct Shown(Client);
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Client")
+    }
+}
+
+impl<'c> Sandbox<'c> {
+    pub(super) fn new(cluster: &'c Cluster, test: &str, client: Client) -> Self {
+        Self { cluster, test: label(test), namespaces: Mutex::default(), client: Shown(client) }
+    }
+
+    /// A client with all rights.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.0.clone()
+    }
+
+    /// A namespace of the test's own, with a name that no other has.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn namespace(&self) -> anyhow::Result<Namespace<'c>> {
+        self.namespace_with([]).await
+    }
+
+    /// A namespace of the test's own with further labels.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn namespace_with<const N: usize>(
+        &self,
+        labels: [(&str, &str); N],
+    ) -> anyhow::Result<Namespace<'c>> {
+        let mut all = BTreeMap::from([(LABEL.to_owned(), self.test.clone())]);
+        all.extend(labels.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let metadata =
+            ObjectMeta { generate_name: Some("e2e-".to_owned()), labels: Some(all), ..ObjectMeta::default() };
+        let made: KubeNamespace = Api::all(self.client())
+            .create(&PostParams::default(), &KubeNamespace { metadata, ..KubeNamespace::default() })
+            .await?;
+        let name = made.name_any();
+        self.namespaces.lock().await.push(name.clone());
+        Ok(self.enter(name))
+    }
+
+    fn enter(&self, name: String) -> Namespace<'c> {
+        Namespace { cluster: self.cluster, name, client: Shown(self.client()) }
+    }
+
+    /// Installs `manifests/crds` as their users do, and waits until the API server serves them. Many tests may.
+    ///
+    /// # Errors
+    /// When kubectl fails or they are not served in time.
+    pub async fn install_crds(&self) -> anyhow::Result<()> {
+        let folder = crate_folder().join("../manifests/crds");
+        let words = ["apply", "--server-side", "--field-manager=e2e-install", "-f"].map(AsRef::as_ref);
+        self.cluster.kubectl(words.into_iter().chain([folder.as_os_str()])).await?;
+        let crds: Api<CustomResourceDefinition> = Api::all(self.client());
+        eventually_within(ESTABLISHED, "every CRD is established", || async {
+            for name in ["mcpgateways.mcpmesh.io", "mcppolicies.mcpmesh.io", "mcpservers.mcpmesh.io"] {
+                let crd = crds.get(name).await?;
+                let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
+                let established =
+                    conditions.iter().any(|one| one.type_ == "Established" && one.status == "True");
+                ensure!(established, "{name}: {conditions:?}");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The ClusterIP of a Service: the test is in the cluster's network, but not behind its DNS.
+    ///
+    /// # Errors
+    /// When there is no such Service, or it is headless.
+    pub async fn service_ip(&self, namespace: &Namespace<'_>, name: &str) -> anyhow::Result<IpAddr> {
+        let service: Service = namespace.api().get(name).await?;
+        let address = service.spec.and_then(|spec| spec.cluster_ip).context("no ClusterIP")?;
+        address.parse().with_context(|| format!("{name} has the ClusterIP {address:?}"))
+    }
+
+    /// What the cluster says of the test's namespaces: conditions, waiting containers, events.
+    pub(super) async fn report(&self) -> String {
+        let mut report = format!("the test {} failed", self.test);
+        for name in self.namespaces.lock().await.iter() {
+            let _ = write!(report, "\n=== namespace {name}\n{}", self.enter(name.clone()).report().await);
+        }
+        let _ = write!(report, "\n{}", self.cluster.last_words());
+        report
+    }
+
+    /// Deletes what the test made; nobody waits for the end of it.
+    pub(super) async fn clean_up(&self) {
+        let namespaces: Api<KubeNamespace> = Api::all(self.client());
+        for name in self.namespaces.lock().await.iter() {
+            // The cluster may be broken, or about to go.
+            let _ = namespaces.delete(name, &DeleteParams::background()).await;
+        }
+    }
+}
+
+/// A namespace of one test.
+#[derive(Debug)]
+pub struct Namespace<'c> {
+    cluster: &'c Cluster,
+    name: String,
+    client: Shown,
+}
+
+impl Namespace<'_> {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its objects of one kind.
+    #[must_use]
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.0.clone(), &self.name)
+    }
+
+    /// Its objects of one kind, untyped: so that a test can write what no type allows.
+    #[must_use]
+    pub fn untyped<K: Resource<DynamicType = ()>>(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.0.clone(), &self.name, &ApiResource::erase::<K>(&()))
+    }
+
+    /// Applies YAML (`kubectl apply --server-side`) in this namespace, but for objects that name another; returns what
+    /// kubectl printed.
+    ///
+    /// # Errors
+    /// When kubectl fails.
+    pub async fn apply(&self, yaml: &str) -> anyhow::Result<String> {
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
+        std::fs::write(file.path(), yaml)?;
+        // The namespace of the kubeconfig's context, unlike --namespace, lets objects name another.
+        let mut kubeconfig = Kubeconfig::read_from(self.cluster.kubeconfig())?;
+        for context in kubeconfig.contexts.iter_mut().filter_map(|named| named.context.as_mut()) {
+            context.namespace = Some(self.name.clone());
+        }
+        let ours = tempfile::NamedTempFile::new()?;
+        std::fs::write(ours.path(), serde_json::to_vec(&kubeconfig)?)?;
+        let words = [
+            OsStr::new("apply"),
+            OsStr::new("--server-side"),
+            OsStr::new("--kubeconfig"),
+            ours.path().as_ref(),
+        ];
+        self.cluster.kubectl(words.into_iter().chain([OsStr::new("-f"), file.path().as_ref()])).await
+    }
+
+    async fn report(&self) -> String {
+        let mut lines = Vec::new();
+        lines.extend(self.conditions::<McpGateway>().await);
+        lines.extend(self.conditions::<McpServer>().await);
+        lines.extend(self.conditions::<McpPolicy>().await);
+        lines.extend(self.conditions::<Deployment>().await);
+        lines.extend(self.conditions::<Pod>().await);
+        let events: Api<Event> = self.api();
+        let events = events.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+        lines.extend(events.iter().map(|event| {
+            let object = &event.involved_object;
+            let [kind, name, reason, message] = [&object.kind, &object.name, &event.reason, &event.message]
+                .map(|word| word.as_deref().unwrap_or("-"));
+            format!("event {kind}/{name} {reason}: {message}")
+        }));
+        lines.join("\n")
+    }
+
+    /// One line for each condition that holds of the objects of a kind, and each container that waits.
+    async fn conditions<K: Resource<DynamicType = ()>>(&self) -> Vec<String> {
+        let objects = self.untyped::<K>().list(&ListParams::default()).await;
+        let objects = objects.map(|list| list.items).unwrap_or_default();
+        let kind = K::kind(&());
+        objects.iter().flat_map(|object| said(&kind, object)).collect()
+    }
+}
+
+fn said(kind: &str, object: &DynamicObject) -> Vec<String> {
+    let name = object.name_any();
+    let status = &object.data["status"];
+    let words = |value: &Value, keys: &[&str]| {
+        keys.iter().filter_map(|key| value[*key].as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let each = |key: &str| status[key].as_array().cloned().unwrap_or_default();
+    let conditions = each("conditions").into_iter();
+    let conditions = conditions
+        .map(|one| format!("{kind}/{name} {}", words(&one, &["type", "status", "reason", "message"])));
+    let containers = each("initContainerStatuses").into_iter().chain(each("containerStatuses"));
+    let containers = containers.filter(|one| one["ready"] != true);
+    let containers =
+        containers.map(|one| format!("{kind}/{name} container {}: {}", one["name"], one["state"]));
+    conditions.chain(containers).collect()
+}
+
+/// A test's name as a label's value: at most 63 of a-z, A-Z, 0-9, '-', '_' and '.', its end being the telling part.
+fn label(test: &str) -> String {
+    let test = test.replace("::", ".");
+    let from = test.len().saturating_sub(63);
+    let cut = test.get(from..).unwrap_or("test");
+    cut.trim_matches(|letter: char| !letter.is_ascii_alphanumeric()).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::label;
+
+    #[test]
+    fn a_label_is_the_end_of_the_tests_name() {
+        assert_eq!(label("crds::each_is_established"), "crds.each_is_established");
+        let long = format!("module::{}", "a_long_name_".repeat(10));
+        assert!(label(&long).len() <= 63);
+        assert!(label(&long).ends_with("_name"));
+    }
+}

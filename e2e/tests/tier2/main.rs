@@ -1,0 +1,3 @@
+//! On a cluster with a node: our own programs, as the build makes them, in real pods.
+
+mod images;

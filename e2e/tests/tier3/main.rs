@@ -1,0 +1,3 @@
+//! On a cluster with two nodes, one of them behind a link that can be cut.
+
+mod nodes;

@@ -1,0 +1,199 @@
+//! The addresses that clients come to: opened and closed as configurations name them.
+//!
+//! A port that stays keeps its socket and its connections; only what new connections get changes. One that goes is
+//! free at once, and its connections end as those of a process that drains do.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use mcpmesh_ir::GatewayId;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::certificate::{Kind, Names, Security, Served};
+use crate::listener::{self, Door, Entrance, Serving};
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// Where clients come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// One address for all listeners, whatever their ports and TLS (`mcpmesh up`, where `--listen` stands for them):
+    /// plain HTTP. Port 0 picks one.
+    One(SocketAddr),
+    /// Every port that a listener names, at this address.
+    Listeners(IpAddr),
+}
+
+impl Bind {
+    /// The address that is bound first; its port is 0 where listeners decide.
+    #[must_use]
+    pub fn address(self) -> SocketAddr {
+        match self {
+            Self::One(address) => address,
+            Self::Listeners(ip) => SocketAddr::new(ip, 0),
+        }
+    }
+}
+
+/// An open port. Dropping it closes the socket: its accept loop holds none.
+struct Port {
+    address: SocketAddr,
+    door: Arc<ArcSwap<Door>>,
+    stop: CancellationToken,
+    _socket: Arc<TcpListener>,
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// See the module.
+pub struct Ports {
+    bind: Bind,
+    open: BTreeMap<u16, Port>,
+    serving: Serving,
+    grace: watch::Receiver<Duration>,
+    tasks: TaskTracker,
+}
+
+/// Why a gateway's listener is not served.
+#[derive(Debug)]
+pub struct Unserved {
+    /// Whose.
+    pub gateway: GatewayId,
+    /// Why.
+    pub reason: String,
+}
+
+impl Ports {
+    /// With the one address open, or none yet. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// When the one address cannot be bound.
+    pub fn new(bind: Bind, serving: Serving, grace: watch::Receiver<Duration>) -> std::io::Result<Self> {
+        let mut ports = Self { bind, open: BTreeMap::new(), serving, grace, tasks: TaskTracker::new() };
+        if let Bind::One(address) = bind {
+            let door = Door { port: None, entrance: Entrance::Plain };
+            let port = ports.open(address, door)?;
+            ports.open.insert(0, port);
+        }
+        Ok(ports)
+    }
+
+    /// Where clients come: the one address, or that of the listeners with the first port that is open (0: none).
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.open.values().next().map_or(self.bind.address(), |port| port.address)
+    }
+
+    /// Opens what the listeners name and is not open, closes what they name no more. Gateways come in order: the
+    /// first decides whether a port is plain, TLS or of the mesh.
+    pub fn sync(&mut self, wanted: &[(GatewayId, &[Served])]) -> Vec<Unserved> {
+        let Bind::Listeners(ip) = self.bind else { return Vec::new() };
+        let (doors, mut unserved) = doors(wanted);
+        self.open.retain(|port, _| doors.contains_key(port));
+        for (number, (door, gateways)) in doors {
+            if let Some(port) = self.open.get(&number) {
+                port.door.store(Arc::new(door));
+                continue;
+            }
+            match self.open(SocketAddr::new(ip, number), door) {
+                Ok(port) => {
+                    tracing::info!(address = %port.address, "listening");
+                    self.open.insert(number, port);
+                }
+                Err(error) => unserved.extend(gateways.into_iter().map(|gateway| {
+                    let reason = format!("cannot listen on port {number}: {error}");
+                    Unserved { gateway, reason }
+                })),
+            }
+        }
+        unserved
+    }
+
+    fn open(&self, address: SocketAddr, door: Door) -> std::io::Result<Port> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A port is free again at once, though connections of before may linger.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let socket = Arc::new(socket.listen(BACKLOG)?);
+        let door = Arc::new(ArcSwap::from_pointee(door));
+        let stop = CancellationToken::new();
+        let port = Port {
+            address: socket.local_addr()?,
+            door: Arc::clone(&door),
+            stop: stop.clone(),
+            _socket: Arc::clone(&socket),
+        };
+        let accepting = listener::Accepting { socket: Arc::downgrade(&socket), door };
+        let grace = self.grace.clone();
+        self.tasks.spawn(listener::serve(accepting, self.serving.clone(), stop, grace));
+        Ok(port)
+    }
+
+    /// Closes all. The tracker is empty once nothing is in flight any more.
+    pub fn close(&mut self) -> TaskTracker {
+        self.open.clear();
+        self.tasks.close();
+        self.tasks.clone()
+    }
+}
+
+type Doors = BTreeMap<u16, (Door, Vec<GatewayId>)>;
+
+/// What stands behind each port, and for whom.
+fn doors(wanted: &[(GatewayId, &[Served])]) -> (Doors, Vec<Unserved>) {
+    let mut ports: BTreeMap<u16, (Kind, Names, Vec<GatewayId>)> = BTreeMap::new();
+    let mut unserved = Vec::new();
+    for (gateway, served) in wanted {
+        for Served { listener, security } in *served {
+            let (kind, names, gateways) = ports
+                .entry(listener.port)
+                .or_insert_with(|| (security.kind(), Names::default(), vec![gateway.clone()]));
+            if *kind != security.kind() {
+                let reason = format!(
+                    "listener {} wants another kind of TLS on port {} than {} does",
+                    listener.name,
+                    listener.port,
+                    gateways.first().map(ToString::to_string).unwrap_or_default(),
+                );
+                unserved.push(Unserved { gateway: gateway.clone(), reason });
+                continue;
+            }
+            if let Security::Secret(certificate) = security {
+                names.add(listener.hostname.as_deref(), certificate);
+            }
+            if !gateways.contains(gateway) {
+                gateways.push(gateway.clone());
+            }
+        }
+    }
+    let mut doors = Doors::new();
+    for (port, (kind, names, gateways)) in ports {
+        let entrance = match kind {
+            Kind::Plain => Entrance::Plain,
+            Kind::Mesh => Entrance::Mesh,
+            Kind::Tls => match names.config() {
+                Ok(config) => Entrance::Tls(config),
+                Err(error) => {
+                    let reason = format!("TLS cannot be set up on port {port}: {error}");
+                    unserved.extend(
+                        gateways.into_iter().map(|gateway| Unserved { gateway, reason: reason.clone() }),
+                    );
+                    continue;
+                }
+            },
+        };
+        doors.insert(port, (Door { port: Some(port), entrance }, gateways));
+    }
+    (doors, unserved)
+}
