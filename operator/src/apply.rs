@@ -6,6 +6,7 @@ mod ownership;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use mcpmesh_compiler::child::keys_name;
 use mcpmesh_compiler::{Child, ObjectKind, ObjectRef, Severity};
 use mcpmesh_ir::FleetId;
 use serde::Serialize;
@@ -78,7 +79,7 @@ pub(crate) fn due(outcome: &Outcome, world: &World, roots: &str) -> Vec<Write> {
     }
     for fleet in &outcome.fleets {
         let Some(owner) = owner(fleet, world) else { continue };
-        let keys = format!("{}-keys", crate::base::base_name(fleet));
+        let keys = keys_name(fleet);
         if world.secrets.get(fleet.namespace(), &keys).is_none() {
             writes.push(Write::Keys {
                 owner: owner.clone(),

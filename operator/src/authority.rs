@@ -21,7 +21,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 
-use crate::base::base_name;
+use mcpmesh_compiler::child::base_name;
 pub(crate) use material::{Lifetimes, Material};
 pub(crate) use secret::keep;
 

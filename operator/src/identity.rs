@@ -10,7 +10,7 @@ use mcpmesh_ir::FleetId;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use crate::base::base_name;
+use mcpmesh_compiler::child::base_name;
 pub(crate) use keys::{ClusterKeys, follow_keys};
 pub(crate) use review::Review;
 

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::apply::{self, ChildRef, Write};
 use crate::authority::Authority;
-use crate::base::base_name;
+use mcpmesh_compiler::child::base_name;
 use crate::events::Events;
 use crate::lease::{Fence, Leader};
 use crate::metrics::{self, Metrics, OfFleet};

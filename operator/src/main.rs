@@ -4,7 +4,6 @@
 mod apply;
 mod arguments;
 mod authority;
-mod base;
 mod connected;
 mod events;
 mod health;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mcpmesh_ir::{FleetId, GatewayId, ServerId};
 
-use crate::base::base_name;
+use mcpmesh_compiler::child::base_name;
 use crate::watch::Key;
 
 /// Who is there.

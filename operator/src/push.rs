@@ -5,7 +5,7 @@ mod stream;
 mod tls;
 
 /// What the build script made of `ir/push_service.rs`.
-#[expect(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::needless_pass_by_value, reason = "generated")]
+#[expect(unreachable_pub, unused_qualifications, clippy::all, clippy::needless_pass_by_value, reason = "generated")]
 pub(crate) mod service {
     include!(concat!(env!("OUT_DIR"), "/mcpmesh.push.v1.Push.rs"));
 }

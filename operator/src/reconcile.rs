@@ -110,7 +110,7 @@ impl Reconciler {
         for fleet in published.values_mut() {
             fleet.watermark = marks.changed.clone();
         }
-        let fleets = published.keys().cloned().collect();
+        let fleets = published.keys().chain(compiled.children.keys()).cloned().collect();
         self.publisher.publish(published, marks, since);
         self.outcome.send_replace(Arc::new(Outcome { compiled, fleets, pods }));
         Ok(())

@@ -7,7 +7,7 @@ use mcpmesh_compiler::Inputs;
 use mcpmesh_crds::{EnvFromSource, EnvVar};
 use mcpmesh_ir::FleetId;
 
-use crate::base::base_name;
+use mcpmesh_compiler::child::base_name;
 use crate::watch::Key;
 
 /// Secrets by name.

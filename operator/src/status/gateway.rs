@@ -7,7 +7,7 @@ use mcpmesh_ir::{FleetId, GatewayId, ServerId};
 
 use super::View;
 use super::conditions::{Answer, Conditions, Said, said};
-use crate::base::base_name;
+use mcpmesh_compiler::child::base_name;
 
 /// The status of a gateway.
 pub(crate) fn gateway(view: &View, id: &GatewayId, object: &McpGateway) -> McpGatewayStatus {

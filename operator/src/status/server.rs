@@ -7,7 +7,7 @@ use mcpmesh_ir::{FleetId, GatewayId, ServerId};
 
 use super::View;
 use super::conditions::{Answer, Conditions, Said, said};
-use crate::base::base_name;
+use mcpmesh_compiler::child::base_name;
 
 /// The port of a server's own proxies (decisions.md 25).
 const PORT: u16 = 17080;
