@@ -109,7 +109,8 @@ fn want(
     }
     let hash = hex::encode(&Sha256::digest(manifest.to_string())[..16]);
     manifest["metadata"]["annotations"][APPLIED] = json!(hash);
-    let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let child = ChildRef { kind, namespace: text("/metadata/namespace"), name: text("/metadata/name") };
     let live = world.children.get(kind).and_then(|store| store.get(&child.namespace, &child.name));
     let settled = live.as_ref().is_some_and(|live| is_as_applied(&live.metadata, &hash, &manifest));
@@ -141,9 +142,7 @@ fn prune(outcome: &Outcome, world: &World, wanted: &BTreeSet<ChildRef>, writes: 
             let surplus = !wanted.contains(&child)
                 && live.metadata.deletion_timestamp.is_none()
                 && match controller(&live) {
-                    Some(owner) => {
-                        owners.get(&owner.uid).is_some_and(|object| !erring.contains(object))
-                    }
+                    Some(owner) => owners.get(&owner.uid).is_some_and(|object| !erring.contains(object)),
                     None => is_lost_roots(&child, &owners),
                 };
             if let (true, Some(uid)) = (surplus, live.metadata.uid.clone()) {
@@ -190,7 +189,9 @@ fn controller(live: &LiveChild) -> Option<&OwnerReference> {
 /// The ownerReference to a fleet's object; none when it is gone or on its way out.
 fn owner(fleet: &FleetId, world: &World) -> Option<OwnerReference> {
     let (kind, metadata) = match fleet {
-        FleetId::Gateway(id) => ("McpGateway", world.gateways.get(&id.namespace, &id.name)?.metadata().clone()),
+        FleetId::Gateway(id) => {
+            ("McpGateway", world.gateways.get(&id.namespace, &id.name)?.metadata().clone())
+        }
         FleetId::Server(id) => ("McpServer", world.servers.get(&id.namespace, &id.name)?.metadata().clone()),
     };
     if metadata.deletion_timestamp.is_some() {

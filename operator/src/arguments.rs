@@ -93,7 +93,8 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent_and_have_defaults() {
         Arguments::command().debug_assert();
-        let arguments = Arguments::parse_from(["mcpmesh-operator", "--namespace", "mesh", "--watch-namespaces", "a,b"]);
+        let arguments =
+            Arguments::parse_from(["mcpmesh-operator", "--namespace", "mesh", "--watch-namespaces", "a,b"]);
         assert_eq!(arguments.cluster().operator_address, "mcpmesh-operator.mesh.svc:9443");
         assert_eq!(arguments.watch_namespaces, ["a", "b"]);
     }

@@ -11,8 +11,8 @@ use mcpmesh_ir::FleetId;
 use mcpmesh_ir::push::SignResponse;
 use rcgen::string::Ia5String;
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    CertificateParams, CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -21,8 +21,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 
-use mcpmesh_compiler::child::base_name;
 pub(crate) use material::{Lifetimes, Material};
+use mcpmesh_compiler::child::base_name;
 pub(crate) use secret::keep;
 
 /// Before this time's start a certificate is not valid: clocks differ.
@@ -164,8 +164,10 @@ impl Authority {
             return Err(Error::Request("the key is not of P-256".to_owned()));
         }
         let host = format!("{}.{}.svc", base_name(fleet), fleet.namespace());
-        let names =
-            vec![SanType::URI(Ia5String::try_from(fleet.uri())?), SanType::DnsName(Ia5String::try_from(host)?)];
+        let names = vec![
+            SanType::URI(Ia5String::try_from(fleet.uri())?),
+            SanType::DnsName(Ia5String::try_from(host)?),
+        ];
         let certificate = self.certificate(names, &request.public_key, &loaded.issuer, SystemTime::now())?;
         Ok(SignResponse { chain: material::pem(&certificate), roots: loaded.material.roots() })
     }
@@ -199,7 +201,8 @@ mod tests {
 
     fn authority() -> Authority {
         let lifetimes = Lifetimes::default();
-        let authority = Authority::new(vec!["mcpmesh-operator.mcpmesh-system.svc".to_owned()], lifetimes).unwrap();
+        let authority =
+            Authority::new(vec!["mcpmesh-operator.mcpmesh-system.svc".to_owned()], lifetimes).unwrap();
         let now = SystemTime::now();
         authority.load(Material::generate(lifetimes, now).unwrap(), now).unwrap();
         authority
@@ -218,8 +221,10 @@ mod tests {
         let der = CertificateDer::from_pem_slice(signed.chain.as_bytes()).unwrap();
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();
         let names = &certificate.subject_alternative_name().unwrap().unwrap().value.general_names;
-        let expected =
-            [GeneralName::URI("spiffe://mcpmesh/gateway/team-a/main"), GeneralName::DNSName("main-mcpgateway.team-a.svc")];
+        let expected = [
+            GeneralName::URI("spiffe://mcpmesh/gateway/team-a/main"),
+            GeneralName::DNSName("main-mcpgateway.team-a.svc"),
+        ];
         assert_eq!(names, &expected);
         assert!(!certificate.is_ca());
         assert_eq!(certificate.public_key().subject_public_key.data.as_ref(), key.public_key_raw());

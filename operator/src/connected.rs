@@ -85,7 +85,9 @@ impl Connected {
 impl Seat {
     fn change(&self, change: impl FnOnce(&mut Proxy)) {
         let mut proxies = self.connected.proxies.lock();
-        let Some(proxy) = proxies.get_mut(&self.key).filter(|proxy| proxy.stream == self.stream) else { return };
+        let Some(proxy) = proxies.get_mut(&self.key).filter(|proxy| proxy.stream == self.stream) else {
+            return;
+        };
         change(proxy);
         drop(proxies);
         self.connected.told();

@@ -10,8 +10,8 @@ use mcpmesh_ir::FleetId;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use mcpmesh_compiler::child::base_name;
 pub(crate) use keys::{ClusterKeys, follow_keys};
+use mcpmesh_compiler::child::base_name;
 pub(crate) use review::Review;
 
 /// How long an answer holds.
@@ -61,7 +61,7 @@ pub(crate) trait Verify: Send + Sync + 'static {
 /// Either way of an installation.
 pub(crate) enum Verifier {
     /// The API server is asked: a token ends with its pod.
-    Review(Review),
+    Review(Box<Review>),
     /// Only the key set is needed: a token lives as long as it says.
     Keys(ClusterKeys),
 }
@@ -109,7 +109,9 @@ mod tests {
         assert!(account.is_of(&FleetId::Gateway(GatewayId::new("a", "gw"))));
         assert!(!account.is_of(&FleetId::Gateway(GatewayId::new("b", "gw"))));
         assert!(!account.is_of(&FleetId::Gateway(GatewayId::new("a", "other"))));
-        for user in ["alice", "system:serviceaccount:a", "system:serviceaccount::b", "system:serviceaccount:a:b:c"] {
+        for user in
+            ["alice", "system:serviceaccount:a", "system:serviceaccount::b", "system:serviceaccount:a:b:c"]
+        {
             assert_eq!(ServiceAccount::of_user(user), None, "{user}");
         }
     }

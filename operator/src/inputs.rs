@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
 use kube::Api;
-use mcpmesh_compiler::{Diagnostic, Inputs, Install, ObjectKind, ObjectRef, Reason, Secret, Service, Severity};
+use mcpmesh_compiler::{
+    Diagnostic, Inputs, Install, ObjectKind, ObjectRef, Reason, Secret, Service, Severity,
+};
 use mcpmesh_crds::McpPolicy;
 use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
 
@@ -69,8 +71,8 @@ impl Gatherer {
                 Kept::Read(object) => {
                     inputs.servers.insert(ServerId::new(namespace, name), object.clone());
                 }
-                Kept::Unread { why, .. } => {
-                    diagnostics.push(unread(ObjectKind::McpServer, &namespace, &name, why));
+                Kept::Unread(unread) => {
+                    diagnostics.push(finding(ObjectKind::McpServer, &namespace, &name, &unread.why));
                 }
             }
         }
@@ -79,17 +81,17 @@ impl Gatherer {
                 Kept::Read(object) => {
                     inputs.gateways.insert(GatewayId::new(namespace, name), object.clone());
                 }
-                Kept::Unread { why, .. } => {
-                    diagnostics.push(unread(ObjectKind::McpGateway, &namespace, &name, why));
+                Kept::Unread(unread) => {
+                    diagnostics.push(finding(ObjectKind::McpGateway, &namespace, &name, &unread.why));
                 }
             }
         }
         for ((namespace, name), kept) in self.world.policies.all() {
             let policy = match &*kept {
                 Kept::Read(object) => object.clone(),
-                Kept::Unread { why, object, .. } => {
-                    diagnostics.push(unread(ObjectKind::McpPolicy, &namespace, &name, why));
-                    let Some(policy) = closing(object) else { continue };
+                Kept::Unread(unread) => {
+                    diagnostics.push(finding(ObjectKind::McpPolicy, &namespace, &name, &unread.why));
+                    let Some(policy) = closing(&unread.object) else { continue };
                     policy
                 }
             };
@@ -109,7 +111,7 @@ impl Gatherer {
             let of = slices.remove(key).unwrap_or_default();
             let names = of.iter().flat_map(|slice| slice.ready.iter().filter_map(|(_, pod)| pod.clone()));
             pods.insert(key.clone(), names.collect());
-            let ports = addresses(&ports, of.iter().map(|slice| &**slice));
+            let ports = addresses(&ports, &of);
             inputs.services.insert(key.clone(), Service { ports });
         }
         pods
@@ -152,7 +154,7 @@ fn read(secret: v1::Secret) -> Secret {
     }
 }
 
-fn unread(kind: ObjectKind, namespace: &str, name: &str, why: &str) -> Diagnostic {
+fn finding(kind: ObjectKind, namespace: &str, name: &str, why: &str) -> Diagnostic {
     Diagnostic {
         object: Some(ObjectRef::new(kind, namespace, name)),
         path: "spec".to_owned(),

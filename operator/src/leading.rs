@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::core::ObjectMeta;
 use mcpmesh_compiler::ObjectKind;
 use mcpmesh_crds::{CONTROLLER, McpGateway, McpPolicy, McpServer};
@@ -16,7 +18,6 @@ use tokio::sync::watch;
 
 use crate::apply::{self, ChildRef, Write};
 use crate::authority::Authority;
-use mcpmesh_compiler::child::base_name;
 use crate::events::Events;
 use crate::lease::{Fence, Leader};
 use crate::metrics::{self, Metrics, OfFleet};
@@ -28,6 +29,7 @@ use crate::status::write::{Due, Written};
 use crate::watch::Backoff;
 use crate::world::World;
 use crate::world::child::ChildKind;
+use mcpmesh_compiler::child::base_name;
 
 /// Changes within this time make one round.
 const TOGETHER: Duration = Duration::from_millis(100);
@@ -171,7 +173,7 @@ impl Leading {
             return true;
         }
         let done = perform(&self.client, write).await;
-        self.note(key, target.kind.to_owned(), done)
+        self.note(key, target.kind.to_owned(), &done)
     }
 
     async fn status(&mut self, due: Due) -> bool {
@@ -188,17 +190,17 @@ impl Leading {
             self.written.note(due.object.clone(), Instant::now());
             self.events.tell(&due, Instant::now()).await;
         }
-        self.note(key, due.object.kind.to_string(), done)
+        self.note(key, due.object.kind.to_string(), &done)
     }
 
-    fn note(&mut self, key: String, kind: String, done: Result<(), kube::Error>) -> bool {
-        let result = match &done {
+    fn note(&mut self, key: String, kind: String, done: &Result<(), kube::Error>) -> bool {
+        let result = match done {
             Ok(()) => "ok",
             Err(error) if is(error, 409) => "conflict",
             Err(_) => "error",
         };
         self.metrics.writes.get_or_create(&metrics::Write { kind, result }).inc();
-        if let Err(error) = &done
+        if let Err(error) = done
             // A conflict: what we have seen is old, and the event that shows it is on its way. Not found: it is gone.
             && !is(error, 409)
             && !is(error, 404)
@@ -236,7 +238,10 @@ async fn perform(client: &kube::Client, write: Write) -> Result<(), kube::Error>
         }
         Write::Keys { owner, namespace, name } => {
             let secret = keys(owner, &name)?;
-            match Api::<Secret>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &secret).await {
+            match Api::<Secret>::namespaced(client.clone(), &namespace)
+                .create(&PostParams::default(), &secret)
+                .await
+            {
                 // It is there: its watch event is on its way. It is never changed.
                 Err(error) if !is(&error, 409) => Err(error),
                 _ => Ok(()),

@@ -46,12 +46,6 @@ impl Fence {
     fn set(&self, until: Option<Instant>) {
         *self.0.lock() = until;
     }
-
-    /// One that is open for a while.
-    #[cfg(test)]
-    pub(crate) fn open() -> Self {
-        Self(Arc::new(Mutex::new(Some(Instant::now() + Duration::from_secs(3600)))))
-    }
 }
 
 /// A Lease as it was seen, and when by our own clock: clocks of replicas differ (as in client-go).
@@ -192,7 +186,8 @@ impl Candidate {
             return Ok(());
         }
         spec.holder_identity = Some(String::new());
-        let lease = Lease { metadata: ObjectMeta { managed_fields: None, ..lease.metadata }, spec: Some(spec) };
+        let lease =
+            Lease { metadata: ObjectMeta { managed_fields: None, ..lease.metadata }, spec: Some(spec) };
         self.api.replace(NAME, &PostParams::default(), &lease).await.map(drop)
     }
 }

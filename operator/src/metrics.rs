@@ -105,7 +105,11 @@ impl Metrics {
         r.register_with_unit("propagation", help, Unit::Seconds, self.propagation.clone());
         r.register("queue_depth", "Objects whose write waits to be tried again", self.queue_depth.clone());
         r.register("objects", "Objects that are watched", self.objects.clone());
-        r.register("proxies_connected", "Proxies, of all replicas on the leader", self.proxies_connected.clone());
+        r.register(
+            "proxies_connected",
+            "Proxies, of all replicas on the leader",
+            self.proxies_connected.clone(),
+        );
         let help = "Proxies with the current revision and without rejections";
         r.register("proxies_in_sync", help, self.proxies_in_sync.clone());
         r.register("push_rejections", "Resources that proxies reject", self.push_rejections.clone());

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mcpmesh_ir::{FleetId, GatewayId, ServerId};
 
-use mcpmesh_compiler::child::base_name;
 use crate::watch::Key;
+use mcpmesh_compiler::child::base_name;
 
 /// Who is there.
 pub(crate) struct Pods<'a> {
@@ -38,7 +38,9 @@ impl Pods<'_> {
     /// The fleet's first ready pod; before any is ready, the first that is connected here.
     fn first<'f>(&self, fleets: &'f [FleetId]) -> Option<(&'f FleetId, String)> {
         let ready = fleets.iter().find_map(|fleet| Some((fleet, self.ready(fleet)?.first()?.clone())));
-        ready.or_else(|| fleets.iter().find_map(|fleet| Some((fleet, self.connected(fleet).iter().min()?.clone()))))
+        ready.or_else(|| {
+            fleets.iter().find_map(|fleet| Some((fleet, self.connected(fleet).iter().min()?.clone())))
+        })
     }
 }
 
@@ -113,7 +115,8 @@ mod tests {
     fn a_servers_own_proxies_observe_it() {
         let own = FleetId::Server(ServerId::new("a", "s"));
         let fleets = BTreeSet::from([gateway("one"), own.clone()]);
-        let connected = BTreeMap::from([(gateway("one"), vec!["g".to_owned()]), (own.clone(), vec!["s".to_owned()])]);
+        let connected =
+            BTreeMap::from([(gateway("one"), vec!["g".to_owned()]), (own.clone(), vec!["s".to_owned()])]);
         let pods = Pods { ready: &BTreeMap::new(), connected: &connected };
         assert_eq!(observers(&fleets, &attached(), &pods).into_keys().collect::<Vec<_>>(), [own]);
     }

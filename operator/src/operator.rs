@@ -167,7 +167,7 @@ fn leading(arguments: &Arguments, shared: &Shared) -> Leading {
 
 fn service(arguments: &Arguments, shared: &Shared) -> Arc<push::Service<Verifier>> {
     let verifier = if arguments.watch_namespaces.is_empty() {
-        Verifier::Review(Review::new(shared.client.clone()))
+        Verifier::Review(Box::new(Review::new(shared.client.clone())))
     } else {
         // TokenReview needs a ClusterRole (decisions.md 24).
         Verifier::Keys(ClusterKeys::new(shared.issuer.subscribe()))

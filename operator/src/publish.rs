@@ -75,12 +75,14 @@ impl Publisher {
             let gone: Vec<FleetId> = known.keys().filter(|id| !fleets.contains_key(id)).cloned().collect();
             let empty = gone.into_iter().map(|id| (id.clone(), Fleet::new(id, [])));
             for (id, fleet) in fleets.into_iter().chain(empty) {
-                let sender = known.entry(id.clone()).or_insert_with(|| watch::Sender::new(Published::empty(id)));
+                let sender =
+                    known.entry(id.clone()).or_insert_with(|| watch::Sender::new(Published::empty(id)));
                 let revision = fleet.revision();
                 sender.send_if_modified(|published| {
                     let changed = published.revision != revision;
                     if changed {
-                        (published.fleet, published.revision, published.since) = (Arc::new(fleet), revision, since);
+                        (published.fleet, published.revision, published.since) =
+                            (Arc::new(fleet), revision, since);
                     }
                     changed
                 });
@@ -110,7 +112,10 @@ impl Publisher {
     /// A fleet's configuration from now on.
     pub(crate) fn subscribe(&self, id: &FleetId) -> watch::Receiver<Published> {
         let mut known = self.fleets.lock();
-        known.entry(id.clone()).or_insert_with(|| watch::Sender::new(Published::empty(id.clone()))).subscribe()
+        known
+            .entry(id.clone())
+            .or_insert_with(|| watch::Sender::new(Published::empty(id.clone())))
+            .subscribe()
     }
 
     /// How far the published state goes.

@@ -5,7 +5,14 @@ mod stream;
 mod tls;
 
 /// What the build script made of `ir/push_service.rs`.
-#[expect(unreachable_pub, unused_qualifications, clippy::all, clippy::needless_pass_by_value, reason = "generated")]
+#[expect(
+    unreachable_pub,
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "generated"
+)]
 pub(crate) mod service {
     include!(concat!(env!("OUT_DIR"), "/mcpmesh.push.v1.Push.rs"));
 }
@@ -131,10 +138,14 @@ impl<V: Verify> Push for Arc<Service<V>> {
 }
 
 /// Serves until `stop`. Connections are TLS 1.3 with the certificate that the authority has at that moment.
-pub(crate) async fn serve<V: Verify>(listener: TcpListener, service: Arc<Service<V>>) -> Result<(), tonic::transport::Error> {
+pub(crate) async fn serve<V: Verify>(
+    listener: TcpListener,
+    service: Arc<Service<V>>,
+) -> Result<(), tonic::transport::Error> {
     let stop = service.stop.clone();
     let incoming = tls::accept(listener, service.authority.clone(), stop.clone());
-    let server = PushServer::new(service).max_decoding_message_size(MESSAGE).max_encoding_message_size(usize::MAX);
+    let server =
+        PushServer::new(service).max_decoding_message_size(MESSAGE).max_encoding_message_size(usize::MAX);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))

@@ -74,7 +74,11 @@ mod tests {
         let fleet = FleetId::Gateway(GatewayId::new("a", "gw"));
         let _seat = connected.enter(fleet.clone(), "here".to_owned());
         let reports = Reports::new(connected);
-        let proxy = |pod: &str| ProxyReport { fleet: fleet.to_string(), pod: pod.to_owned(), ..ProxyReport::default() };
+        let proxy = |pod: &str| ProxyReport {
+            fleet: fleet.to_string(),
+            pod: pod.to_owned(),
+            ..ProxyReport::default()
+        };
         let from_other = |pods: &[&str]| Report {
             replica: "other".to_owned(),
             proxies: pods.iter().map(|pod| proxy(pod)).collect(),

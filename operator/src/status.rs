@@ -92,8 +92,13 @@ impl View {
     pub(crate) fn in_sync(&self, fleet: &FleetId) -> (usize, usize, usize) {
         let proxies = self.proxies(fleet);
         let revision = self.revisions.get(fleet);
-        let synced = proxies.iter().filter(|proxy| Some(&proxy.revision) == revision && proxy.rejections.is_empty());
-        (proxies.len(), synced.count(), proxies.iter().map(|proxy| proxy.rejections.len()).max().unwrap_or_default())
+        let synced =
+            proxies.iter().filter(|proxy| Some(&proxy.revision) == revision && proxy.rejections.is_empty());
+        (
+            proxies.len(),
+            synced.count(),
+            proxies.iter().map(|proxy| proxy.rejections.len()).max().unwrap_or_default(),
+        )
     }
 
     /// Every fleet with proxies or a configuration.
@@ -122,7 +127,9 @@ fn cause(rejection: &Rejection) -> Option<ObjectRef> {
     let (namespace, name) = rejection.name.split_once('/')?;
     // The pseudo-gateways of a server's own fleet are the server's.
     match (kind, name.split_once(':')) {
-        (ObjectKind::McpGateway, Some((server, _))) => Some(ObjectRef::new(ObjectKind::McpServer, namespace, server)),
+        (ObjectKind::McpGateway, Some((server, _))) => {
+            Some(ObjectRef::new(ObjectKind::McpServer, namespace, server))
+        }
         _ => Some(ObjectRef::new(kind, namespace, name)),
     }
 }
@@ -131,7 +138,10 @@ fn cause(rejection: &Rejection) -> Option<ObjectRef> {
 fn is_reference(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::SecretNotFound | Reason::ServerNotFound | Reason::TargetNotFound | Reason::CredentialsNotExportable
+        Reason::SecretNotFound
+            | Reason::ServerNotFound
+            | Reason::TargetNotFound
+            | Reason::CredentialsNotExportable
     )
 }
 

@@ -198,7 +198,8 @@ impl<T: Send + Sync + 'static> Follower<T> {
 
     async fn run(&mut self) -> Ended {
         self.list = None;
-        if self.resume.is_none() && !self.streaming
+        if self.resume.is_none()
+            && !self.streaming
             && let Err(error) = self.pages().await
         {
             return error.into();
@@ -207,7 +208,9 @@ impl<T: Send + Sync + 'static> Follower<T> {
         let stream = match self.source.events(self.resume.as_deref()).await {
             Ok(stream) => stream,
             // 400 and 422: the parameters of a streaming list are not known.
-            Err(kube::Error::Api(status)) if fresh && matches!(status.code, 400 | 422) => return Ended::NoStreaming,
+            Err(kube::Error::Api(status)) if fresh && matches!(status.code, 400 | 422) => {
+                return Ended::NoStreaming;
+            }
             Err(error) => return error.into(),
         };
         self.store.mended(self.scope());
@@ -281,7 +284,8 @@ fn key(object: &DynamicObject) -> Key {
 }
 
 fn entry<T>(object: DynamicObject, keep: Keep<T>) -> Option<(Key, T, u64)> {
-    let (key, version) = (key(&object), number(object.metadata.resource_version.as_deref().unwrap_or_default()));
+    let (key, version) =
+        (key(&object), number(object.metadata.resource_version.as_deref().unwrap_or_default()));
     Some((key, keep(object)?, version))
 }
 

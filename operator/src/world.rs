@@ -25,20 +25,24 @@ use endpoints::{Ports, Slice};
 #[derive(Debug)]
 pub(crate) enum Kept<K> {
     Read(K),
-    Unread {
-        metadata: ObjectMeta,
-        /// As the API server has it.
-        object: serde_json::Value,
-        /// What the decoder said.
-        why: String,
-    },
+    Unread(Box<Unread>),
+}
+
+/// An object that cannot be read.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) metadata: ObjectMeta,
+    /// As the API server has it.
+    pub(crate) object: serde_json::Value,
+    /// What the decoder said.
+    pub(crate) why: String,
 }
 
 impl<K: Resource<DynamicType = ()>> Kept<K> {
     pub(crate) fn metadata(&self) -> &ObjectMeta {
         match self {
             Self::Read(object) => object.meta(),
-            Self::Unread { metadata, .. } => metadata,
+            Self::Unread(unread) => &unread.metadata,
         }
     }
 }
@@ -101,13 +105,15 @@ impl World {
         let services = Store::filtered(&scopes, inputs.clone(), move |key, old: Option<&Ports>, new| {
             old != new && of_services.services.read().contains(key)
         });
-        let slices = Store::filtered(&scopes, inputs.clone(), move |(namespace, _), old: Option<&Slice>, new| {
-            let names = of_slices.services.read();
-            let named = |slice: &Slice| names.contains(&(namespace.clone(), slice.service.clone()));
-            old != new && [old, new].iter().flatten().any(|slice| named(slice))
-        });
+        let slices =
+            Store::filtered(&scopes, inputs.clone(), move |(namespace, _), old: Option<&Slice>, new| {
+                let names = of_slices.services.read();
+                let named = |slice: &Slice| names.contains(&(namespace.clone(), slice.service.clone()));
+                old != new && [old, new].iter().flatten().any(|slice| named(slice))
+            });
         let everywhere = if namespaces.is_empty() { vec![None] } else { Vec::new() };
-        let children = child::KINDS.iter().map(|kind| (kind.kind, Arc::new(Store::new(&scopes, live.clone()))));
+        let children =
+            child::KINDS.iter().map(|kind| (kind.kind, Arc::new(Store::new(&scopes, live.clone()))));
         Self {
             servers: Arc::new(Store::filtered(&scopes, inputs.clone(), |_, old, new| differs(old, new))),
             gateways: Arc::new(Store::filtered(&scopes, inputs.clone(), |_, old, new| differs(old, new))),
@@ -134,7 +140,11 @@ impl World {
             let secrets = of(ApiResource::erase::<Secret>(&())).metadata();
             tokio::spawn(follow(secrets, self.secrets.clone(), secret));
             tokio::spawn(follow(of(ApiResource::erase::<Service>(&())), self.services.clone(), Ports::read));
-            tokio::spawn(follow(of(ApiResource::erase::<EndpointSlice>(&())), self.slices.clone(), Slice::read));
+            tokio::spawn(follow(
+                of(ApiResource::erase::<EndpointSlice>(&())),
+                self.slices.clone(),
+                Slice::read,
+            ));
             for kind in &child::KINDS {
                 if let Some(store) = self.children.get(kind.kind) {
                     let source = of(kind.resource()).labelled(child::MANAGED);
@@ -203,7 +213,7 @@ fn kept<K: DeserializeOwned>(mut object: DynamicObject) -> Option<Kept<K>> {
     let value = serde_json::to_value(object).ok()?;
     Some(match serde_json::from_value(value.clone()) {
         Ok(read) => Kept::Read(read),
-        Err(error) => Kept::Unread { metadata, object: value, why: error.to_string() },
+        Err(error) => Kept::Unread(Box::new(Unread { metadata, object: value, why: error.to_string() })),
     })
 }
 
@@ -223,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    fn object(spec: serde_json::Value) -> DynamicObject {
+    fn object(spec: &serde_json::Value) -> DynamicObject {
         DynamicObject {
             types: Some(TypeMeta::resource::<McpServer>()),
             metadata: ObjectMeta { name: Some("s".to_owned()), ..ObjectMeta::default() },
@@ -233,11 +243,11 @@ mod tests {
 
     #[test]
     fn an_object_of_a_later_version_is_kept_unread() {
-        let read = kept::<McpServer>(object(json!({"remote": {"url": "https://a.example"}})));
+        let read = kept::<McpServer>(object(&json!({"remote": {"url": "https://a.example"}})));
         assert!(matches!(read, Some(Kept::Read(_))));
-        let later = kept::<McpServer>(object(json!({"remote": {"url": "https://a.example"}, "later": 1})));
-        let Some(Kept::Unread { metadata, why, .. }) = later else { panic!("it was read") };
-        assert_eq!(metadata.name.as_deref(), Some("s"));
-        assert!(why.contains("later"), "{why}");
+        let later = kept::<McpServer>(object(&json!({"remote": {"url": "https://a.example"}, "later": 1})));
+        let Some(Kept::Unread(unread)) = later else { panic!("it was read") };
+        assert_eq!(unread.metadata.name.as_deref(), Some("s"));
+        assert!(unread.why.contains("later"), "{}", unread.why);
     }
 }

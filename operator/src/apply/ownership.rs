@@ -39,9 +39,9 @@ fn holds(fields: Option<&Value>, value: &Value) -> bool {
         return true;
     }
     match value {
-        Value::Object(object) => object.iter().all(|(key, value)| {
-            holds(fields.get(&format!("f:{key}")), value)
-        }),
+        Value::Object(object) => {
+            object.iter().all(|(key, value)| holds(fields.get(&format!("f:{key}")), value))
+        }
         Value::Array(items) => items.iter().all(|item| holds_item(fields, item)),
         _ => true,
     }
@@ -63,13 +63,14 @@ fn holds_item(fields: &Map<String, Value>, item: &Value) -> bool {
         if let Some(value) = name.strip_prefix("v:") {
             return serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item);
         }
-        let Some(key) = name.strip_prefix("k:").and_then(|key| serde_json::from_str::<Value>(key).ok()) else {
+        let Some(key) = name.strip_prefix("k:").and_then(|key| serde_json::from_str::<Value>(key).ok())
+        else {
             return false;
         };
         // A part of the key that the item leaves out has its default.
-        let same = key.as_object().is_some_and(|key| {
-            key.iter().all(|(name, value)| item.get(name).is_none_or(|own| own == value))
-        });
+        let same = key
+            .as_object()
+            .is_some_and(|key| key.iter().all(|(name, value)| item.get(name).is_none_or(|own| own == value)));
         same && holds(Some(below), item)
     })
 }
@@ -94,16 +95,19 @@ mod tests {
     fn manifest() -> Value {
         json!({
             "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": "s", "namespace": "a", "labels": {"x": "y"}, "ownerReferences": [{"uid": "u"}]},
-            "spec": {"ports": [{"port": 80, "name": "mcp"}], "selector": {"a": "b"}, "args": ["one", "two"], "none": {}},
+            "metadata": {"name": "s", "namespace": "a", "labels": {"x": "y", "z": "y"}, "ownerReferences": [{"uid": "u"}]},
+            "spec": {"ports": [{"port": 80, "name": "mcp"}, {"port": 81}], "selector": {"a": "b"}, "args": ["one", "two"], "none": {}},
         })
     }
 
     fn owned() -> Value {
         json!({
-            "f:metadata": {"f:labels": {"f:x": {}}, "f:ownerReferences": {"k:{\"uid\":\"u\"}": {}}},
+            "f:metadata": {"f:labels": {"f:x": {}, "f:z": {}}, "f:ownerReferences": {"k:{\"uid\":\"u\"}": {}}},
             "f:spec": {
-                "f:ports": {"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}, "f:name": {}}},
+                "f:ports": {
+                    "k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}, "f:name": {}},
+                    "k:{\"port\":81,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}},
+                },
                 "f:selector": {}, "f:args": {},
             },
         })
@@ -116,7 +120,9 @@ mod tests {
 
     #[test]
     fn a_field_that_somebody_else_took_is_missed() {
-        for path in ["/f:metadata/f:labels", "/f:spec", "/f:spec/f:ports/k:{\"port\":80,\"protocol\":\"TCP\"}"] {
+        for path in
+            ["/f:metadata/f:labels/f:x", "/f:spec", "/f:spec/f:ports/k:{\"port\":80,\"protocol\":\"TCP\"}"]
+        {
             let mut fields = owned();
             let (parent, last) = path.rsplit_once('/').unwrap();
             let under = fields.pointer_mut(parent).unwrap().as_object_mut().unwrap();

@@ -5,7 +5,10 @@ use super::*;
 
 #[test]
 fn a_child_on_its_way_out_is_left_alone() {
-    let live = ObjectMeta { deletion_timestamp: Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap()), ..ObjectMeta::default() };
+    let live = ObjectMeta {
+        deletion_timestamp: Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap()),
+        ..ObjectMeta::default()
+    };
     assert!(is_as_applied(&live, "hash", &json!({})));
 }
 

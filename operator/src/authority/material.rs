@@ -62,7 +62,8 @@ impl fmt::Debug for Material {
 pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
@@ -84,7 +85,8 @@ impl Root {
     }
 
     fn read(certificate: String, key: String) -> Result<Self, Error> {
-        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| Error::Material("tls.crt"))?;
+        let der =
+            CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| Error::Material("tls.crt"))?;
         let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| Error::Material("tls.crt"))?;
         let time = |seconds: i64| {
             SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
@@ -113,7 +115,9 @@ impl Material {
     /// From the Secret's data.
     pub(super) fn read(data: &BTreeMap<String, Vec<u8>>) -> Result<Self, Error> {
         let text = |key: &'static str| {
-            data.get(key).map(|bytes| String::from_utf8(bytes.clone()).map_err(|_| Error::Material(key))).transpose()
+            data.get(key)
+                .map(|bytes| String::from_utf8(bytes.clone()).map_err(|_| Error::Material(key)))
+                .transpose()
         };
         let current = Root::read(
             text("tls.crt")?.ok_or(Error::Material("tls.crt"))?,
@@ -123,7 +127,8 @@ impl Material {
             (Some(certificate), Some(key)) => Some(Root::read(certificate, key)?),
             _ => None,
         };
-        let version_key = text("version.key")?.and_then(|hex| <[u8; 32]>::try_from(hex::decode(hex).ok()?).ok());
+        let version_key =
+            text("version.key")?.and_then(|hex| <[u8; 32]>::try_from(hex::decode(hex).ok()?).ok());
         let version_key = version_key.ok_or(Error::Material("version.key"))?;
         Ok(Self { current, next, previous: text("previous.crt")?, version_key })
     }

@@ -24,7 +24,8 @@ impl Review {
         if let Some(account) = self.cache.get(token, Instant::now()) {
             return Ok(account);
         }
-        let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
+        let spec =
+            TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
         let answer = self.api.create(&PostParams::default(), &review).await;
         let status = answer.map_err(|error| Error::Unavailable(error.into()))?.status.unwrap_or_default();

@@ -7,8 +7,8 @@ use mcpmesh_compiler::Inputs;
 use mcpmesh_crds::{EnvFromSource, EnvVar};
 use mcpmesh_ir::FleetId;
 
-use mcpmesh_compiler::child::base_name;
 use crate::watch::Key;
+use mcpmesh_compiler::child::base_name;
 
 /// Secrets by name.
 pub(super) fn secrets(inputs: &Inputs) -> BTreeSet<Key> {

@@ -155,14 +155,20 @@ mod tests {
             groups: Vec::new(),
             expires: None,
         };
-        let fleet = Fleet::new(FleetId::Gateway(GatewayId::new("a", "gw")), [Resource::new("a/k", &key).unwrap()]);
+        let fleet =
+            Fleet::new(FleetId::Gateway(GatewayId::new("a", "gw")), [Resource::new("a/k", &key).unwrap()]);
         let revision = fleet.revision();
         let observe = BTreeMap::from([("pod".to_owned(), BTreeSet::from([ServerId::new("a", "s")]))]);
         Published { fleet: Arc::new(fleet), revision, size: 1, observe, since: Instant::now() }
     }
 
     fn session(have: Vec<Have>, version: u64) -> Session {
-        Session::new(&Hello { pod: "pod".to_owned(), watermark: Some(mark(version).into()), have, ..Hello::default() })
+        Session::new(&Hello {
+            pod: "pod".to_owned(),
+            watermark: Some(mark(version).into()),
+            have,
+            ..Hello::default()
+        })
     }
 
     fn have(published: &Published) -> Vec<Have> {

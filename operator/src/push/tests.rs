@@ -53,7 +53,10 @@ impl Running {
             connected,
             authority: Arc::new(authority),
             metrics: Arc::default(),
-            own: ServiceAccount { namespace: "mcpmesh-system".to_owned(), name: "mcpmesh-operator".to_owned() },
+            own: ServiceAccount {
+                namespace: "mcpmesh-system".to_owned(),
+                name: "mcpmesh-operator".to_owned(),
+            },
             stop: CancellationToken::new(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -84,7 +87,9 @@ impl Running {
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(self.service.authority.client_config().unwrap())
             .https_only()
-            .with_server_name_resolver(hyper_rustls::FixedServerNameResolver::new(ServerName::try_from(NAME).unwrap()))
+            .with_server_name_resolver(hyper_rustls::FixedServerNameResolver::new(
+                ServerName::try_from(NAME).unwrap(),
+            ))
             .enable_http2()
             .build();
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build(connector);
@@ -93,7 +98,8 @@ impl Running {
 
     async fn subscribe(&self, token: &str, version: u64) -> Result<Proxy, Status> {
         let (say, said) = mpsc::channel(8);
-        let watermark = Watermark { epoch: "e".to_owned(), versions: [("McpPolicy".to_owned(), version)].into() };
+        let watermark =
+            Watermark { epoch: "e".to_owned(), versions: [("McpPolicy".to_owned(), version)].into() };
         let hello = Hello {
             fleet: FLEET.to_owned(),
             pod: "pod".to_owned(),
@@ -131,7 +137,8 @@ impl Proxy {
     }
 
     async fn acknowledge(&self, update: &Update) {
-        let ack = Ack { sequence: update.sequence, revision: update.revision.clone(), rejections: Vec::new() };
+        let ack =
+            Ack { sequence: update.sequence, revision: update.revision.clone(), rejections: Vec::new() };
         self.say.send(FromProxy { said: Some(Said::Ack(ack)) }).await.unwrap();
     }
 }
@@ -147,7 +154,10 @@ async fn a_proxy_gets_its_configuration_and_then_only_what_changed() {
     let first = proxy.update().await;
     assert_eq!((first.sequence, first.changed.len()), (1, 1));
     proxy.acknowledge(&first).await;
-    changes.wait_for(|_| running.service.connected.reports().iter().any(|one| one.revision == first.revision)).await.unwrap();
+    changes
+        .wait_for(|_| running.service.connected.reports().iter().any(|one| one.revision == first.revision))
+        .await
+        .unwrap();
     running.publish("y", 2);
     let second = proxy.update().await;
     assert_eq!(second.sequence, 2);

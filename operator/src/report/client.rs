@@ -68,7 +68,11 @@ pub(crate) async fn forward(mut forwarder: Forwarder) {
                     TOGETHER
                 }
                 Err(error) => {
-                    tracing::warn!(leader = address, error = &error as &dyn std::error::Error, "cannot report");
+                    tracing::warn!(
+                        leader = address,
+                        error = &error as &dyn std::error::Error,
+                        "cannot report"
+                    );
                     backoff.next()
                 }
             },
@@ -95,7 +99,8 @@ impl Forwarder {
             .build();
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build(connector);
         let token = std::fs::read_to_string(&self.token).map_err(Error::Token)?;
-        let bearer = MetadataValue::try_from(format!("Bearer {}", token.trim())).map_err(|_| Error::Malformed)?;
+        let bearer =
+            MetadataValue::try_from(format!("Bearer {}", token.trim())).map_err(|_| Error::Malformed)?;
         let report = Report { replica: self.replica.clone(), proxies: self.connected.reports() };
         let mut request = Request::new(report);
         request.metadata_mut().insert("authorization", bearer);

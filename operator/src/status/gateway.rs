@@ -50,9 +50,11 @@ fn programmed(view: &View, fleet: &FleetId, gateway: &ObjectRef) -> Said {
     let current = proxies.iter().filter(|proxy| proxy.revision == *revision).count();
     match proxies.len() {
         0 => said(Answer::False, "NoProxies", "no proxy is connected"),
-        total if current < total => {
-            said(Answer::False, "Progressing", format!("{current} of {total} proxies have revision {revision}"))
-        }
+        total if current < total => said(
+            Answer::False,
+            "Progressing",
+            format!("{current} of {total} proxies have revision {revision}"),
+        ),
         _ => said(Answer::True, "Programmed", ""),
     }
 }

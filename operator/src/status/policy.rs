@@ -2,7 +2,8 @@
 
 use mcpmesh_compiler::{Diagnostic, ObjectKind, ObjectRef, Severity};
 use mcpmesh_crds::{
-    AncestorRef, CONTROLLER, GROUP, McpPolicy, McpPolicyStatus, PolicyAncestor, TargetKind, TargetRef, condition,
+    AncestorRef, CONTROLLER, GROUP, McpPolicy, McpPolicyStatus, PolicyAncestor, TargetKind, TargetRef,
+    condition,
 };
 use mcpmesh_ir::PolicyId;
 
@@ -42,9 +43,8 @@ pub(crate) fn policy(view: &View, id: &PolicyId, object: &McpPolicy) -> McpPolic
 fn accepted(findings: &[Diagnostic], rejected: Option<&str>, index: usize) -> Said {
     let this = format!("spec.targetRefs[{index}]");
     let mut errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
-    let wrong = errors.find(|finding| {
-        !finding.path.starts_with("spec.targetRefs[") || finding.path.starts_with(&this)
-    });
+    let wrong = errors
+        .find(|finding| !finding.path.starts_with("spec.targetRefs[") || finding.path.starts_with(&this));
     match (wrong, rejected) {
         (Some(finding), _) => said(Answer::False, &finding.reason.to_string(), super::message(finding)),
         (None, Some(why)) => said(Answer::False, "RejectedByProxy", why),

@@ -37,23 +37,29 @@ pub(crate) fn server(view: &View, id: &ServerId, object: &McpServer) -> McpServe
     };
     conditions.set(condition::VERIFIED, verified);
     conditions.set(condition::READY, stopped.unwrap_or(ready));
-    let drift = findings.iter().find(|finding| {
-        finding.severity == Severity::Warning && finding.path.starts_with("spec.lock")
-    });
+    let drift = findings
+        .iter()
+        .find(|finding| finding.severity == Severity::Warning && finding.path.starts_with("spec.lock"));
     if let Some(drift) = drift {
-        conditions.set(condition::LOCK_HOLDS, said(Answer::False, &drift.reason.to_string(), super::message(drift)));
+        conditions.set(
+            condition::LOCK_HOLDS,
+            said(Answer::False, &drift.reason.to_string(), super::message(drift)),
+        );
     }
     let known = seen.and_then(|seen| Some((seen, seen.index.as_ref()?)));
     McpServerStatus {
         observed_generation: generation,
         conditions: conditions.finish(),
         // What was known stays while an observer changes; Verified says how much it is worth now.
-        protocol: known.map(|(_, index)| ProtocolStatus { versions: index.versions.clone() }).or(before.protocol),
+        protocol: known
+            .map(|(_, index)| ProtocolStatus { versions: index.versions.clone() })
+            .or(before.protocol),
         server_info: known.and_then(|(seen, _)| info(seen)).or(before.server_info),
         catalog: known.map(|(_, index)| catalog(index)).or(before.catalog),
-        address: view.revisions.contains_key(&fleet).then(|| {
-            format!("{}.{}.svc:{PORT}", base_name(&fleet), id.namespace)
-        }),
+        address: view
+            .revisions
+            .contains_key(&fleet)
+            .then(|| format!("{}.{}.svc:{PORT}", base_name(&fleet), id.namespace)),
         gateways: u32::try_from(gateways.len()).ok(),
     }
 }

@@ -1,7 +1,7 @@
 use mcpmesh_crds::{McpGateway, McpPolicy, McpServer, condition};
+use mcpmesh_ir::PolicyId;
 use mcpmesh_ir::catalog::{CatalogIndex, IndexedTool, ObservedState, ServerInfo};
 use mcpmesh_ir::push::Observation;
-use mcpmesh_ir::PolicyId;
 use serde_json::json;
 
 use super::*;
@@ -57,7 +57,11 @@ fn report(pod: &str, revision: &str) -> ProxyReport {
 
 fn saw(state: ObservedState) -> ProxyReport {
     let tool = IndexedTool { name: "t".to_owned(), hints: Default::default(), digest: "d".to_owned() };
-    let index = CatalogIndex { versions: vec!["2025-11-25".to_owned()], tools: vec![tool], ..CatalogIndex::default() };
+    let index = CatalogIndex {
+        versions: vec!["2025-11-25".to_owned()],
+        tools: vec![tool],
+        ..CatalogIndex::default()
+    };
     let seen = Observed {
         state,
         server_info: Some(ServerInfo { name: "n".to_owned(), version: "1".to_owned() }),
@@ -116,8 +120,11 @@ fn a_gateway_counts_its_proxies_servers_and_tools() {
 #[test]
 fn a_rejection_is_said_of_the_object_that_caused_it_and_of_no_other() {
     let mut rejecting = report("p1", "r");
-    rejecting.rejections =
-        vec![Rejection { kind: "Policy".to_owned(), name: "a/p".to_owned(), reason: "unknown field x".to_owned() }];
+    rejecting.rejections = vec![Rejection {
+        kind: "Policy".to_owned(),
+        name: "a/p".to_owned(),
+        reason: "unknown field x".to_owned(),
+    }];
     let view = view(&[], vec![rejecting]);
     let policy = policy(&view, &PolicyId::new("a", "p"), &policy_object());
     let found = answers(&policy.conditions);
@@ -131,12 +138,23 @@ fn a_rejection_is_said_of_the_object_that_caused_it_and_of_no_other() {
 
 #[test]
 fn what_only_the_user_can_mend_is_stalled_and_not_ready() {
-    let found = server_answers(&view(&[error(ObjectKind::McpServer, "s", "spec.remote.url", Reason::InvalidUrl)], vec![]));
-    for expected in ["Accepted=False InvalidUrl", "ResolvedRefs=True ResolvedRefs", "Ready=False InvalidUrl", "Stalled=True InvalidUrl"] {
+    let found = server_answers(&view(
+        &[error(ObjectKind::McpServer, "s", "spec.remote.url", Reason::InvalidUrl)],
+        vec![],
+    ));
+    for expected in [
+        "Accepted=False InvalidUrl",
+        "ResolvedRefs=True ResolvedRefs",
+        "Ready=False InvalidUrl",
+        "Stalled=True InvalidUrl",
+    ] {
         assert!(found.contains(&expected.to_owned()), "{found:?}");
     }
-    let found = server_answers(&view(&[error(ObjectKind::McpServer, "s", "spec", Reason::SecretNotFound)], vec![]));
-    for expected in ["Accepted=True Accepted", "ResolvedRefs=False SecretNotFound", "Stalled=True SecretNotFound"] {
+    let found =
+        server_answers(&view(&[error(ObjectKind::McpServer, "s", "spec", Reason::SecretNotFound)], vec![]));
+    for expected in
+        ["Accepted=True Accepted", "ResolvedRefs=False SecretNotFound", "Stalled=True SecretNotFound"]
+    {
         assert!(found.contains(&expected.to_owned()), "{found:?}");
     }
 }
@@ -158,7 +176,8 @@ fn a_server_is_ready_and_verified_by_the_word_of_its_observer() {
 
 #[test]
 fn a_server_tells_what_it_speaks_and_offers() {
-    let status = server(&view(&[], vec![saw(ObservedState::Ready)]), &ServerId::new("a", "s"), &server_object());
+    let status =
+        server(&view(&[], vec![saw(ObservedState::Ready)]), &ServerId::new("a", "s"), &server_object());
     assert_eq!(status.protocol.unwrap().versions, ["2025-11-25"]);
     assert_eq!(status.server_info.unwrap().name, "n");
     let catalog = status.catalog.unwrap();

@@ -111,7 +111,7 @@ fn of<K: Resource<DynamicType = ()> + Serialize>(
     }
     let (status, before, now) = match kept {
         Kept::Read(known) => change(known)?,
-        Kept::Unread { object: raw, metadata, .. } => unread(view, &object, raw, metadata)?,
+        Kept::Unread(kept) => unread(view, &object, &kept.object, &kept.metadata)?,
     };
     let changed = now.iter().filter(|condition| {
         let old = before.iter().find(|old| old.type_ == condition.type_);

@@ -1,5 +1,6 @@
 //! Services and the addresses behind them, cut down to what a compile reads.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -40,9 +41,11 @@ impl Slice {
     pub(crate) fn read(object: DynamicObject) -> Option<Self> {
         let slice: EndpointSlice = object.try_parse().ok()?;
         let service = slice.metadata.labels?.remove(SERVICE_NAME)?;
-        let ports = slice.ports.unwrap_or_default().into_iter().filter_map(|port| {
-            Some((port.name.unwrap_or_default(), u16::try_from(port.port?).ok()?))
-        });
+        let ports = slice
+            .ports
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|port| Some((port.name.unwrap_or_default(), u16::try_from(port.port?).ok()?)));
         let mut ready = Vec::new();
         for endpoint in slice.endpoints {
             // discovery/v1: an absent condition means ready.
@@ -60,12 +63,9 @@ impl Slice {
 }
 
 /// The ready addresses by port of a Service.
-pub(crate) fn addresses<'s>(
-    ports: &Ports,
-    slices: impl Iterator<Item = &'s Slice> + Clone,
-) -> BTreeMap<u16, Vec<SocketAddr>> {
+pub(crate) fn addresses<S: Borrow<Slice>>(ports: &Ports, slices: &[S]) -> BTreeMap<u16, Vec<SocketAddr>> {
     let of = |name: &str| {
-        let found = slices.clone().flat_map(|slice| {
+        let found = slices.iter().map(Borrow::borrow).flat_map(|slice: &Slice| {
             let targets = slice.ports.iter().filter(|(port, _)| port == name);
             targets.flat_map(|(_, port)| slice.ready.iter().map(|(ip, _)| SocketAddr::new(*ip, *port)))
         });
@@ -89,8 +89,9 @@ mod tests {
             ready: vec![(ip.parse().unwrap(), None)],
         };
         let ports = Ports(vec![(80, "mcp".to_owned()), (81, "other".to_owned())]);
-        let slices = [slice("mcp", 8080, "10.0.0.2"), slice("mcp", 8080, "10.0.0.1"), slice("x", 9, "10.0.0.3")];
-        let found = addresses(&ports, slices.iter());
+        let slices =
+            [slice("mcp", 8080, "10.0.0.2"), slice("mcp", 8080, "10.0.0.1"), slice("x", 9, "10.0.0.3")];
+        let found = addresses(&ports, &slices);
         assert_eq!(found[&80], ["10.0.0.1:8080".parse().unwrap(), "10.0.0.2:8080".parse().unwrap()]);
         assert!(found[&81].is_empty());
     }
