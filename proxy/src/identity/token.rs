@@ -179,3 +179,6 @@ fn usable(key: serde_json::Value) -> Option<(String, (DecodingKey, Algorithm))> 
     };
     Some((id, (DecodingKey::from_jwk(&key).ok()?, algorithm)))
 }
+
+#[cfg(test)]
+mod tests;
