@@ -48,7 +48,8 @@ async fn hop(speaks: Speaks) -> Hop {
             gateway.peers = vec![gateway_id()];
             gateway.listeners[0].port = PORT;
             gateway.listeners[0].tls = Some(ListenerTls::Mesh {});
-            gateway.listeners[0].path = "/mcp".to_owned();
+            // On loopback only hosts that are named are served.
+            gateway.listeners[0].hostname = Some("s0.a.svc".to_owned());
         },
         vec![],
     );

@@ -13,7 +13,7 @@ fn service(fakes: &[&Fake], dead: Option<SocketAddr>) -> Setup {
     let mut setup = Setup::open(&fakes[..1]);
     setup.servers[0].endpoint = Endpoint::Service {
         addresses: dead.into_iter().chain(fakes.iter().map(|fake| fake.address)).collect(),
-        host: "s0.a.svc:80".to_owned(),
+        host: "s0.a.svc:8080".to_owned(),
         path: "/mcp".to_owned(),
         transport: Transport::StreamableHttp,
         mesh: None,
@@ -41,7 +41,7 @@ async fn calls_are_spread_and_a_dead_address_is_left_for_the_others() {
         assert!(answered.json()["result"].is_object(), "{answered:?}");
     }
     assert!(calls(&one) > 0 && calls(&two) > 0, "{} {}", calls(&one), calls(&two));
-    assert_eq!(one.seen()[0].header("host"), Some("s0.a.svc:80"));
+    assert_eq!(one.seen()[0].header("host"), Some("s0.a.svc:8080"));
 }
 
 #[tokio::test]
