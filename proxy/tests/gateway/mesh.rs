@@ -35,7 +35,8 @@ async fn hop(speaks: Speaks) -> Hop {
     let address = SocketAddr::new(ip, PORT);
     let fake = Fake::start(speaks, Catalogue::tools(&["read"])).await;
     let mut judging = Setup::open(&[&fake]).naming(Naming::OnConflict);
-    judging.policies = vec![policy("alice", vec![rule("alice", Effect::Allow, user("alice"), To::default())])];
+    judging.policies =
+        vec![policy("alice", vec![rule("alice", Effect::Allow, user("alice"), To::default())])];
     let mesh = root.mesh(&FleetId::Server(server_id()));
     let sidecar = Gate::with(&judging, |options| {
         options.bind = Bind::Listeners(ip);
@@ -128,7 +129,8 @@ async fn only_a_peers_certificate_opens_the_sidecar_and_only_its_own_callers_are
 async fn the_header_says_nothing_where_anybody_may_come() {
     let hop = hop(Speaks::Modern).await;
     let mallory = asserted(&gateway_id(), "alice", false);
-    let mut request = hop.gate.modern(None).request(1, "tools/call", &json!({"name": "read", "arguments": {}}));
+    let mut request =
+        hop.gate.modern(None).request(1, "tools/call", &json!({"name": "read", "arguments": {}}));
     request.headers_mut().insert("mcpmesh-principal", mallory.parse().unwrap());
     assert_eq!(hop.gate.ask(request).await.code(), -32602);
     assert!(hop.sidecar.log.lines().iter().all(|line| !line.to_string().contains("#alice")));

@@ -44,11 +44,12 @@ async fn ports_open_and_close_and_what_stays_keeps_its_connections() {
     let (gate, ip) = gate(&setup).await;
     let (stays, goes) = (SocketAddr::new(ip, 20080), SocketAddr::new(ip, 20081));
     gate.proxy.apply(vec![with(&setup, &[listener(20080, None, None), listener(20081, None, None)], &[])]);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, http_body_util::Full<bytes::Bytes>>(
-        hyper_util::rt::TokioIo::new(TcpStream::connect(stays).await.unwrap()),
-    )
-    .await
-    .unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, http_body_util::Full<bytes::Bytes>>(
+            hyper_util::rt::TokioIo::new(TcpStream::connect(stays).await.unwrap()),
+        )
+        .await
+        .unwrap();
     tokio::spawn(connection);
     assert!(TcpStream::connect(goes).await.is_ok());
     for _ in 0..3 {
@@ -57,7 +58,11 @@ async fn ports_open_and_close_and_what_stays_keeps_its_connections() {
         let answered = soon("an answer", sender.send_request(discover("127.0.0.1", &[]))).await.unwrap();
         assert_eq!(answered.status(), 200);
         drop(super::harness::whole(answered).await);
-        gate.proxy.apply(vec![with(&setup, &[listener(20080, None, None), listener(20081, None, None)], &[])]);
+        gate.proxy.apply(vec![with(
+            &setup,
+            &[listener(20080, None, None), listener(20081, None, None)],
+            &[],
+        )]);
         assert!(TcpStream::connect(goes).await.is_ok(), "free again at once");
     }
 }
@@ -97,7 +102,8 @@ async fn each_host_is_shown_its_own_certificate_and_a_new_one_counts_at_once() {
     let setup = Setup::open(&[&fake]);
     let (gate, ip) = gate(&setup).await;
     let address = SocketAddr::new(ip, 20443);
-    let listeners = [listener(20443, Some("a.test"), Some("ca")), listener(20443, Some("b.test"), Some("cb"))];
+    let listeners =
+        [listener(20443, Some("a.test"), Some("ca")), listener(20443, Some("b.test"), Some("cb"))];
     let (a, b) = (root.pair("a.test"), root.pair("b.test"));
     assert_eq!(gate.proxy.apply(vec![with(&setup, &listeners, &[("ca", &a), ("cb", &b)])]), []);
     let ask = async |host: &str| ask_tls(address, root.client(), host, discover(host, &[])).await;

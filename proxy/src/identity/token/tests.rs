@@ -69,7 +69,12 @@ fn with(key: &str, value: Value) -> Value {
 
 fn raw(head: &Value, claims: &Value, signature: &[u8]) -> String {
     let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    format!("{}.{}.{}", part(head.to_string().as_bytes()), part(claims.to_string().as_bytes()), part(signature))
+    format!(
+        "{}.{}.{}",
+        part(head.to_string().as_bytes()),
+        part(claims.to_string().as_bytes()),
+        part(signature)
+    )
 }
 
 #[test]
@@ -100,10 +105,18 @@ fn forged_tokens_are_nobodys() {
     let forged = [
         ("alg none", raw(&json!({"alg": "none", "kid": "k"}), &claims(), b"")),
         ("a signature of nothing", format!("{body}.")),
-        ("another payload", raw(&serde_json::to_value(head()).unwrap(), &with("sub", json!("root")), &URL_SAFE_NO_PAD.decode(signature).unwrap())),
+        (
+            "another payload",
+            raw(
+                &serde_json::to_value(head()).unwrap(),
+                &with("sub", json!("root")),
+                &URL_SAFE_NO_PAD.decode(signature).unwrap(),
+            ),
+        ),
         ("HS256 with the public key", {
             let secret = EncodingKey::from_secret(issuing.key.der_bytes());
-            encode(&Header { kid: Some("k".to_owned()), ..Header::new(Algorithm::HS256) }, &claims(), &secret).unwrap()
+            encode(&Header { kid: Some("k".to_owned()), ..Header::new(Algorithm::HS256) }, &claims(), &secret)
+                .unwrap()
         }),
         ("an unknown key id", issuing.sign(&Header { kid: Some("l".to_owned()), ..head() }, &claims())),
         ("no key id", issuing.sign(&Header { kid: None, ..head() }, &claims())),
