@@ -94,9 +94,7 @@ impl Gateway {
 
     fn unknown(&self, refusal: Refusal) -> Answer {
         let answer = match refusal.status() {
-            StatusCode::UNAUTHORIZED => {
-                web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing)
-            }
+            StatusCode::UNAUTHORIZED => web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing),
             status => web::refuse(status, &refusal.to_string()),
         };
         self.shell.refused(&self.id, "", refusal.as_str(), answer.status().as_u16());
