@@ -3,6 +3,7 @@
 //! A [`View`] is immutable and belongs to one configuration and one set of observations; a request holds the one
 //! that it began with until its last byte.
 
+mod definition;
 mod item;
 mod list;
 mod names;
@@ -10,6 +11,7 @@ mod resource;
 mod section;
 mod view;
 
+pub use definition::{digest, observed, versions};
 pub use list::{List, ListKind};
 pub use names::{Claim, Names, allot};
 pub use section::Entry;

@@ -95,9 +95,8 @@ fn attach(
     secrets: &BTreeMap<SecretId, Secret>,
     upstreams: &mut Upstreams,
 ) -> Result<Attached, String> {
-    let (upstream, since) = upstreams.get(server, secrets).map_err(|error| error.to_string())?;
-    Attached::new(server.id.clone(), prefix.to_owned(), server.tools.clone(), upstream, since)
-        .map_err(|invalid| invalid.to_string())
+    let client = upstreams.get(server, secrets).map_err(|error| error.to_string())?;
+    Attached::new(server, prefix.to_owned(), client).map_err(|invalid| invalid.to_string())
 }
 
 struct Decode<'a> {

@@ -119,6 +119,7 @@ impl Gateway {
             sessions: Sessions::default(),
             naming: Mutex::new(CancellationToken::new()),
         });
+        gateway.count_quarantined();
         gateway.follow(config);
         gateway
     }
@@ -143,7 +144,15 @@ impl Gateway {
     fn publish(&self, config: &Arc<Config>) {
         let generation = self.view.load().generation + 1;
         self.view.store(Arc::new(Self::see(config, generation)));
+        self.count_quarantined();
         self.changes.send_replace(generation);
+    }
+
+    fn count_quarantined(&self) {
+        let view = self.view.load();
+        for (attached, seen) in view.config.attached.iter().zip(&view.observed) {
+            self.shell.metrics.quarantined(&self.id, &attached.id, attached.quarantined(seen));
+        }
     }
 
     /// Publishes unless another configuration is in force by now.

@@ -227,7 +227,10 @@ impl KeyTable {
     /// When they stop being anybody's, in seconds since the Unix epoch.
     #[must_use]
     pub fn expires(&self, credential: &Credential, now: i64) -> Option<i64> {
-        self.known(credential, now).ok().and_then(|known| known.expires)
+        match self.known(credential, now) {
+            Ok(known) => known.expires,
+            Err(_) => Some(0),
+        }
     }
 
     /// Whose credentials they are at `now` (seconds since the Unix epoch), as `policy` classes them: always the

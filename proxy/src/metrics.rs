@@ -79,6 +79,7 @@ pub struct Metrics {
     limited: Family<Limited, Counter>,
     refused: Family<Refused, Counter>,
     servers: Family<State, Gauge>,
+    quarantined: Family<OfServer, Gauge>,
     sessions: Family<OfGateway, Gauge>,
     streams: Family<OfGateway, Gauge>,
     /// Requests that are being answered.
@@ -112,6 +113,7 @@ impl Default for Metrics {
             limited: Family::default(),
             refused: Family::default(),
             servers: Family::default(),
+            quarantined: Family::default(),
             sessions: Family::default(),
             streams: Family::default(),
             in_flight: Gauge::default(),
@@ -169,6 +171,11 @@ impl Metrics {
             "mcpmesh_server_state",
             "1 for the state that a server is in",
             self.servers.clone(),
+        );
+        registry.register(
+            "mcpmesh_quarantined_tools",
+            "Tools that are not there because their definitions are not those that a lock pins",
+            self.quarantined.clone(),
         );
         registry.register("mcpmesh_sessions", "Open sessions of legacy clients", self.sessions.clone());
         registry.register("mcpmesh_streams", "Open event streams to clients", self.streams.clone());
@@ -253,6 +260,19 @@ impl Metrics {
     /// Counts a request that was refused before any decision.
     pub fn refused(&self, gateway: &GatewayId, reason: &'static str) {
         self.refused.get_or_create(&Refused { gateway: gateway.to_string(), reason }).inc();
+    }
+
+    /// Shows how many tools of a server are quarantined; none: it has no lock.
+    pub fn quarantined(&self, gateway: &GatewayId, server: &ServerId, tools: Option<usize>) {
+        let labels = OfServer { gateway: gateway.to_string(), server: server.to_string() };
+        match tools {
+            Some(tools) => {
+                self.quarantined.get_or_create(&labels).set(i64::try_from(tools).unwrap_or(i64::MAX));
+            }
+            None => {
+                self.quarantined.remove(&labels);
+            }
+        }
     }
 
     /// Shows the state of a server.

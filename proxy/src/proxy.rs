@@ -20,6 +20,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
+use crate::catalog::versions;
 use crate::config::{Rejection, prepare};
 use crate::gateway::{Bounds, Gateway, Shell};
 use crate::limit::Registry;
@@ -398,7 +399,7 @@ fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {
     ServerStatus {
         id: id.clone(),
         state: observation.state.clone(),
-        protocol: observation.eras.revisions(),
+        protocol: versions(observation.eras),
         tools: observation.tools.len(),
     }
 }

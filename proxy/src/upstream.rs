@@ -29,10 +29,10 @@ mod http;
 mod inbox;
 mod legacy_sse;
 mod observe;
-mod observed;
 mod pool;
 mod reply;
 mod route;
+mod service;
 mod session;
 mod stdio;
 pub mod tls;
@@ -43,8 +43,8 @@ pub use config::{Config, ConnectError, Connected, Connector, Deps, Endpoint, Gua
 pub use egress::EgressRule;
 pub use error::{Error, Kind, Phase};
 pub use inbox::{Answerer, Unsolicited};
-pub use observed::digest;
 pub use reply::{Body, BodyStream, Event, Reply};
+pub use service::Addresses;
 pub use session::SessionLink;
 
 use breaker::{Breaker, Queue};
@@ -86,6 +86,8 @@ pub struct Outgoing {
     pub param_headers: Vec<(HeaderName, HeaderValue)>,
     /// The client's era. The upstream is spoken to in the same one if it knows it.
     pub era: Era,
+    /// For whom it is sent, towards a server of the mesh; without, only what an observer may know is answered there.
+    pub assertion: Option<HeaderValue>,
     /// The legacy client's session.
     pub session: Option<Arc<SessionLink>>,
     /// A total deadline shorter than the configured one.
@@ -108,6 +110,7 @@ impl Outgoing {
             param_headers: Vec::new(),
             era,
             session: None,
+            assertion: None,
             deadline: None,
         }
     }
@@ -219,6 +222,12 @@ impl Upstream {
         self.core.updates.subscribe()
     }
 
+    /// Whether it is reached over the mesh, where each request says for whom it is ([`Outgoing::assertion`]).
+    #[must_use]
+    pub fn is_of_mesh(&self) -> bool {
+        matches!(self.core.config.endpoint, Endpoint::Service { mesh: Some(_), .. })
+    }
+
     /// Asks for the lists to be read again soon.
     pub fn refresh(&self) {
         self.core.refresh.notify_one();
@@ -230,6 +239,7 @@ impl Upstream {
     /// # Errors
     /// When there will be no answer; JSON-RPC errors of the upstream are answers.
     pub async fn send(&self, request: Outgoing) -> Result<Reply, Error> {
+        self.core.has_instance()?;
         let ticket = self.core.breaker.admit()?;
         let seat = self.core.queue.enter().await?;
         let total = self.core.config.timeouts.total;
@@ -263,9 +273,9 @@ impl Upstream {
     ///
     /// # Errors
     /// [`Kind::Unavailable`] for an upstream that is not modern: subscribe in its sessions.
-    pub async fn listen(&self, filter: Bytes) -> Result<Reply, Error> {
+    pub async fn listen(&self, filter: Bytes, assertion: Option<HeaderValue>) -> Result<Reply, Error> {
         let live = self.core.live(self.core.connect_deadline()).await?;
-        self.core.listen(&live, &filter).await
+        self.core.listen(&live, &filter, assertion).await
     }
 
     /// Sends a notification in a legacy client's session, opening none for it.
@@ -316,6 +326,16 @@ impl Core {
             total: now + total,
             max_bytes: self.config.max_response_bytes,
             endless,
+        }
+    }
+
+    /// Nobody waits for a Service without addresses.
+    fn has_instance(&self) -> Result<(), Error> {
+        match &self.config.endpoint {
+            Endpoint::Service { addresses, .. } if addresses.is_empty() => {
+                Err(Error::unsent(Kind::NoInstance))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -371,6 +391,12 @@ impl Core {
             let mut reply = way.call(self, request, headers.as_deref(), bounds).await?;
             match reply.begin(repeatable(&request.method)).await {
                 Err(error) if !last && error.kind == Kind::Reset && repeatable(&request.method) => continue,
+                // Nothing was sent: the address that the session lived at is gone, and the session with it.
+                Err(Error { kind: Kind::Connect(_), .. })
+                    if !last && session.as_ref().is_some_and(|session| session.lose_place()) =>
+                {
+                    continue;
+                }
                 begun => begun?,
             }
             let Some(refused) = reply.refused().filter(|_| !last) else { return Ok(reply) };

@@ -10,7 +10,7 @@ use mcpmesh_ir::server::{self, Server};
 use mcpmesh_ir::{Secret, SecretId, ServerId};
 use url::Url;
 
-use crate::upstream::{Config, Deps, EgressRule, Endpoint, Timeouts, Transport, Upstream};
+use crate::upstream::{Addresses, Config, Deps, EgressRule, Endpoint, Timeouts, Transport, Upstream};
 
 /// Why a server cannot be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +37,8 @@ pub enum Error {
 /// A running client and what it was started for.
 struct Running {
     same: String,
+    /// What may change while it runs.
+    addresses: Option<Addresses>,
     upstream: Arc<Upstream>,
     since: Instant,
 }
@@ -63,11 +65,20 @@ impl Upstreams {
         let config = config(server, secrets)?;
         let same = identity(server, secrets);
         if let Some(running) = self.running.get(&server.id).filter(|running| running.same == same) {
+            if let (Some(addresses), server::Endpoint::Service { addresses: now, .. }) =
+                (&running.addresses, &server.endpoint)
+            {
+                addresses.replace(now);
+            }
             return Ok((Arc::clone(&running.upstream), running.since));
         }
+        let addresses = match &config.endpoint {
+            Endpoint::Service { addresses, .. } => Some(addresses.clone()),
+            Endpoint::Remote { .. } | Endpoint::Workload => None,
+        };
         let upstream = Upstream::start(config, self.deps.clone());
         let since = Instant::now();
-        let running = Running { same, upstream: Arc::clone(&upstream), since };
+        let running = Running { same, addresses, upstream: Arc::clone(&upstream), since };
         self.running.insert(server.id.clone(), running);
         Ok((upstream, since))
     }
@@ -95,28 +106,33 @@ impl Upstreams {
     }
 }
 
-/// Everything that a connection depends on, Secrets included. It stays in memory and is never shown.
+/// Everything that a connection depends on, Secrets included, but for addresses that come and go. It stays in memory and is never shown.
 fn identity(server: &Server, secrets: &BTreeMap<SecretId, Secret>) -> String {
     let values: Vec<_> = server
         .headers
         .iter()
         .map(|header| secrets.get(&header.secret).and_then(|secret| secret.data.get(&header.key)))
         .collect();
-    serde_json::to_string(&(&server.endpoint, &server.headers, &server.timeouts, values)).unwrap_or_default()
+    let mut endpoint = server.endpoint.clone();
+    if let server::Endpoint::Service { addresses, .. } = &mut endpoint {
+        addresses.clear();
+    }
+    serde_json::to_string(&(&endpoint, &server.headers, &server.timeouts, values)).unwrap_or_default()
 }
 
 fn config(server: &Server, secrets: &BTreeMap<SecretId, Secret>) -> Result<Config, Error> {
     let (endpoint, allow_private) = match &server.endpoint {
         server::Endpoint::Remote { url, transport, allow_private } => {
             let parsed = Url::parse(url).map_err(|_| Error::Url(url.clone()))?;
-            let transport = match transport {
-                server::Transport::Auto => Transport::Auto,
-                server::Transport::StreamableHttp => Transport::StreamableHttp,
-                server::Transport::Sse => Transport::Sse,
-            };
-            (Endpoint::Remote { url: parsed, transport }, *allow_private)
+            (Endpoint::Remote { url: parsed, transport: spoken(*transport) }, *allow_private)
         }
-        server::Endpoint::Service { host, .. } => return Err(Error::Url(host.clone())),
+        server::Endpoint::Service { addresses, host, path, transport, mesh } => {
+            let scheme = if mesh.is_some() { "https" } else { "http" };
+            let text = format!("{scheme}://{host}{path}");
+            let url = Url::parse(&text).map_err(|_| Error::Url(text))?;
+            let addresses = Addresses::new(addresses.clone());
+            (Endpoint::Service { addresses, url, transport: spoken(*transport), mesh: mesh.clone() }, true)
+        }
         server::Endpoint::Workload { .. } => (Endpoint::Workload, true),
     };
     let mut config = Config::new(server.id.clone(), endpoint);
@@ -130,6 +146,14 @@ fn config(server: &Server, secrets: &BTreeMap<SecretId, Secret>) -> Result<Confi
         config.headers.push(credential(header, secrets)?);
     }
     Ok(config)
+}
+
+fn spoken(transport: server::Transport) -> Transport {
+    match transport {
+        server::Transport::Auto => Transport::Auto,
+        server::Transport::StreamableHttp => Transport::StreamableHttp,
+        server::Transport::Sse => Transport::Sse,
+    }
 }
 
 fn credential(

@@ -59,7 +59,7 @@ type Observed<'a> = &'a [(&'a Attached, &'a Observation)];
 pub(super) fn tools(naming: Naming, observed: Observed<'_>) -> Section {
     let mut unnamed = Vec::new();
     for (server, (attached, observation)) in observed.iter().enumerate() {
-        for item in observation.tools.iter().filter(|item| attached.exposes(&item.key)) {
+        for item in observation.tools.iter().filter(|item| attached.exposes(item)) {
             let rename = attached.rules.overrides.get(&item.key).and_then(|change| change.rename.as_deref());
             unnamed.push(Unnamed { server, item, base: rename.unwrap_or(&item.key) });
         }

@@ -7,10 +7,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use mcpmesh_ir::gateway::Naming;
 use mcpmesh_ir::policy::{Caller, Decision, InvalidGlob, NameGlobs, Object, Prepared, Target, decide};
-use mcpmesh_ir::server::ToolRules;
+use mcpmesh_ir::server::{Lock, Server, ToolRules};
 use mcpmesh_ir::{Gateway, ServerId};
 use quick_cache::sync::Cache;
 
+use super::definition::digest;
 use super::list::{List, ListKind};
 use super::resource::could_expand;
 use super::section::{self, Entry, Located, Section};
@@ -19,7 +20,7 @@ use crate::identity::KeyTable;
 use crate::limit::Limiter;
 use crate::mcp::era::{Era, Revision};
 use crate::mcp::{downgrade, uri};
-use crate::upstream::{Observation, State, Upstream};
+use crate::upstream::{Item, Observation, State, Upstream};
 
 /// Filtered lists that a view keeps.
 const KEPT_LISTS: usize = 128;
@@ -52,6 +53,7 @@ pub struct Attached {
     pub upstream: Arc<Upstream>,
     /// When this gateway first had it.
     pub since: Instant,
+    lock: Option<Lock>,
     include: NameGlobs,
     exclude: Option<NameGlobs>,
 }
@@ -59,21 +61,35 @@ pub struct Attached {
 impl Attached {
     /// Compiles the rules.
     pub fn new(
-        id: ServerId,
+        server: &Server,
         prefix: String,
-        rules: ToolRules,
-        upstream: Arc<Upstream>,
-        since: Instant,
+        (upstream, since): (Arc<Upstream>, Instant),
     ) -> Result<Self, InvalidGlob> {
+        let (id, rules, lock) = (server.id.clone(), server.tools.clone(), server.lock.clone());
         let include = NameGlobs::new(&rules.include)?;
         let exclude = (!rules.exclude.is_empty()).then(|| NameGlobs::new(&rules.exclude)).transpose()?;
-        Ok(Self { id, prefix, rules, upstream, since, include, exclude })
+        Ok(Self { id, prefix, rules, upstream, since, lock, include, exclude })
     }
 
-    /// Whether a tool of this upstream's name exists.
+    /// Whether a tool exists: its name is let through, and its definition is the one that a lock pins.
     #[must_use]
-    pub fn exposes(&self, tool: &str) -> bool {
+    pub fn exposes(&self, tool: &Item) -> bool {
+        self.names(&tool.key) && !self.quarantines(tool)
+    }
+
+    fn names(&self, tool: &str) -> bool {
         self.include.matches(tool) && !self.exclude.as_ref().is_some_and(|exclude| exclude.matches(tool))
+    }
+
+    fn quarantines(&self, tool: &Item) -> bool {
+        self.lock.as_ref().is_some_and(|lock| lock.tools.get(&tool.key) != Some(&digest(&tool.raw)))
+    }
+
+    /// How many tools are not there because their definitions are not pinned; none without a lock.
+    #[must_use]
+    pub fn quarantined(&self, seen: &Observation) -> Option<usize> {
+        self.lock.as_ref()?;
+        Some(seen.tools.iter().filter(|tool| self.names(&tool.key) && self.quarantines(tool)).count())
     }
 }
 
@@ -218,12 +234,22 @@ impl View {
         list
     }
 
+    /// What there is, whoever may use it: for an observer, whose catalogue cannot depend on one caller.
+    #[must_use]
+    pub fn list_all(&self, kind: ListKind, revision: Revision) -> List {
+        Self::rendered(kind, revision, self.section(kind).entries.iter())
+    }
+
     fn make_list(&self, kind: ListKind, revision: Revision, caller: &Caller) -> List {
         let visible = self.section(kind).entries.iter().filter(|entry| {
             let object = Self::object(kind, entry);
             self.decide(caller, entry.server, object.use_method(), object).allowed()
         });
-        let objects: Vec<Bytes> = visible
+        Self::rendered(kind, revision, visible)
+    }
+
+    fn rendered<'e>(kind: ListKind, revision: Revision, entries: impl Iterator<Item = &'e Entry>) -> List {
+        let objects: Vec<Bytes> = entries
             .map(|entry| match revision.era() {
                 Era::Modern => entry.raw.clone(),
                 Era::Legacy => downgrade::item(&entry.raw, revision),
@@ -256,10 +282,11 @@ impl View {
     }
 
     /// The servers' instructions under their prefixes, at most `limit` bytes; only of servers of which the caller
-    /// sees a tool, prompt or resource.
+    /// sees a tool, prompt or resource; of all of them without a caller.
     #[must_use]
-    pub fn instructions(&self, caller: &Caller, limit: usize) -> String {
+    pub fn instructions(&self, caller: Option<&Caller>, limit: usize) -> String {
         let sees = |server: usize| {
+            let Some(caller) = caller else { return true };
             ListKind::ALL.into_iter().any(|kind| {
                 self.section(kind).entries.iter().any(|entry| {
                     let object = Self::object(kind, entry);

@@ -85,7 +85,7 @@ impl Exchange {
             let Some(routed) = self.view.resource(uri) else { continue };
             let object = Object::Resource { uri: &routed.uri };
             let modern = self.view.observed.get(routed.server).is_some_and(|seen| seen.eras.modern);
-            if modern && self.view.decide(&self.caller, routed.server, "resources/read", object).allowed() {
+            if modern && self.allows(routed.server, object) {
                 by_server.entry(routed.server).or_default().push((uri.clone(), routed.uri.clone()));
             }
         }
@@ -94,7 +94,7 @@ impl Exchange {
             let Some(attached) = self.view.config.attached.get(server) else { continue };
             let wanted: Vec<&str> = uris.iter().map(|(_, original)| original.as_str()).collect();
             let filter = serde_json::json!({"resourceSubscriptions": wanted}).to_string();
-            let Ok(reply) = attached.upstream.listen(Bytes::from(filter)).await else { continue };
+            let Ok(reply) = attached.upstream.listen(Bytes::from(filter), self.assertion(attached)).await else { continue };
             honoured.extend(uris.into_iter().map(|(asked, _)| asked));
             let events = unfold((reply, attached.id.clone()), |(mut reply, id)| async move {
                 loop {

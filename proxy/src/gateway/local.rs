@@ -1,5 +1,6 @@
 //! What the gateway answers from what it knows: discovery, the handshake's content, and lists.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::post::Exchange;
 use super::{Gateway, answer, now};
-use crate::catalog::{Abilities, ListKind, View, settled};
+use crate::catalog::{Abilities, List, ListKind, View, settled};
 use crate::mcp::envelope::{Method, Request};
 use crate::mcp::era::{Era, Revision};
 use crate::mcp::fault::Fault;
@@ -30,6 +31,20 @@ struct Cursor {
 }
 
 impl Exchange {
+    /// What this caller may see; an observer sees everything.
+    pub(super) fn listed(&self, kind: ListKind, revision: Revision) -> Arc<List> {
+        if self.credential.observes() {
+            return Arc::new(self.view.list_all(kind, revision));
+        }
+        self.view.list(kind, revision, &self.caller)
+    }
+
+    /// Judges one object of one server; nothing is an observer's to use.
+    pub(super) fn allows(&self, server: usize, object: Object<'_>) -> bool {
+        !self.credential.observes()
+            && self.view.decide(&self.caller, server, object.use_method(), object).allowed()
+    }
+
     /// The pieces of a list's answer.
     pub(super) async fn list(
         &mut self,
@@ -38,7 +53,7 @@ impl Exchange {
         request: &Request,
     ) -> Result<Vec<Bytes>, Fault> {
         self.settle(self.gateway.shell.bounds.list_grace, |_| false).await;
-        let list = self.view.list(kind, revision, &self.caller);
+        let list = self.listed(kind, revision);
         let page = match request.params.str("cursor")? {
             None => 0,
             Some(cursor) => self.open_cursor(kind, list.digest(), &cursor)?,
@@ -112,7 +127,8 @@ impl Exchange {
     }
 
     fn instructions(&self) -> Bytes {
-        let text = self.view.instructions(&self.caller, INSTRUCTIONS);
+        let caller = (!self.credential.observes()).then_some(&*self.caller);
+        let text = self.view.instructions(caller, INSTRUCTIONS);
         if text.is_empty() { Bytes::new() } else { answer::member("instructions", &answer::text(&text)) }
     }
 
@@ -140,7 +156,7 @@ impl Exchange {
     /// its key is somebody else's by now.
     pub(super) fn refresh(&mut self) -> bool {
         let view = self.gateway.view();
-        if !std::sync::Arc::ptr_eq(&view.config, &self.view.config) {
+        if !Arc::ptr_eq(&view.config, &self.view.config) {
             let at = i64::try_from(now()).unwrap_or(i64::MAX);
             let Ok(caller) = view.config.keys.caller(&self.credential, at, &view.config.policy) else {
                 return false;
@@ -177,8 +193,7 @@ impl Exchange {
             .and_then(|params| json::member(params, "uri"))
             .and_then(json::text);
         uri.is_some_and(|uri| {
-            let object = Object::Resource { uri: &uri };
-            self.view.decide(&self.caller, server, object.use_method(), object).allowed()
+            self.allows(server, Object::Resource { uri: &uri })
         })
     }
 }

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 use super::post::Exchange;
 use super::record::Record;
 use super::{Gateway, answer, now};
-use crate::catalog::Entry;
+use crate::catalog::{Attached, Entry};
+use crate::identity::assertion;
 use crate::mcp::envelope::{Method, Params, Request};
 use crate::mcp::era::{Era, Revision};
 use crate::mcp::fault::{self, Fault};
@@ -70,7 +71,8 @@ impl Exchange {
         let subject = Subject::of(request)?;
         let grace = self.gateway.shell.bounds.call_grace;
         self.settle(grace, |view| subject.leads_somewhere(view)).await;
-        let Some(routed) = subject.route(&self.view) else {
+        let observes = self.credential.observes();
+        let Some(routed) = subject.route(&self.view).filter(|_| !observes) else {
             record.unknown(subject.asked());
             return Err(subject.unknown());
         };
@@ -148,6 +150,7 @@ impl Exchange {
             param_headers: headers.map(|headers| headers.build(arguments)).unwrap_or_default(),
             era,
             session: asker.session.as_ref().map(|session| Arc::clone(&session.link)),
+            assertion: self.view.config.attached.get(found.server).and_then(|one| self.assertion(one)),
             deadline: None,
         };
         let mut rules = Rules::new(request.id.clone(), asker.revision, era);
@@ -168,6 +171,11 @@ impl Exchange {
         let set = if modern && era == Era::Modern { declared.set() } else { CapabilitySet::default() };
         let tasks = CapabilitySet::TASKS.with(CapabilitySet::LEGACY_TASKS);
         Capabilities::new(CapabilitySet::from_bits(set.bits() & !tasks.bits()).to_json())
+    }
+
+    /// For whom this is asked, where the server's sidecar judges by it.
+    pub(super) fn assertion(&self, attached: &Attached) -> Option<http::HeaderValue> {
+        attached.upstream.is_of_mesh().then(|| assertion::of_caller(&self.caller.identity)).flatten()
     }
 
     fn trace(&self, params: &Params) -> Option<crate::mcp::meta::TraceContext> {

@@ -354,7 +354,7 @@ pub(super) fn updated(raw: &Bytes, wrap: Option<&str>) -> Option<Bytes> {
 /// What a client is told of an upstream's failure: its kind, never its words.
 pub(super) fn fault_of(error: &upstream::Error) -> Fault {
     match &error.kind {
-        Kind::CircuitOpen | Kind::Overloaded => {
+        Kind::CircuitOpen | Kind::Overloaded | Kind::NoInstance => {
             Fault::Unavailable { message: error.to_string().into(), retry_after: error.retry_after }
         }
         Kind::Connect(what) => {

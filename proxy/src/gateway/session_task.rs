@@ -79,7 +79,7 @@ impl Exchange {
     /// What tells whether this caller's lists changed.
     pub(super) fn digests(&self, revision: crate::mcp::era::Revision) -> [Vec<u64>; 3] {
         TOLD.map(|(kinds, _)| {
-            kinds.iter().map(|kind| self.view.list(*kind, revision, &self.caller).digest()).collect()
+            kinds.iter().map(|kind| self.listed(*kind, revision).digest()).collect()
         })
     }
 }

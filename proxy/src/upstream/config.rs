@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 
 use super::egress::EgressRule;
+use super::service::Addresses;
 use crate::mesh::Mesh;
 
 /// One server, as attached.
@@ -61,6 +62,17 @@ pub enum Endpoint {
         url: Url,
         /// How to speak to it.
         transport: Transport,
+    },
+    /// At any of the addresses of a Service.
+    Service {
+        /// Those that are ready.
+        addresses: Addresses,
+        /// What requests name.
+        url: Url,
+        /// How to speak to it.
+        transport: Transport,
+        /// The server of the mesh whose sidecars they are: mutual TLS, and each request says for whom it is.
+        mesh: Option<ServerId>,
     },
     /// Started or found by [`Connector`].
     Workload,

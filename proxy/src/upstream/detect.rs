@@ -31,6 +31,8 @@ pub(crate) struct Live {
     /// Does it open sessions? Then of this revision.
     pub(crate) legacy: Option<Revision>,
     pub(crate) wire: Wire,
+    /// Is it a sidecar of ours, which judges each caller by itself?
+    pub(crate) of_mesh: bool,
 }
 
 /// How it is reached.
@@ -146,10 +148,10 @@ pub(crate) async fn over_http(
     match (Session::open_http(&http, inbox(), &profile).await, modern) {
         (Ok(session), modern) => {
             let legacy = Some(session.handshake.revision);
-            Ok((Live { modern, legacy, wire: Wire::Http(http) }, Some(session)))
+            Ok((Live { modern, legacy, wire: Wire::Http(http), of_mesh: false }, Some(session)))
         }
         (Err(_), Some(modern)) => {
-            Ok((Live { modern: Some(modern), legacy: None, wire: Wire::Http(http) }, None))
+            Ok((Live { modern: Some(modern), legacy: None, wire: Wire::Http(http), of_mesh: false }, None))
         }
         (Err(NotOpened::Refused(refused)), None) if transport == Transport::Auto && may_be_sse(&refused) => {
             let first = Error { executed: false, ..refused.to_error() };
@@ -157,6 +159,19 @@ pub(crate) async fn over_http(
             over_sse(http, inbox()).await.map(|live| (live, None)).map_err(|_| first)
         }
         (Err(not_opened), None) => Err(not_opened.into_error()),
+    }
+}
+
+/// Finds out what a sidecar says of itself. It speaks both eras, and no session is opened: each belongs to a caller.
+pub(crate) async fn over_mesh(http: Arc<Http>) -> Result<Live, Error> {
+    match probe_http(&http).await? {
+        Probed::Modern(handshake) => Ok(Live {
+            modern: Some(handshake),
+            legacy: Some(Revision::LATEST_LEGACY),
+            wire: Wire::Http(http),
+            of_mesh: true,
+        }),
+        Probed::Other => Err(Error::unsent(Kind::Protocol("a sidecar that does not speak 2026-07-28"))),
     }
 }
 
@@ -168,7 +183,7 @@ async fn over_sse(http: Arc<Http>, inbox: Arc<Inbox>) -> Result<Live, Error> {
     let channel = legacy_sse::connect(&http, inbox).await?;
     let session = Session::open_channel(channel, &Profile::default(), http.timeouts.first_byte).await?;
     let legacy = Some(session.handshake.revision);
-    Ok(Live { modern: None, legacy, wire: Wire::Sse(http, Arc::new(session)) })
+    Ok(Live { modern: None, legacy, wire: Wire::Sse(http, Arc::new(session)), of_mesh: false })
 }
 
 /// How a process took the probe.

@@ -125,7 +125,7 @@ fn is_global(address: IpAddr) -> bool {
 #[error("the address is not allowed by the egress rule")]
 pub(crate) struct Forbidden;
 
-fn refused() -> io::Error {
+pub(super) fn refused() -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, Forbidden)
 }
 

@@ -22,6 +22,8 @@ pub enum Kind {
     Connect(Cow<'static, str>),
     /// A deadline passed.
     Timeout(Phase),
+    /// No address of the Service is ready.
+    NoInstance,
     /// Too many failures lately.
     CircuitOpen,
     /// Too many calls in flight and waiting.
@@ -71,7 +73,7 @@ impl Error {
     /// Does this speak against the health of the upstream?
     pub(crate) fn is_upstream_failure(&self) -> bool {
         match self.kind {
-            Kind::Connect(_) | Kind::Timeout(_) | Kind::Reset => true,
+            Kind::Connect(_) | Kind::Timeout(_) | Kind::Reset | Kind::NoInstance => true,
             Kind::Status(status) => status >= 500,
             Kind::CircuitOpen | Kind::Overloaded | Kind::TooLarge | Kind::Protocol(_) | Kind::Unavailable => {
                 false
@@ -87,6 +89,7 @@ impl fmt::Display for Error {
             Kind::Timeout(Phase::Connect) => f.write_str("connecting to the upstream took too long"),
             Kind::Timeout(Phase::FirstByte) => f.write_str("the upstream did not begin to answer in time"),
             Kind::Timeout(Phase::Total) => f.write_str("the upstream did not answer in time"),
+            Kind::NoInstance => f.write_str("no instance of the server is ready"),
             Kind::CircuitOpen => f.write_str("the upstream failed too often; its circuit is open"),
             Kind::Overloaded => f.write_str("too many calls are waiting for the upstream"),
             Kind::Reset => f.write_str("the upstream ended before its answer did"),

@@ -20,7 +20,9 @@ use super::egress::{EgressRule, Guarded};
 use super::error::{Error, Kind};
 use super::events::EventStream;
 use super::inbox::Inbox;
+use super::service::{Place, Service};
 use super::wire;
+use crate::identity::assertion;
 use crate::mcp::era::{PROTOCOL_VERSION, Revision, SESSION_ID};
 
 /// `Last-Event-ID`
@@ -34,11 +36,22 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// The client of one upstream.
 pub(crate) struct Http {
-    client: Client<HttpsConnector<Guarded>, Full<Bytes>>,
+    reach: Reach,
     target: ArcSwap<Target>,
     headers: HeaderMap,
     pub(crate) timeouts: Timeouts,
     pub(crate) max_bytes: usize,
+}
+
+/// How requests get there.
+#[derive(Clone)]
+enum Reach {
+    /// Where the URL says.
+    Url(Client<HttpsConnector<Guarded>, Full<Bytes>>),
+    /// Any address of a Service.
+    Service(Arc<Service>),
+    /// One of them, for all that belongs together.
+    Place(Arc<Place>),
 }
 
 /// A URL in both of its forms: the one is for reading, the other for sending.
@@ -75,17 +88,47 @@ impl Http {
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .build(connector);
+        Self::over(config, url, Reach::Url(client))
+    }
+
+    /// Over the addresses of a Service.
+    pub(crate) fn to_service(config: &Config, url: Url, service: Arc<Service>) -> Result<Arc<Self>, Error> {
+        Self::over(config, url, Reach::Service(service))
+    }
+
+    fn over(config: &Config, url: Url, reach: Reach) -> Result<Arc<Self>, Error> {
         let mut headers = HeaderMap::new();
         for (name, value) in &config.headers {
             headers.append(name.clone(), value.clone());
         }
         Ok(Arc::new(Self {
-            client,
+            reach,
             target: ArcSwap::from_pointee(Target::new(url)?),
             headers,
             timeouts: config.timeouts,
             max_bytes: config.max_response_bytes,
         }))
+    }
+
+    /// The ways to begin something that stays at one address, in the order in which to try them.
+    pub(crate) fn anchors(self: &Arc<Self>) -> Result<Vec<Arc<Self>>, Error> {
+        let Reach::Service(service) = &self.reach else { return Ok(vec![Arc::clone(self)]) };
+        let at = |place| {
+            Arc::new(Self {
+                reach: Reach::Place(place),
+                target: ArcSwap::new(self.target.load_full()),
+                headers: self.headers.clone(),
+                timeouts: self.timeouts,
+                max_bytes: self.max_bytes,
+            })
+        };
+        let anchors: Vec<_> = service.places().into_iter().map(at).collect();
+        if anchors.is_empty() { Err(Error::unsent(Kind::NoInstance)) } else { Ok(anchors) }
+    }
+
+    /// Whether everything goes to one address of several.
+    pub(crate) fn is_anchored(&self) -> bool {
+        matches!(self.reach, Reach::Place(_))
     }
 
     pub(crate) fn url(&self) -> Url {
@@ -147,8 +190,30 @@ impl Http {
         }
         *request.method_mut() = verb;
         *request.uri_mut() = uri.clone();
-        self.client.request(request).await.map_err(|error| judge(&error))
+        match &self.reach {
+            Reach::Url(client) => client.request(request).await.map_err(|error| judge(&error)),
+            Reach::Place(place) => at(place, request).await,
+            Reach::Service(service) => {
+                let mut failed = Error::unsent(Kind::NoInstance);
+                for place in service.places() {
+                    match at(&place, request.clone()).await {
+                        Err(error @ Error { kind: Kind::Connect(_), .. }) => failed = error,
+                        reached => return reached,
+                    }
+                }
+                Err(failed)
+            }
+        }
     }
+}
+
+async fn at(place: &Place, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+    if !request.headers().contains_key(assertion::HEADER)
+        && let Some(observer) = place.observer()
+    {
+        request.headers_mut().insert(assertion::HEADER, observer);
+    }
+    place.request(request).await.map_err(|error| judge(&error))
 }
 
 /// Only a failure to connect is sure not to have reached the upstream.
@@ -311,6 +376,8 @@ pub(crate) struct HttpLine {
     pub(crate) http: Arc<Http>,
     pub(crate) session: Option<HeaderValue>,
     pub(crate) revision: Revision,
+    /// For whom it was opened.
+    pub(crate) assertion: Option<HeaderValue>,
     pub(crate) inbox: Arc<Inbox>,
 }
 
@@ -324,6 +391,7 @@ impl HttpLine {
         if let Some(session) = &self.session {
             headers.insert(SESSION_ID, session.clone());
         }
+        headers.extend(self.assertion.clone().map(|assertion| (assertion::HEADER, assertion)));
         headers
     }
 

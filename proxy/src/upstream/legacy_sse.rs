@@ -15,10 +15,24 @@ use super::inbox::Inbox;
 
 /// Opens the stream and waits for its endpoint.
 pub(crate) async fn connect(http: &Arc<Http>, inbox: Arc<Inbox>) -> Result<Channel, Error> {
-    let opening = tokio::time::timeout(http.timeouts.connect, open(http)).await;
-    let (events, endpoint) = opening.unwrap_or_else(|_| Err(Error::unsent(Kind::Timeout(Phase::Connect))))?;
-    let writer = Poster { http: Arc::clone(http), endpoint, inbox: Arc::clone(&inbox) };
+    let opening = tokio::time::timeout(http.timeouts.connect, open_somewhere(http)).await;
+    let (http, events, endpoint) =
+        opening.unwrap_or_else(|_| Err(Error::unsent(Kind::Timeout(Phase::Connect))))?;
+    let writer = Poster { http, endpoint, inbox: Arc::clone(&inbox) };
     Ok(Channel::start(messages(events), writer, inbox, ()))
+}
+
+/// At the first address that can be reached: what is posted goes there, too.
+async fn open_somewhere(http: &Arc<Http>) -> Result<(Arc<Http>, EventStream, Url), Error> {
+    let mut failed = Error::unsent(Kind::NoInstance);
+    for anchor in http.anchors()? {
+        match open(&anchor).await {
+            Ok((events, endpoint)) => return Ok((anchor, events, endpoint)),
+            Err(error @ Error { kind: Kind::Connect(_), .. }) => failed = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failed)
 }
 
 async fn open(http: &Http) -> Result<(EventStream, Url), Error> {

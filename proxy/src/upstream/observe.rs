@@ -1,12 +1,14 @@
 //! The upstream's own life: reach the server, find out what it speaks, keep its lists current,
 //! begin again with growing pauses when it goes away.
 
+use std::net::SocketAddr;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::catalogue::{CacheScope, Eras, Item, Listing, Observation, Offers, State};
@@ -17,6 +19,7 @@ use super::error::{Error, Kind};
 use super::http::Http;
 use super::reply::Event;
 use super::route::Started;
+use super::service::Service;
 use super::session::{Handshake, Profile, Session};
 use super::wire::{self, Answer};
 use super::{Core, Outgoing};
@@ -60,6 +63,8 @@ async fn supervise(core: &Arc<Core>) {
     let mut attempts = 0;
     loop {
         let begun = Instant::now();
+        // From before the attempt on: what comes in the middle of it is not missed.
+        let mut news = News::of(core);
         let (error, served) = serve(core).await;
         core.live.send_replace(None);
         core.pool.clear();
@@ -72,6 +77,7 @@ async fn supervise(core: &Arc<Core>) {
         tokio::select! {
             () = tokio::time::sleep(jitter(pause)) => {}
             () = core.refresh.notified() => {}
+            () = news.come() => {}
         }
     }
 }
@@ -90,6 +96,7 @@ async fn serve(core: &Arc<Core>) -> (Option<Error>, bool) {
         error = keep_current(core, &live) => Some(error),
         error = died(&live) => Some(error),
         () = hear_changes(core, &live) => None,
+        () = instances_change(core) => None,
         () = core.doubted.notified() => None,
     };
     (error, true)
@@ -108,6 +115,17 @@ async fn establish(core: &Arc<Core>) -> Result<(Live, Option<super::Guard>), Err
     let shared = core.shared(false);
     let (url, transport, egress, guard) = match &core.config.endpoint {
         Endpoint::Remote { url, transport } => (url.clone(), *transport, core.config.egress.clone(), None),
+        Endpoint::Service { addresses, url, transport, mesh } => {
+            core.has_instance()?;
+            let peer = mesh.clone().map(|server| (core.deps.mesh.clone(), server));
+            let service = Service::new(addresses.clone(), core.config.timeouts.connect, peer);
+            let http = Http::to_service(&core.config, url.clone(), service)?;
+            let live = match mesh {
+                Some(_) => detect::over_mesh(http).await?,
+                None => keep(core, detect::over_http(http, *transport, &|| core.inbox(shared.clone())).await?).await,
+            };
+            return Ok((live, None));
+        }
         Endpoint::Workload => match core.connect(&core.inbox(shared.clone())).await? {
             Started::Process(channel) => return process(core, channel).await.map(|live| (live, None)),
             Started::Port(url, guard) => (url, Transport::Auto, EgressRule::private(), Some(guard)),
@@ -125,11 +143,58 @@ async fn establish(core: &Arc<Core>) -> Result<(Live, Option<super::Guard>), Err
             found => break found?,
         }
     };
-    // A server that only has sessions is observed in the one that just opened.
+    Ok((keep(core, (live, session)).await, guard))
+}
+
+/// A server that only has sessions is observed in the one that just opened.
+async fn keep(core: &Core, (live, session): (Live, Option<Session>)) -> Live {
     if let (Some(session), None) = (session, &live.modern) {
         *core.pool.slot(super::pool::Key::plain()).lock().await = Some(Arc::new(session));
     }
-    Ok((live, guard))
+    live
+}
+
+/// Reads the lists again when the instances are others, which may have other tools. Never returns.
+async fn instances_change(core: &Core) {
+    if let Endpoint::Service { addresses, .. } = &core.config.endpoint {
+        let mut news = addresses.watch();
+        while news.changed().await.is_ok() {
+            core.changed.notify_one();
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// What a server that is away may be waiting for: its first address, or our certificate.
+struct News {
+    instances: watch::Receiver<Vec<SocketAddr>>,
+    certificates: watch::Receiver<u64>,
+    wanted: bool,
+}
+
+impl News {
+    fn of(core: &Core) -> Self {
+        let certificates = core.deps.mesh.installed();
+        match &core.config.endpoint {
+            Endpoint::Service { addresses, .. } => {
+                Self { instances: addresses.watch(), certificates, wanted: true }
+            }
+            Endpoint::Remote { .. } | Endpoint::Workload => {
+                Self { instances: watch::Sender::default().subscribe(), certificates, wanted: false }
+            }
+        }
+    }
+
+    async fn come(&mut self) {
+        if !self.wanted {
+            return std::future::pending().await;
+        }
+        tokio::select! {
+            Ok(()) = self.instances.changed() => {}
+            Ok(()) = self.certificates.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
 }
 
 async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<Live, Error> {
@@ -157,7 +222,7 @@ async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<L
         }
         Era::Legacy => (None, Some(session.handshake.revision)),
     };
-    Ok(Live { modern, legacy, wire: Wire::Stdio(Arc::new(session)) })
+    Ok(Live { modern, legacy, wire: Wire::Stdio(Arc::new(session)), of_mesh: false })
 }
 
 /// Reads the lists now, when they change and from time to time. Returns when that fails for long.
@@ -195,7 +260,7 @@ async fn hear_changes(core: &Arc<Core>, live: &Arc<Live>) {
     while announces && failures < 8 {
         let filter = br#"{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
         let begun = Instant::now();
-        if let Ok(mut reply) = core.listen(live, filter).await {
+        if let Ok(mut reply) = core.listen(live, filter, None).await {
             while let Some(Ok(event)) = reply.next().await {
                 match event {
                     Event::Notification {

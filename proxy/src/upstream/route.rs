@@ -18,6 +18,7 @@ use super::reply::{Bounds, Reply};
 use super::session::{Profile, Session, SessionLink, Slot};
 use super::wire::{self, MetaParts};
 use super::{Core, Outgoing, legacy_sse, stdio};
+use crate::identity::assertion;
 use crate::mcp::envelope::Method;
 use crate::mcp::era::Era;
 use crate::mcp::fault::METHOD_NOT_FOUND;
@@ -32,6 +33,12 @@ const ASKABLE: [CapabilitySet; 4] = [
     CapabilitySet::ELICITATION_FORM,
     CapabilitySet::ELICITATION_URL,
 ];
+
+/// Whether the client of this session may be asked in the middle of a call, or subscribes in it.
+fn needs_session(link: &SessionLink, request: &Outgoing) -> bool {
+    is_askable(link.capabilities.set())
+        || matches!(request.method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe)
+}
 
 fn is_askable(set: CapabilitySet) -> bool {
     ASKABLE.iter().any(|one| set.contains(*one))
@@ -83,7 +90,8 @@ impl Way {
         match self {
             Self::Modern(http) => {
                 let params = headers.unwrap_or(&request.param_headers);
-                let headers = modern_headers(request.method.as_str(), request.name.as_deref(), params);
+                let mut headers = modern_headers(request.method.as_str(), request.name.as_deref(), params);
+                headers.extend(request.assertion.clone().map(|assertion| (assertion::HEADER, assertion)));
                 Ok(Reply::modern_http(id, Box::pin(async move { http.post(headers, body).await }), bounds))
             }
             Self::Session(lease) => {
@@ -97,7 +105,10 @@ impl Way {
 impl Core {
     /// The same era as the client's whenever the server speaks it.
     pub(super) async fn route(self: &Arc<Self>, live: &Arc<Live>, request: &Outgoing) -> Result<Way, Error> {
-        let modern = live.modern.is_some() && (request.era == Era::Modern || live.legacy.is_none());
+        // A server of the mesh speaks both: a session there belongs to one caller, and only what needs one opens it.
+        let sessionless = live.of_mesh && !request.session.as_ref().is_some_and(|link| needs_session(link, request));
+        let modern =
+            live.modern.is_some() && (request.era == Era::Modern || live.legacy.is_none() || sessionless);
         if modern {
             return Ok(match &live.wire {
                 Wire::Http(http) => Way::Modern(Arc::clone(http)),
@@ -107,13 +118,18 @@ impl Core {
             });
         }
         match &request.session {
-            Some(link) => self.linked(live, link).await.map(Way::Session),
+            Some(link) => self.linked(live, link, request.assertion.as_ref()).await.map(Way::Session),
             None => self.pooled(live, request).await.map(Way::Session),
         }
     }
 
     /// The session that belongs to a legacy client's own.
-    async fn linked(self: &Arc<Self>, live: &Arc<Live>, link: &Arc<SessionLink>) -> Result<Lease, Error> {
+    async fn linked(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        link: &Arc<SessionLink>,
+        assertion: Option<&HeaderValue>,
+    ) -> Result<Lease, Error> {
         let set = link.capabilities.set();
         if let (Wire::Stdio(shared), false) = (&live.wire, is_askable(set)) {
             return Ok(Lease::shared(Arc::clone(shared)));
@@ -125,14 +141,17 @@ impl Core {
             slots.retain(|slot| slot.strong_count() > 0);
             slots.push(Arc::downgrade(&slot));
         }
-        self.in_slot(&slot, self.open(live, owner, link.profile())).await
+        // What the gateway says of the caller may have changed since: then it is not the same session any more.
+        slot.lock().await.take_if(|session| session.assertion() != assertion);
+        let profile = Profile { assertion: assertion.cloned(), ..link.profile() };
+        self.in_slot(&slot, self.open(live, owner, profile)).await
     }
 
     /// A session for a client that has none.
     async fn pooled(self: &Arc<Self>, live: &Arc<Live>, request: &Outgoing) -> Result<Lease, Error> {
         let set = request.capabilities.set();
         let key = Key { capabilities: set, log_level: request.log_level };
-        let profile = Profile { capabilities: request.capabilities.raw().clone(), info: None };
+        let profile = Profile { capabilities: request.capabilities.raw().clone(), info: None, assertion: None };
         let owner = self.shared(set.contains(CapabilitySet::ROOTS));
         let opening = async {
             let session = self.open(live, owner, profile).await?;
@@ -241,12 +260,18 @@ impl Core {
         session.filter(|session| !session.is_dead())
     }
 
-    pub(super) async fn listen(&self, live: &Live, filter: &[u8]) -> Result<Reply, Error> {
+    pub(super) async fn listen(
+        &self,
+        live: &Live,
+        filter: &[u8],
+        assertion: Option<HeaderValue>,
+    ) -> Result<Reply, Error> {
         if live.modern.is_none() {
             return Err(Error::unsent(Kind::Unavailable));
         }
         let members = [b"\"notifications\":", filter].concat();
-        let request = Outgoing::new(Era::Modern, Method::SubscriptionsListen, members);
+        let mut request = Outgoing::new(Era::Modern, Method::SubscriptionsListen, members);
+        request.assertion = assertion;
         let way = match &live.wire {
             Wire::Http(http) => Way::Modern(Arc::clone(http)),
             Wire::Sse(_, session) | Wire::Stdio(session) => Way::Session(Lease::shared(Arc::clone(session))),

@@ -20,6 +20,7 @@ use super::http::{Answered, Http, HttpLine, Opened, Refused, Whole};
 use super::inbox::{Answerer, Back, Inbox, Unsolicited};
 use super::reply::{Bounds, Reply};
 use super::wire::{self, Answer};
+use crate::identity::assertion;
 use crate::mcp::envelope::Method;
 use crate::mcp::era::{Era, Revision, SESSION_ID};
 use crate::mcp::json;
@@ -93,6 +94,8 @@ pub(crate) struct Profile {
     pub(crate) capabilities: Bytes,
     /// The JSON object that names the client; ours when absent.
     pub(crate) info: Option<Bytes>,
+    /// For whom it is opened, towards a server of the mesh.
+    pub(crate) assertion: Option<http::HeaderValue>,
 }
 
 /// A session.
@@ -145,16 +148,33 @@ impl Session {
         inbox: Arc<Inbox>,
         profile: &Profile,
     ) -> Result<Self, NotOpened> {
-        let opening = tokio::time::timeout(http.timeouts.first_byte, Self::initialize_http(http, profile));
-        let (session, handshake) =
+        let opening = tokio::time::timeout(http.timeouts.first_byte, Self::initialize_somewhere(http, profile));
+        let (http, session, handshake) =
             opening.await.unwrap_or_else(|_| Err(Error::unsent(Kind::Timeout(Phase::FirstByte)).into()))?;
+        let revision = handshake.revision;
         let line =
-            Arc::new(HttpLine { http: Arc::clone(http), session, revision: handshake.revision, inbox });
+            Arc::new(HttpLine { http, session, revision, assertion: profile.assertion.clone(), inbox });
         let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
         let opened = HttpSession { line, lost, stop };
         opened.line.say(wire::notification(&Method::NotificationsInitialized, b"")).await?;
         tokio::spawn(hear(Arc::clone(&opened.line), opened.lost.clone(), opened.stop.clone()));
         Ok(Self { era: Era::Legacy, handshake, line: Line::Http(opened) })
+    }
+
+    /// At the first address that can be reached: all that follows goes there.
+    async fn initialize_somewhere(
+        http: &Arc<Http>,
+        profile: &Profile,
+    ) -> Result<(Arc<Http>, Option<http::HeaderValue>, Handshake), NotOpened> {
+        let mut failed = Error::unsent(Kind::NoInstance);
+        for anchor in http.anchors()? {
+            match Self::initialize_http(&anchor, profile).await {
+                Ok((session, handshake)) => return Ok((anchor, session, handshake)),
+                Err(NotOpened::Failed(error @ Error { kind: Kind::Connect(_), .. })) => failed = error,
+                Err(not_opened) => return Err(not_opened),
+            }
+        }
+        Err(failed.into())
     }
 
     async fn initialize_http(
@@ -164,7 +184,9 @@ impl Session {
         let mut revision = Revision::LATEST_LEGACY;
         loop {
             let body = wire::initialize(0, revision, &profile.capabilities, profile.info.as_deref());
-            let answered = http.post(http::HeaderMap::new(), body).await?;
+            let mut headers = http::HeaderMap::new();
+            headers.extend(profile.assertion.clone().map(|assertion| (assertion::HEADER, assertion)));
+            let answered = http.post(headers, body).await?;
             let (mut headers, raw) = match answered.whole(0, http.max_bytes).await? {
                 Whole::Message(headers, raw) => (headers, raw),
                 Whole::Refused(refused) => match older(&refused.body, revision) {
@@ -240,6 +262,23 @@ impl Session {
     pub(crate) fn lose(&self) {
         if let Line::Http(http) = &self.line {
             http.lost.cancel();
+        }
+    }
+
+    /// Its address, one of several, cannot be reached: it is lost, unless it is not bound to one.
+    pub(crate) fn lose_place(&self) -> bool {
+        let anchored = matches!(&self.line, Line::Http(http) if http.line.http.is_anchored());
+        if anchored {
+            self.lose();
+        }
+        anchored
+    }
+
+    /// For whom it was opened, towards a server of the mesh.
+    pub(crate) fn assertion(&self) -> Option<&http::HeaderValue> {
+        match &self.line {
+            Line::Http(http) => http.line.assertion.as_ref(),
+            Line::Channel(_) => None,
         }
     }
 
@@ -391,6 +430,10 @@ impl SessionLink {
     }
 
     pub(crate) fn profile(&self) -> Profile {
-        Profile { capabilities: self.capabilities.raw().clone(), info: self.client_info.clone() }
+        Profile {
+            capabilities: self.capabilities.raw().clone(),
+            info: self.client_info.clone(),
+            assertion: None,
+        }
     }
 }
