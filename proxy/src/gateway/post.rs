@@ -85,8 +85,9 @@ impl Gateway {
             let caller = view.config.keys.caller(&credential, at, &view.config.policy)?;
             Ok((credential, caller))
         };
-        let (credential, caller) =
-            KeyTable::credential(&headers, arrival).and_then(identify).map_err(|refusal| self.unknown(refusal))?;
+        let (credential, caller) = KeyTable::credential(&headers, arrival)
+            .and_then(identify)
+            .map_err(|refusal| self.unknown(refusal))?;
         let headers = Arc::new(headers);
         Ok(Exchange { gateway: Arc::clone(self), view, caller, credential, headers, started: Instant::now() })
     }
@@ -94,9 +95,7 @@ impl Gateway {
     fn unknown(&self, refusal: Refusal) -> Answer {
         self.shell.metrics.refused(&self.id, refusal.as_str());
         match refusal.status() {
-            StatusCode::UNAUTHORIZED => {
-                web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing)
-            }
+            StatusCode::UNAUTHORIZED => web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing),
             status => web::refuse(status, &refusal.to_string()),
         }
     }

@@ -9,7 +9,7 @@ use mcpmesh_ir::push::Observation;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::catalog::definition::observed;
+use crate::catalog::observed;
 use crate::proxy::{Proxy, ServerStatus};
 use crate::upstream;
 
