@@ -51,10 +51,10 @@ impl Workloads {
             let environment = workload.environment(&inputs.secrets);
             let same = entries
                 .get(server)
-                .filter(|entry| entry.workload == *workload && entry.environment == environment);
+                .filter(|entry| entry.workload == **workload && entry.environment == environment);
             let new = || {
                 Arc::new(Entry {
-                    workload: workload.clone(),
+                    workload: Workload::clone(workload),
                     environment: environment.clone(),
                     http: Mutex::default(),
                 })

@@ -14,8 +14,6 @@ mod proxy;
 mod route;
 mod server;
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
@@ -24,7 +22,6 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use mcpmesh_crds::{McpGatewaySpec, McpServerSpec};
 use mcpmesh_ir::{Fleet, FleetId, Gateway, ResourceKind, Server};
 
-use crate::compile::Compiled;
 use crate::inputs::{Cluster, Inputs};
 use crate::secret;
 use crate::workload::Workload;
@@ -64,23 +61,6 @@ pub enum Child {
     HorizontalPodAutoscaler(Box<HorizontalPodAutoscaler>),
     /// gateway.networking.k8s.io/v1 HTTPRoute: the Gateway API has no types here.
     HttpRoute(Box<serde_json::Value>),
-}
-
-/// In a cluster: the children of every gateway's fleet and of every server that is run.
-pub(crate) fn all(inputs: &Inputs, compiled: &Compiled) -> BTreeMap<FleetId, Vec<Child>> {
-    let Some(cluster) = &inputs.install.cluster else { return BTreeMap::new() };
-    let mut children = BTreeMap::new();
-    for (id, workload) in &compiled.workloads {
-        let Some(object) = inputs.servers.get(id) else { continue };
-        let made = of_server(&object.spec, workload, inputs, cluster);
-        children.insert(FleetId::Server(id.clone()), made);
-    }
-    for (id, fleet) in &compiled.fleets {
-        let FleetId::Gateway(gateway) = id else { continue };
-        let Some(object) = inputs.gateways.get(gateway) else { continue };
-        children.insert(id.clone(), of_gateway(&object.spec, fleet, cluster));
-    }
-    children
 }
 
 /// The children of a gateway with the configuration that its proxies get. In the order in which they are applied.

@@ -1,17 +1,22 @@
 //! The compile: objects in, what proxies serve and what is run out. It has no memory (decisions.md 9).
 //!
-//! Three steps, each pure: every server and every policy by itself, then every gateway from those.
+//! Four steps, each pure: the objects of each namespace by themselves, every gateway from those, in a cluster every
+//! sidecar from both, and what users should know of the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use mcpmesh_crds::TargetKind;
+use mcpmesh_ir::gateway::{Level, LevelKind};
 use mcpmesh_ir::{Fleet, FleetId, GatewayId, PolicyId, ServerId, Snapshot};
 
-use crate::child::{self, Child};
+use crate::child::Child;
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
-use crate::gateway::{self, Front};
+use crate::gateway::Front;
 use crate::inputs::Inputs;
-use crate::policy::{self, CompiledPolicy};
-use crate::server::{self, CompiledServer};
+use crate::memo::Memo;
+use crate::policy::CompiledPolicy;
+use crate::server::{CompiledServer, ServerPart};
 use crate::workload::Workload;
 
 /// Namespace and name of the gateway that a folder without McpGateway has.
@@ -23,100 +28,114 @@ pub const IMPLIED_POLICY: (&str, &str) = ("default", "implied:anyone");
 /// What a compile makes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Compiled {
-    /// What each gateway's proxies get.
+    /// On one machine: what each gateway gets.
     pub snapshots: BTreeMap<GatewayId, Snapshot>,
     /// What is run, for every enabled server that can be.
-    pub workloads: BTreeMap<ServerId, Workload>,
-    /// In a cluster: what the proxies of each gateway, and the sidecars of each server that is run, get.
-    pub fleets: BTreeMap<FleetId, Fleet>,
+    pub workloads: BTreeMap<ServerId, Arc<Workload>>,
+    /// In a cluster: what the proxies of each gateway, and the sidecars of each server that is run, get. Their
+    /// watermarks are empty: whoever publishes knows them.
+    pub fleets: BTreeMap<FleetId, Arc<Fleet>>,
     /// In a cluster: the objects that the operator makes for each of these fleets.
-    pub children: BTreeMap<FleetId, Vec<Child>>,
+    pub children: BTreeMap<FleetId, Arc<Vec<Child>>>,
     /// The servers behind each gateway, in order of attachment.
     pub attached: BTreeMap<GatewayId, Vec<ServerId>>,
-    /// What the users should know, in order of objects.
+    /// The targets that each policy names, in its order. A policy with a namespaceSelector names none.
+    pub policy_targets: BTreeMap<PolicyId, Arc<[PolicyTarget]>>,
+    /// What the users should know, in order of objects ([`crate::findings_of`] relies on it).
     pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What a policy names in `targetRefs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyTarget {
+    /// Its kind.
+    pub kind: TargetKind,
+    /// Its name.
+    pub name: String,
+    /// Why the policy is not attached to it; none when it is.
+    pub refused: Option<Reason>,
+}
+
+/// The objects of one namespace, compiled one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Namespace {
+    pub(crate) servers: BTreeMap<ServerId, Arc<ServerPart>>,
+    /// All policies, invalid ones too: those close their targets.
+    pub(crate) policies: BTreeMap<PolicyId, Arc<CompiledPolicy>>,
+}
+
+impl Namespace {
+    /// The servers that can be used, in order.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = &CompiledServer> {
+        self.servers.values().filter_map(|part| part.outcome.as_ref().ok())
+    }
+
+    pub(crate) fn server(&self, id: &ServerId) -> Option<&CompiledServer> {
+        self.servers.get(id)?.outcome.as_ref().ok()
+    }
+
+    /// The level of a server's own policies; none when it has none.
+    pub(crate) fn server_levels(&self, server: &ServerId) -> Vec<Level> {
+        let level = self.level(LevelKind::Server, |policy| policy.holds_for_server(server));
+        if level.policies.is_empty() && level.closed.is_none() { Vec::new() } else { vec![level] }
+    }
+
+    /// The level that the chosen policies make. An invalid one closes it.
+    pub(crate) fn level(&self, kind: LevelKind, chosen: impl Fn(&CompiledPolicy) -> bool) -> Level {
+        let mut level = Level { kind, policies: Vec::new(), closed: None };
+        for policy in self.policies.values().filter(|policy| chosen(policy)) {
+            if policy.valid {
+                level.policies.push(policy.id.clone());
+            } else if policy.closes() {
+                level.closed.get_or_insert_with(|| policy.id.clone());
+            }
+        }
+        level
+    }
 }
 
 /// The objects compiled one by one: what a gateway is made of.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
-    /// Enabled servers without errors.
-    pub(crate) servers: BTreeMap<ServerId, CompiledServer>,
-    /// Servers that are there and cannot be used, and why in a word.
-    pub(crate) unusable: BTreeMap<ServerId, &'static str>,
-    /// All policies, invalid ones too: those close their targets.
-    pub(crate) policies: BTreeMap<PolicyId, CompiledPolicy>,
+    pub(crate) namespaces: BTreeMap<String, Arc<Namespace>>,
 }
 
-/// What one gateway's compile makes: its snapshot, the servers behind it, its findings.
-pub(crate) type GatewayOutcome = (Option<Snapshot>, Vec<ServerId>, Vec<Diagnostic>);
+impl Parts {
+    /// The servers of all namespaces that can be used.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &CompiledServer> {
+        self.namespaces.values().flat_map(|namespace| namespace.usable())
+    }
+
+    pub(crate) fn server(&self, id: &ServerId) -> Option<&CompiledServer> {
+        self.namespaces.get(&id.namespace)?.server(id)
+    }
+
+    /// Why a server that is there cannot be used, in a word.
+    pub(crate) fn unusable(&self, id: &ServerId) -> Option<&'static str> {
+        self.namespaces.get(&id.namespace)?.servers.get(id)?.outcome.as_ref().err().copied()
+    }
+
+    pub(crate) fn policy(&self, id: &PolicyId) -> Option<&CompiledPolicy> {
+        self.namespaces.get(&id.namespace)?.policies.get(id).map(Arc::as_ref)
+    }
+
+    /// The levels of a server that are judged at this gateway: none where its sidecar does it (decisions.md 6).
+    pub(crate) fn levels_at(&self, server: &ServerId, gateway: &GatewayId) -> Vec<Level> {
+        let Some(namespace) = self.namespaces.get(&server.namespace) else { return Vec::new() };
+        let elsewhere = server.namespace != gateway.namespace
+            && namespace.server(server).is_some_and(|server| server.beside.is_some());
+        if elsewhere { Vec::new() } else { namespace.server_levels(server) }
+    }
+}
 
 /// Compiles. Equal inputs give equal outputs, to the byte.
 #[must_use]
 pub fn compile(inputs: &Inputs) -> Compiled {
-    compile_with(inputs, |front, parts| gateway::compile(front, inputs, parts))
-}
-
-/// Compiles, with the gateways' part from `outcome`: the compile itself, or one remembered.
-pub(crate) fn compile_with(
-    inputs: &Inputs,
-    mut outcome: impl FnMut(&Front<'_>, &Parts) -> GatewayOutcome,
-) -> Compiled {
-    let mut compiled = Compiled::default();
-    let parts = parts(inputs, &mut compiled);
-    let mut attached = BTreeSet::new();
-    for front in fronts(inputs) {
-        let (snapshot, servers, findings) = outcome(&front, &parts);
-        compiled.attached.insert(front.id.clone(), servers.clone());
-        attached.extend(servers);
-        compiled.diagnostics.extend(findings);
-        if let Some(snapshot) = &snapshot
-            && inputs.install.cluster.is_some()
-        {
-            let fleet = FleetId::Gateway(front.id.clone());
-            compiled.fleets.insert(fleet.clone(), Fleet::new(fleet, snapshot.resources.iter().cloned()));
-        }
-        if let Some(snapshot) = snapshot {
-            compiled.snapshots.insert(snapshot.gateway.clone(), snapshot);
-        }
-    }
-    compiled.children = child::all(inputs, &compiled);
-    for id in parts.servers.keys().filter(|id| !attached.contains(*id)) {
-        let note = not_attached(id, &compiled.diagnostics);
-        compiled.diagnostics.extend(note);
-    }
-    compiled.diagnostics.sort();
-    compiled.diagnostics.dedup();
-    compiled
-}
-
-fn parts(inputs: &Inputs, compiled: &mut Compiled) -> Parts {
-    let mut parts = Parts::default();
-    for (id, object) in &inputs.servers {
-        let (outcome, findings) = server::compile(id, object, inputs);
-        compiled.diagnostics.extend(findings);
-        match outcome {
-            Ok(mut server) => {
-                if let Some(workload) = server.workload.take() {
-                    compiled.workloads.insert(id.clone(), workload);
-                }
-                parts.servers.insert(id.clone(), server);
-            }
-            Err(why) => {
-                parts.unusable.insert(id.clone(), why);
-            }
-        }
-    }
-    for (id, object) in &inputs.policies {
-        let (policy, findings) = policy::compile(id, object, inputs);
-        compiled.diagnostics.extend(findings);
-        parts.policies.insert(id.clone(), policy);
-    }
-    parts
+    Memo::default().compile(inputs)
 }
 
 /// The gateways, or the implied one.
-fn fronts(inputs: &Inputs) -> Vec<Front<'_>> {
+pub(crate) fn fronts(inputs: &Inputs) -> Vec<Front<'_>> {
     if inputs.has_implied_gateway() {
         return vec![Front { id: implied_gateway(), object: None }];
     }
@@ -128,18 +147,27 @@ pub(crate) fn implied_gateway() -> GatewayId {
     GatewayId::new(IMPLIED_GATEWAY.0, IMPLIED_GATEWAY.1)
 }
 
-/// A note, unless the server already has the reason among its findings.
-fn not_attached(id: &ServerId, known: &[Diagnostic]) -> Vec<Diagnostic> {
-    let object = ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name);
-    let explains = |finding: &Diagnostic| {
-        matches!(finding.reason, Reason::PrefixConflict | Reason::InvalidPrefix)
-            && finding.object.as_ref() == Some(&object)
-    };
-    if known.iter().any(explains) {
-        return Vec::new();
+/// A note for each server that no gateway has, unless the reason is among the findings.
+pub(crate) fn notes_on_unattached(
+    parts: &Parts,
+    attached: &BTreeSet<&ServerId>,
+    known: &[Diagnostic],
+) -> Vec<Diagnostic> {
+    let explained: BTreeSet<&ObjectRef> = known
+        .iter()
+        .filter(|finding| matches!(finding.reason, Reason::PrefixConflict | Reason::InvalidPrefix))
+        .filter_map(|finding| finding.object.as_ref())
+        .collect();
+    let mut notes = Vec::new();
+    for server in parts.servers().filter(|server| !attached.contains(&server.id)) {
+        let object = ObjectRef::new(ObjectKind::McpServer, &server.id.namespace, &server.id.name);
+        if explained.contains(&object) {
+            continue;
+        }
+        let mut findings = Findings::new(object);
+        let help = "an McpGateway of its namespace takes all its servers unless spec.servers says otherwise";
+        findings.note("", Reason::NotAttached, "no gateway has this server", help);
+        notes.extend(findings.into_list());
     }
-    let mut findings = Findings::new(object);
-    let help = "an McpGateway of its namespace takes all its servers unless spec.servers says otherwise";
-    findings.note("", Reason::NotAttached, "no gateway has this server", help);
-    findings.into_list()
+    notes
 }

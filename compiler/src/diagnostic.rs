@@ -188,12 +188,53 @@ pub enum Reason {
     UnpinnedPackage,
     /// Credentials that travel in the clear.
     Cleartext,
+    /// A Service, or a port of one, that is not there.
+    ServiceNotFound,
+    /// A Service behind which nothing is ready.
+    NoEndpoints,
+    /// Something that there is only in a cluster.
+    NotInCluster,
+    /// A port that the proxies need themselves.
+    ReservedPort,
+    /// A selector that says nothing.
+    InvalidSelector,
+    /// The cluster's issuer of tokens cannot be read.
+    IssuerUnavailable,
+}
+
+impl Reason {
+    /// Whether something that the object names is not there or may not be used: what the condition `ResolvedRefs` is
+    /// about. Errors with any other reason are about `Accepted`.
+    #[must_use]
+    pub fn is_reference(self) -> bool {
+        matches!(
+            self,
+            Self::SecretNotFound
+                | Self::InvalidSecret
+                | Self::ServerNotFound
+                | Self::TargetNotFound
+                | Self::CredentialsNotExportable
+                | Self::ServiceNotFound
+                | Self::NoEndpoints
+                | Self::IssuerUnavailable
+        )
+    }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }
+}
+
+/// The findings on one object, of findings in the order in which a compile gives them.
+#[must_use]
+pub fn findings_of<'f>(sorted: &'f [Diagnostic], object: &ObjectRef) -> &'f [Diagnostic] {
+    let object = Some(object);
+    let start = sorted.partition_point(|finding| finding.object.as_ref() < object);
+    let rest = sorted.get(start..).unwrap_or_default();
+    let end = rest.partition_point(|finding| finding.object.as_ref() == object);
+    rest.get(..end).unwrap_or_default()
 }
 
 /// A text that quotes from objects, safe to print: line breaks, terminal sequences and letters that hide or turn

@@ -2,21 +2,26 @@
 
 mod attach;
 mod listener;
+mod token_issuer;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mcpmesh_crds::{Anonymous, McpGateway, Prefixing};
 use mcpmesh_ir::gateway::{self, Level, LevelKind, Naming};
 use mcpmesh_ir::policy::{AccessRule, Effect, Mode, Policy, Subject, To};
 use mcpmesh_ir::resource::{self, Resource};
-use mcpmesh_ir::{ApiKey, GatewayId, PolicyId, ServerId, Snapshot};
+use mcpmesh_ir::{ApiKey, Fleet, FleetId, GatewayId, PolicyId, ServerId, Snapshot};
 
 use crate::api_key;
-use crate::child;
-use crate::compile::{GatewayOutcome, IMPLIED_POLICY, Parts};
+use crate::child::{self, Child};
+use crate::compile::{IMPLIED_POLICY, Parts};
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::inputs::Inputs;
-use crate::secret;
+use crate::policy;
+use crate::secret::{self, KeyRef};
+
+pub(crate) use attach::includes;
 
 /// A gateway to compile.
 pub(crate) struct Front<'i> {
@@ -25,11 +30,25 @@ pub(crate) struct Front<'i> {
     pub(crate) object: Option<&'i McpGateway>,
 }
 
-/// Compiles one gateway: its snapshot, the servers behind it, and the findings. No snapshot: it cannot listen.
+/// What one gateway's compile makes.
+#[derive(Debug, Default)]
+pub(crate) struct GatewayOutcome {
+    /// On one machine, unless it cannot listen.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// In a cluster, unless it cannot listen.
+    pub(crate) fleet: Option<Arc<Fleet>>,
+    /// What the operator makes for that fleet.
+    pub(crate) children: Option<Arc<Vec<Child>>>,
+    /// The servers behind it, in order.
+    pub(crate) attached: Vec<ServerId>,
+    pub(crate) findings: Vec<Diagnostic>,
+}
+
+/// Compiles one gateway.
 pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> GatewayOutcome {
     let id = &front.id;
     let mut findings = Findings::new(ObjectRef::new(ObjectKind::McpGateway, &id.namespace, &id.name));
-    let listeners = listener::listeners(front.object, &mut findings);
+    let listeners = listener::listeners(front, inputs, &mut findings);
     if let Some(proxy) = front.object.and_then(|object| object.spec.proxy.as_ref()) {
         child::check_gateway(proxy, &mut findings);
     }
@@ -37,6 +56,8 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
     let attached = servers.iter().map(|attachment| attachment.server.clone()).collect();
     let (api_keys, refused) = api_keys(front, inputs);
     diagnostics.extend(refused);
+    let issuer = token_issuer::service_accounts(front, inputs, &mut findings);
+    let levels = mesh_level(id, inputs, parts).into_iter().chain([gateway_level(front, parts)]);
     let body = gateway::Gateway {
         id: id.clone(),
         uid: uid(front),
@@ -45,16 +66,27 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
         naming: naming(front.object),
         anonymous: anonymous(front.object, &api_keys),
         api_keys: api_keys.iter().map(|key| key.secret.to_string()).collect(),
-        token_issuers: Vec::new(),
+        token_issuers: issuer.iter().map(|issuer| issuer.name.clone()).collect(),
         peers: Vec::new(),
-        levels: vec![gateway_level(front, parts)],
+        levels: levels.collect(),
     };
     if front.object.is_some() {
         warn_of_no_access(&body, parts, &mut findings);
     }
-    let snapshot = if body.listeners.is_empty() { None } else { snapshot(&body, &api_keys, inputs, parts) };
     diagnostics.extend(findings.into_list());
-    (snapshot, attached, diagnostics)
+    let mut outcome = GatewayOutcome { attached, findings: diagnostics, ..GatewayOutcome::default() };
+    let made = resources(&body, &api_keys, inputs, parts).ok().filter(|_| !body.listeners.is_empty());
+    let resources = made.map(|resources| resources.into_iter().chain(issuer));
+    if let Some(cluster) = &inputs.install.cluster {
+        let fleet = resources.map(|resources| Fleet::new(FleetId::Gateway(body.id), resources));
+        let made = front.object.zip(fleet.as_ref());
+        outcome.children =
+            made.map(|(object, fleet)| Arc::new(child::of_gateway(&object.spec, fleet, cluster)));
+        outcome.fleet = fleet.map(Arc::new);
+    } else {
+        outcome.snapshot = resources.map(|resources| Snapshot::new(body.id, resources.collect()));
+    }
+    outcome
 }
 
 fn uid(front: &Front<'_>) -> String {
@@ -95,20 +127,34 @@ fn implied_policy_id() -> PolicyId {
     PolicyId::new(IMPLIED_POLICY.0, IMPLIED_POLICY.1)
 }
 
-/// Anyone may do anything: what a folder without McpGateway says, unless a policy of its own allows something there.
-fn implied_policy() -> Policy {
+/// Anyone may do anything: what a folder without McpGateway says, unless a policy of its own allows something there,
+/// and what a sidecar says to those whom a gateway has judged.
+pub(crate) fn anyone(id: PolicyId) -> Policy {
     let rule = AccessRule {
         name: "anyone".to_owned(),
         effect: Effect::Allow,
         from: vec![Subject::Anyone {}],
         to: To::default(),
     };
-    Policy { id: implied_policy_id(), mode: Mode::Enforce, access: vec![rule], limits: Vec::new() }
+    Policy { id, mode: Mode::Enforce, access: vec![rule], limits: Vec::new() }
+}
+
+/// The level of the policies of the operator's namespace that select this gateway's; none when none does.
+fn mesh_level(gateway: &GatewayId, inputs: &Inputs, parts: &Parts) -> Option<Level> {
+    let cluster = inputs.install.cluster.as_ref()?;
+    let operators = parts.namespaces.get(&cluster.operator_namespace)?;
+    let labels = inputs.namespace_labels(&gateway.namespace);
+    let level = operators.level(LevelKind::Mesh, |policy| {
+        policy.selector.as_ref().is_some_and(|selector| selector.matches(&labels))
+    });
+    (!level.policies.is_empty() || level.closed.is_some()).then_some(level)
 }
 
 fn gateway_level(front: &Front<'_>, parts: &Parts) -> Level {
-    let mut level = level(LevelKind::Gateway, parts, |id| {
-        parts.policies.get(id).is_some_and(|policy| policy.holds_for_gateway(id, &front.id))
+    let none = Level { kind: LevelKind::Gateway, policies: Vec::new(), closed: None };
+    let namespace = parts.namespaces.get(&front.id.namespace);
+    let mut level = namespace.map_or(none, |namespace| {
+        namespace.level(LevelKind::Gateway, |policy| policy.holds_for_gateway(&front.id))
     });
     if front.object.is_none() && !allows(&level, parts) {
         level.policies.push(implied_policy_id());
@@ -118,49 +164,21 @@ fn gateway_level(front: &Front<'_>, parts: &Parts) -> Level {
 }
 
 fn allows(level: &Level, parts: &Parts) -> bool {
-    level.policies.iter().filter_map(|id| parts.policies.get(id)).any(super::policy::CompiledPolicy::allows)
-}
-
-/// The level that the chosen policies make. An invalid one closes it.
-fn level(kind: LevelKind, parts: &Parts, chosen: impl Fn(&PolicyId) -> bool) -> Level {
-    let mut level = Level { kind, policies: Vec::new(), closed: None };
-    for (id, policy) in parts.policies.iter().filter(|(id, _)| chosen(id)) {
-        if policy.body.is_some() {
-            level.policies.push(id.clone());
-        } else if policy.closes() {
-            level.closed.get_or_insert_with(|| id.clone());
-        }
-    }
-    level
-}
-
-/// The level of a server's own policies; none when it has none.
-fn server_levels(server: &ServerId, parts: &Parts) -> Vec<Level> {
-    let level = level(LevelKind::Server, parts, |id| {
-        parts.policies.get(id).is_some_and(|policy| policy.holds_for_server(id, server))
-    });
-    if level.policies.is_empty() && level.closed.is_none() { Vec::new() } else { vec![level] }
+    level.policies.iter().filter_map(|id| parts.policy(id)).any(|policy| policy.allows)
 }
 
 fn warn_of_no_access(body: &gateway::Gateway, parts: &Parts, findings: &mut Findings) {
-    if body.anonymous == gateway::Anonymous::Deny && body.api_keys.is_empty() {
+    let nobody = body.api_keys.is_empty() && body.token_issuers.is_empty();
+    if body.anonymous == gateway::Anonymous::Deny && nobody {
         let help =
             "add `authentication: {apiKeys: {}}` and a key of `mcpmesh key create`, or `anonymous: Allow`";
         findings.warning("spec.authentication", Reason::NoAccess, "nobody can authenticate", help);
     }
-    if body.levels.iter().all(|level| level.closed.is_none() && !allows(level, parts)) {
+    let mut own = body.levels.iter().filter(|level| level.kind == LevelKind::Gateway);
+    if own.all(|level| level.closed.is_none() && !allows(level, parts)) {
         let help = "add an McpPolicy that targets this gateway, with an Allow rule";
         findings.warning("", Reason::NoAccess, "no policy allows anything here", help);
     }
-}
-
-fn snapshot(
-    body: &gateway::Gateway,
-    api_keys: &[ApiKey],
-    inputs: &Inputs,
-    parts: &Parts,
-) -> Option<Snapshot> {
-    resources(body, api_keys, inputs, parts).ok().map(|resources| Snapshot::new(body.id.clone(), resources))
 }
 
 fn resources(
@@ -171,22 +189,41 @@ fn resources(
 ) -> Result<Vec<Resource>, resource::Error> {
     let mut resources = vec![Resource::new(body.id.to_string(), body)?];
     let servers: Vec<_> =
-        body.servers.iter().filter_map(|attachment| parts.servers.get(&attachment.server)).collect();
+        body.servers.iter().filter_map(|attachment| parts.server(&attachment.server)).collect();
     for server in &servers {
-        resources.push(Resource::new(server.body.id.to_string(), &server.body)?);
+        let is_own = server.id.namespace == body.id.namespace;
+        resources.push(if is_own { server.inside.clone() } else { server.outside.clone() });
     }
     let levels = body.levels.iter().chain(body.servers.iter().flat_map(|attachment| &attachment.levels));
     let policies: BTreeSet<&PolicyId> = levels.flat_map(|level| &level.policies).collect();
     for id in policies {
-        match parts.policies.get(id).and_then(|policy| policy.body.as_ref()) {
-            Some(policy) => resources.push(Resource::new(id.to_string(), policy)?),
-            None => resources.push(Resource::new(id.to_string(), &implied_policy())?),
-        }
+        resources.extend(policy_resource(id, &body.id, inputs, parts)?);
     }
     for key in api_keys {
         resources.push(Resource::new(key.secret.to_string(), key)?);
     }
-    let keys: BTreeSet<_> = servers.iter().flat_map(|server| &server.keys).collect();
-    resources.extend(secret::resources(inputs, keys.into_iter())?);
+    let mut keys: BTreeSet<KeyRef> = servers.iter().flat_map(|server| &server.keys).cloned().collect();
+    keys.extend(listener::keys(&body.listeners));
+    if inputs.install.cluster.is_some() {
+        keys.retain(|(secret, _)| secret.namespace == body.id.namespace);
+    }
+    resources.extend(secret::resources(inputs, keys.iter())?);
     Ok(resources)
+}
+
+/// A policy as it holds at a gateway. One that is named and not there would close its level.
+fn policy_resource(
+    id: &PolicyId,
+    gateway: &GatewayId,
+    inputs: &Inputs,
+    parts: &Parts,
+) -> Result<Option<Resource>, resource::Error> {
+    let Some(policy) = parts.policy(id) else {
+        let implied = (*id == implied_policy_id()).then(|| anyone(id.clone()));
+        return implied.map(|body| Resource::new(id.to_string(), &body)).transpose();
+    };
+    match inputs.policies.get(id).filter(|_| policy.selector.is_some()) {
+        Some(object) => policy::within(id, object, &gateway.namespace, inputs).map(Some),
+        None => Ok(policy.resource.clone()),
+    }
 }

@@ -3,25 +3,27 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
 use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
 
-/// Everything that a compile depends on. The keys are the objects' namespaces and names.
+/// Everything that a compile depends on. The keys are the objects' namespaces and names. An object that did not change
+/// should stay the same `Arc`: a [`crate::Memo`] then sees at a glance that there is nothing to do for it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Inputs {
     /// Servers.
-    pub servers: BTreeMap<ServerId, McpServer>,
+    pub servers: BTreeMap<ServerId, Arc<McpServer>>,
     /// Gateways.
-    pub gateways: BTreeMap<GatewayId, McpGateway>,
+    pub gateways: BTreeMap<GatewayId, Arc<McpGateway>>,
     /// Policies.
-    pub policies: BTreeMap<PolicyId, McpPolicy>,
+    pub policies: BTreeMap<PolicyId, Arc<McpPolicy>>,
     /// Secrets. `${env:NAME}` in a value is resolved before; here a value is only bytes.
-    pub secrets: BTreeMap<SecretId, Secret>,
+    pub secrets: BTreeMap<SecretId, Arc<Secret>>,
     /// Labels of the namespaces that are known. `kubernetes.io/metadata.name` need not be among them.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Services of the cluster that servers name or that are made for them, by namespace and name.
-    pub services: BTreeMap<(String, String), Service>,
+    pub services: BTreeMap<(String, String), Arc<Service>>,
     /// What the installation settles.
     pub install: Install,
 }
@@ -29,7 +31,7 @@ pub struct Inputs {
 /// A core/v1 Service with the addresses behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Service {
-    /// By port of the Service: the addresses (with target ports) that are ready, sorted.
+    /// By port of the Service: the addresses (with target ports) that are ready. A port without any has an empty list.
     pub ports: BTreeMap<u16, Vec<SocketAddr>>,
 }
 
@@ -38,6 +40,16 @@ impl Inputs {
     #[must_use]
     pub fn has_implied_gateway(&self) -> bool {
         self.install.implied_gateway && self.gateways.is_empty()
+    }
+
+    /// Whether this is the operator's namespace, whose policies can make the mesh level.
+    pub(crate) fn is_operators(&self, namespace: &str) -> bool {
+        self.install.cluster.as_ref().is_some_and(|cluster| cluster.operator_namespace == namespace)
+    }
+
+    /// The issuer of the cluster's service accounts.
+    pub(crate) fn cluster_issuer(&self) -> Option<&ClusterIssuer> {
+        self.install.cluster.as_ref()?.token_issuer.as_ref()
     }
 
     /// The labels of a namespace, with the one that Kubernetes gives every namespace.

@@ -155,16 +155,16 @@ pub fn gather(objects: &[Located], install: Install) -> (Inputs, Vec<Diagnostic>
         first.insert(&located.reference, located);
         match &located.object {
             Object::Server(server) => {
-                inputs.servers.insert(ServerId::new(namespace, name), (**server).clone());
+                inputs.servers.insert(ServerId::new(namespace, name), Arc::new((**server).clone()));
             }
             Object::Gateway(gateway) => {
-                inputs.gateways.insert(GatewayId::new(namespace, name), (**gateway).clone());
+                inputs.gateways.insert(GatewayId::new(namespace, name), Arc::new((**gateway).clone()));
             }
             Object::Policy(policy) => {
-                inputs.policies.insert(PolicyId::new(namespace, name), (**policy).clone());
+                inputs.policies.insert(PolicyId::new(namespace, name), Arc::new((**policy).clone()));
             }
             Object::Secret(secret) => {
-                inputs.secrets.insert(SecretId::new(namespace, name), secret.clone());
+                inputs.secrets.insert(SecretId::new(namespace, name), Arc::new(secret.clone()));
             }
             Object::Namespace(labels) => {
                 inputs.namespaces.insert(name.clone(), labels.clone());

@@ -3,22 +3,35 @@
 mod rule;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use mcpmesh_crds::{McpPolicy, McpPolicySpec, Mode, TargetKind, TargetRef};
+use mcpmesh_crds::{LabelSelector, McpPolicy, McpPolicySpec, Mode, SelectorOperator, TargetKind, TargetRef};
 use mcpmesh_ir::policy::{self, Effect};
+use mcpmesh_ir::resource::{self, Resource};
 use mcpmesh_ir::{GatewayId, PolicyId, ServerId};
 
-use crate::compile::implied_gateway;
+use crate::compile::{PolicyTarget, implied_gateway};
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::inputs::Inputs;
+use rule::Scope;
 
 /// A policy with what it is attached to.
 #[derive(Debug)]
 pub(crate) struct CompiledPolicy {
-    /// None: it is invalid.
-    pub(crate) body: Option<policy::Policy>,
-    targets: Targets,
+    pub(crate) id: PolicyId,
+    /// Whether it means something.
+    pub(crate) valid: bool,
+    /// None: it is invalid, or means something else in each namespace ([`within`]).
+    pub(crate) resource: Option<Resource>,
+    /// Whether it can let a call pass.
+    pub(crate) allows: bool,
     enforced: bool,
+    targets: Targets,
+    /// The namespaces at whose gateways it makes the mesh level.
+    pub(crate) selector: Option<LabelSelector>,
+    /// What it names.
+    pub(crate) named: Arc<[PolicyTarget]>,
+    pub(crate) findings: Vec<Diagnostic>,
 }
 
 /// Targets, all in the policy's namespace.
@@ -31,41 +44,33 @@ struct Targets {
 }
 
 impl CompiledPolicy {
-    /// Whether it speaks at a gateway's level; `id` is its own.
-    pub(crate) fn holds_for_gateway(&self, id: &PolicyId, gateway: &GatewayId) -> bool {
-        id.namespace == gateway.namespace
+    /// Whether it speaks at a gateway's level.
+    pub(crate) fn holds_for_gateway(&self, gateway: &GatewayId) -> bool {
+        self.id.namespace == gateway.namespace
             && (self.targets.namespace || self.targets.gateways.contains(&gateway.name))
     }
 
-    /// Whether it speaks at a server's level; `id` is its own.
-    pub(crate) fn holds_for_server(&self, id: &PolicyId, server: &ServerId) -> bool {
-        id.namespace == server.namespace
+    /// Whether it speaks at a server's level.
+    pub(crate) fn holds_for_server(&self, server: &ServerId) -> bool {
+        self.id.namespace == server.namespace
             && (self.targets.namespace || self.targets.servers.contains(&server.name))
     }
 
     /// Whether nothing passes where it is attached. An invalid Audit policy only goes unheard.
     pub(crate) fn closes(&self) -> bool {
-        self.body.is_none() && self.enforced
-    }
-
-    /// Whether it can let a call pass.
-    pub(crate) fn allows(&self) -> bool {
-        let rules = self.body.iter().flat_map(|policy| &policy.access);
-        self.enforced && rules.into_iter().any(|rule| rule.effect == Effect::Allow)
+        !self.valid && self.enforced
     }
 }
 
 /// Compiles one policy by itself.
-pub(crate) fn compile(
-    id: &PolicyId,
-    object: &McpPolicy,
-    inputs: &Inputs,
-) -> (CompiledPolicy, Vec<Diagnostic>) {
+pub(crate) fn compile(id: &PolicyId, object: &McpPolicy, inputs: &Inputs) -> CompiledPolicy {
     let mut findings = Findings::new(ObjectRef::new(ObjectKind::McpPolicy, &id.namespace, &id.name));
     let spec = &object.spec;
-    let body = body(id, spec, &mut findings);
+    let body = body(id, spec, &Scope::new(&id.namespace, inputs), &mut findings);
+    let selector = selector(id, spec, inputs, &mut findings);
     let enforced = spec.mode == Mode::Enforce;
-    if findings.has_errors() {
+    let made = Resource::new(id.to_string(), &body).ok().filter(|_| !findings.has_errors());
+    if made.is_none() {
         let help = "mend the errors above";
         if enforced {
             let message = "the policy is invalid: until it is mended, nothing that it targets can be used";
@@ -74,27 +79,98 @@ pub(crate) fn compile(
             findings.warning("", Reason::PolicyClosed, "the policy is invalid: it records nothing", help);
         }
     }
-    let body = (!findings.has_errors()).then_some(body);
-    let targets = targets(id, spec, inputs, &mut findings);
-    (CompiledPolicy { body, targets, enforced }, findings.into_list())
+    let (targets, named) = targets(id, spec, inputs, &mut findings);
+    if spec.namespace_selector.is_some() && selector.is_none() {
+        refuse_selector(inputs, &mut findings);
+    }
+    CompiledPolicy {
+        id: id.clone(),
+        valid: made.is_some(),
+        allows: enforced && made.is_some() && body.access.iter().any(|rule| rule.effect == Effect::Allow),
+        resource: made.filter(|_| selector.is_none()),
+        enforced,
+        targets,
+        selector,
+        named: named.into(),
+        findings: findings.into_list(),
+    }
 }
 
-fn body(id: &PolicyId, spec: &McpPolicySpec, findings: &mut Findings) -> policy::Policy {
+/// A policy of the mesh level as it holds in a namespace: what names no namespace is meant there.
+pub(crate) fn within(
+    id: &PolicyId,
+    object: &McpPolicy,
+    namespace: &str,
+    inputs: &Inputs,
+) -> Result<Resource, resource::Error> {
+    // What there is to find was found when the policy was compiled by itself.
+    let mut known = Findings::new(ObjectRef::new(ObjectKind::McpPolicy, &id.namespace, &id.name));
+    Resource::new(id.to_string(), &body(id, &object.spec, &Scope::new(namespace, inputs), &mut known))
+}
+
+/// The selector of a policy that may have one. What is wrong with it makes the policy invalid.
+fn selector(
+    id: &PolicyId,
+    spec: &McpPolicySpec,
+    inputs: &Inputs,
+    findings: &mut Findings,
+) -> Option<LabelSelector> {
+    let selector = spec.namespace_selector.as_ref()?;
+    let path = "spec.namespaceSelector";
+    if !spec.target_refs.is_empty() {
+        let message = "targetRefs and namespaceSelector exclude each other";
+        findings.error(path, Reason::InvalidUnion, message, "make two policies");
+    }
+    for (index, requirement) in selector.match_expressions.iter().enumerate() {
+        let wants = matches!(requirement.operator, SelectorOperator::In | SelectorOperator::NotIn);
+        if wants == requirement.values.is_empty() {
+            let message = "values are for In and NotIn, which need some";
+            let path = format!("{path}.matchExpressions[{index}]");
+            findings.error(&path, Reason::InvalidSelector, message, "add values, or remove them");
+        }
+    }
+    inputs.is_operators(&id.namespace).then(|| selector.clone())
+}
+
+/// It selects nothing, and so closes nothing.
+fn refuse_selector(inputs: &Inputs, findings: &mut Findings) {
+    let path = "spec.namespaceSelector";
+    match &inputs.install.cluster {
+        None => {
+            let help = "name targetRefs here; with a cluster, apply it there";
+            findings.error(
+                path,
+                Reason::NotInCluster,
+                "there is no operator's namespace on one machine",
+                help,
+            );
+        }
+        Some(_) => {
+            let message =
+                "only policies of the operator's namespace select namespaces: this one does nothing";
+            findings.error(path, Reason::InvalidTarget, message, "name targetRefs of its own namespace");
+        }
+    }
+}
+
+fn body(id: &PolicyId, spec: &McpPolicySpec, scope: &Scope<'_>, findings: &mut Findings) -> policy::Policy {
     let mode = match spec.mode {
         Mode::Enforce => policy::Mode::Enforce,
         Mode::Audit => policy::Mode::Audit,
     };
     check_names(spec.access.iter().map(|rule| &rule.name), "spec.access", findings);
     check_names(spec.limits.iter().map(|limit| &limit.name), "spec.limits", findings);
-    let access =
-        spec.access.iter().enumerate().map(|(index, rule)| {
-            rule::access(&id.namespace, rule, &format!("spec.access[{index}]"), findings)
-        });
+    let access = spec
+        .access
+        .iter()
+        .enumerate()
+        .map(|(index, rule)| rule::access(scope, rule, &format!("spec.access[{index}]"), findings));
     let access = access.collect();
-    let limits =
-        spec.limits.iter().enumerate().map(|(index, limit)| {
-            rule::limit(&id.namespace, limit, &format!("spec.limits[{index}]"), findings)
-        });
+    let limits = spec
+        .limits
+        .iter()
+        .enumerate()
+        .map(|(index, limit)| rule::limit(scope, limit, &format!("spec.limits[{index}]"), findings));
     policy::Policy { id: id.clone(), mode, access, limits: limits.collect() }
 }
 
@@ -113,36 +189,52 @@ fn check_names<'n>(names: impl Iterator<Item = &'n String>, path: &str, findings
 }
 
 /// A target that is wrong or missing is reported and closes nothing else.
-fn targets(id: &PolicyId, spec: &McpPolicySpec, inputs: &Inputs, findings: &mut Findings) -> Targets {
-    let mut targets = Targets::default();
-    if !(1..=16).contains(&spec.target_refs.len()) {
-        let message = format!("{} targets are given", spec.target_refs.len());
+fn targets(
+    id: &PolicyId,
+    spec: &McpPolicySpec,
+    inputs: &Inputs,
+    findings: &mut Findings,
+) -> (Targets, Vec<PolicyTarget>) {
+    let (mut targets, mut named) = (Targets::default(), Vec::new());
+    let count = spec.target_refs.len();
+    if count > 16 || (count == 0 && spec.namespace_selector.is_none()) {
+        let message = format!("{count} targets are given");
         findings.error("spec.targetRefs", Reason::InvalidTarget, message, "give 1 to 16");
     }
     for (index, target) in spec.target_refs.iter().enumerate() {
-        let path = format!("spec.targetRefs[{index}]");
-        if !right_group(target) {
-            let message = format!("{:?} has no such kind", target.group.as_deref().unwrap_or_default());
-            findings.error(&format!("{path}.group"), Reason::InvalidTarget, message, "leave it out");
-            continue;
-        }
-        let (namespace, name) = (&id.namespace, target.name.clone());
-        let known = match target.kind {
-            TargetKind::McpGateway => is_gateway(&GatewayId::new(namespace, &name), inputs),
-            TargetKind::McpServer => inputs.servers.contains_key(&ServerId::new(namespace, &name)),
-            TargetKind::Namespace => name == *namespace,
-        };
-        if !known {
-            missing(id, target, &format!("{path}.name"), findings);
-            continue;
-        }
+        let refused = refused(id, target, &format!("spec.targetRefs[{index}]"), inputs, findings);
+        let name = target.name.clone();
+        named.push(PolicyTarget { kind: target.kind, name: name.clone(), refused });
         match target.kind {
+            _ if refused.is_some() => {}
             TargetKind::McpGateway => _ = targets.gateways.insert(name),
             TargetKind::McpServer => _ = targets.servers.insert(name),
             TargetKind::Namespace => targets.namespace = true,
         }
     }
-    targets
+    (targets, named)
+}
+
+/// Why a policy is not attached to a target, after saying so.
+fn refused(
+    id: &PolicyId,
+    target: &TargetRef,
+    path: &str,
+    inputs: &Inputs,
+    findings: &mut Findings,
+) -> Option<Reason> {
+    if !right_group(target) {
+        let message = format!("{:?} has no such kind", target.group.as_deref().unwrap_or_default());
+        findings.error(&format!("{path}.group"), Reason::InvalidTarget, message, "leave it out");
+        return Some(Reason::InvalidTarget);
+    }
+    let (namespace, name) = (&id.namespace, &target.name);
+    let known = match target.kind {
+        TargetKind::McpGateway => is_gateway(&GatewayId::new(namespace, name), inputs),
+        TargetKind::McpServer => inputs.servers.contains_key(&ServerId::new(namespace, name)),
+        TargetKind::Namespace => name == namespace,
+    };
+    if known { None } else { Some(missing(id, target, &format!("{path}.name"), findings)) }
 }
 
 fn right_group(target: &TargetRef) -> bool {
@@ -157,12 +249,12 @@ fn is_gateway(id: &GatewayId, inputs: &Inputs) -> bool {
     inputs.gateways.contains_key(id) || (inputs.has_implied_gateway() && *id == implied_gateway())
 }
 
-fn missing(id: &PolicyId, target: &TargetRef, path: &str, findings: &mut Findings) {
+fn missing(id: &PolicyId, target: &TargetRef, path: &str, findings: &mut Findings) -> Reason {
     let namespace = &id.namespace;
     if target.kind == TargetKind::Namespace {
         let message = format!("a policy of namespace {namespace} cannot target namespace {}", target.name);
         findings.error(path, Reason::InvalidTarget, message, "name its own, or move the policy");
-        return;
+        return Reason::InvalidTarget;
     }
     let message = format!(
         "no {:?} {} in namespace {namespace}: the policy does nothing for it",
@@ -170,4 +262,5 @@ fn missing(id: &PolicyId, target: &TargetRef, path: &str, findings: &mut Finding
     );
     let help = "correct the name; a policy targets its own namespace only";
     findings.error(path, Reason::TargetNotFound, message, help);
+    Reason::TargetNotFound
 }

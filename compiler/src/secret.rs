@@ -1,6 +1,7 @@
 //! References to Secrets: found or not, and only the keys that are referenced travel (decisions.md 7 and 10).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use mcpmesh_ir::resource::{self, Resource};
@@ -21,7 +22,7 @@ pub(crate) fn find<'i>(
     path: &str,
     findings: &mut Findings,
 ) -> Option<&'i Secret> {
-    let found = inputs.secrets.get(id);
+    let found = inputs.secrets.get(id).map(Arc::as_ref);
     if found.is_none() {
         findings.error(
             path,

@@ -1,65 +1,110 @@
 //! One McpServer: its source, credentials, tools and exports.
 
+mod lock;
 mod remote;
 mod run;
+pub(crate) mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use mcpmesh_crds::{
     ExportTo, From as Namespaces, McpServer, McpServerSpec, State, ToolAnnotations, ToolOverride,
 };
 use mcpmesh_ir::catalog::Hints;
 use mcpmesh_ir::policy::NameGlobs;
+use mcpmesh_ir::resource::{self, Resource};
 use mcpmesh_ir::server::{self, Endpoint};
 use mcpmesh_ir::{SecretId, ServerId};
 
-use crate::child;
+use crate::child::{self, Child};
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::inputs::Inputs;
 use crate::secret::{self, KeyRef};
+use crate::sidecar::{self, Door};
 use crate::workload::Workload;
 
 /// An enabled server without errors.
 #[derive(Debug)]
 pub(crate) struct CompiledServer {
-    pub(crate) body: server::Server,
+    pub(crate) id: ServerId,
     /// For the selectors of gateways.
     pub(crate) labels: BTreeMap<String, String>,
     /// None: its own namespace only.
     pub(crate) exports: Option<ExportTo>,
     /// The keys of Secrets that its headers take.
     pub(crate) keys: BTreeSet<KeyRef>,
-    pub(crate) workload: Option<Workload>,
+    pub(crate) workload: Option<Arc<Workload>>,
+    /// What the operator makes for it, where it is run in a cluster.
+    pub(crate) children: Option<Arc<Vec<Child>>>,
+    /// As the gateways of its own namespace see it.
+    pub(crate) inside: Resource,
+    /// As the gateways of other namespaces see it.
+    pub(crate) outside: Resource,
+    /// As its sidecars see it, where it has any: in a cluster, when it is run there.
+    pub(crate) beside: Option<Resource>,
 }
 
-/// Compiles one server by itself. The error is the word for why it cannot be used.
-pub(crate) fn compile(
-    id: &ServerId,
-    object: &McpServer,
-    inputs: &Inputs,
-) -> (Result<CompiledServer, &'static str>, Vec<Diagnostic>) {
+/// A server by itself: usable, or the word for why not.
+#[derive(Debug)]
+pub(crate) struct ServerPart {
+    pub(crate) outcome: Result<CompiledServer, &'static str>,
+    pub(crate) findings: Vec<Diagnostic>,
+}
+
+/// Compiles one server by itself.
+pub(crate) fn compile(id: &ServerId, object: &McpServer, inputs: &Inputs) -> ServerPart {
     let mut findings = Findings::new(ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name));
     let spec = &object.spec;
     let source = source(id, spec, inputs, &mut findings);
     let mut keys = BTreeSet::new();
     let headers = headers(id, spec, inputs, &mut keys, &mut findings);
     let tools = tools(spec, &mut findings);
+    let lock = lock::lock(spec.lock.as_ref(), &mut findings);
     let timeouts = timeouts(spec, &mut findings);
     child::check_server(spec, inputs.install.cluster.is_some(), &mut findings);
     let invalid = findings.has_errors();
     let exports = exports(spec, !keys.is_empty(), &mut findings);
     let outcome = match source {
         _ if spec.state == State::Disabled => Err("is disabled"),
-        Some((endpoint, workload)) if !invalid => Ok(CompiledServer {
-            body: server::Server { id: id.clone(), endpoint, headers, tools, timeouts, lock: None },
-            labels: object.metadata.labels.clone().unwrap_or_default(),
-            exports,
-            keys,
-            workload,
-        }),
+        Some((endpoint, workload)) if !invalid => {
+            let body = server::Server { id: id.clone(), endpoint, headers, tools, timeouts, lock };
+            let labels = object.metadata.labels.clone().unwrap_or_default();
+            let made = workload.as_ref().zip(inputs.install.cluster.as_ref());
+            let children = made.map(|(run, cluster)| child::of_server(spec, run, inputs, cluster));
+            views(&body, workload.is_some(), inputs).map_err(|_| "has no canonical form").map(
+                |(inside, outside, beside)| CompiledServer {
+                    id: id.clone(),
+                    labels,
+                    exports,
+                    keys,
+                    workload: workload.map(Arc::new),
+                    children: children.map(Arc::new),
+                    inside,
+                    outside,
+                    beside,
+                },
+            )
+        }
         _ => Err("has errors"),
     };
-    (outcome, findings.into_list())
+    ServerPart { outcome, findings: findings.into_list() }
+}
+
+/// A server as the gateways of its namespace, those of others, and its own sidecars see it.
+fn views(
+    body: &server::Server,
+    is_run: bool,
+    inputs: &Inputs,
+) -> Result<(Resource, Resource, Option<Resource>), resource::Error> {
+    let made = |body: &server::Server| Resource::new(body.id.to_string(), body);
+    if is_run && inputs.install.cluster.is_some() {
+        let inside = made(&sidecar::upstream(body, Door::Local, inputs))?;
+        let outside = made(&sidecar::upstream(body, Door::Exported, inputs))?;
+        return Ok((inside, outside, Some(made(&sidecar::beside(body))?)));
+    }
+    let one = made(body)?;
+    Ok((one.clone(), one, None))
 }
 
 fn source(
@@ -74,20 +119,17 @@ fn source(
         let digest = secret::digest(&inputs.install.version_key, &(&workload, &environment.0)).ok()?;
         Some((Endpoint::Workload { digest }, Some(workload)))
     };
-    match (&spec.remote, &spec.package, &spec.container) {
-        (Some(remote), None, None) => {
+    match (&spec.remote, &spec.service, &spec.package, &spec.container) {
+        (Some(remote), None, None, None) => {
             Some((remote::endpoint(remote, inputs.install.allow_private, findings)?, None))
         }
-        (None, Some(package), None) => run(run::package(id, package, inputs, findings)),
-        (None, None, Some(container)) => run(run::container(id, container, inputs, findings)),
+        (None, Some(service), None, None) => Some((service::endpoint(id, service, inputs, findings)?, None)),
+        (None, None, Some(package), None) => run(run::package(id, package, inputs, findings)),
+        (None, None, None, Some(container)) => run(run::container(id, container, inputs, findings)),
         _ => {
             let message = "a server has exactly one source";
-            findings.error(
-                "spec",
-                Reason::InvalidUnion,
-                message,
-                "give one of remote, package and container",
-            );
+            let help = "give one of remote, service, package and container";
+            findings.error("spec", Reason::InvalidUnion, message, help);
             None
         }
     }
@@ -101,8 +143,8 @@ fn headers(
     findings: &mut Findings,
 ) -> Vec<server::CredentialHeader> {
     let Some(credentials) = &spec.credentials else { return Vec::new() };
-    let Some(remote) = &spec.remote else {
-        let message = "only a remote server is given headers";
+    if spec.remote.is_none() && spec.service.is_none() {
+        let message = "only a remote server or a Service is given headers";
         findings.error(
             "spec.credentials",
             Reason::InvalidUnion,
@@ -110,7 +152,7 @@ fn headers(
             "give a package or container env instead",
         );
         return Vec::new();
-    };
+    }
     let mut names = BTreeSet::new();
     let mut headers = Vec::new();
     for (index, header) in credentials.headers.iter().enumerate() {
@@ -131,7 +173,9 @@ fn headers(
         }
         headers.push(server::CredentialHeader { name, prefix, secret, key });
     }
-    remote::warn_of_cleartext(remote, findings);
+    if let Some(remote) = &spec.remote {
+        remote::warn_of_cleartext(remote, findings);
+    }
     headers
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use mcpmesh_ir::{SecretId, ServerId};
 use serde::{Deserialize, Serialize};
@@ -114,7 +115,7 @@ impl fmt::Debug for Environment {
 impl Workload {
     /// The environment with the Secrets' values in it. Of the inputs that this was compiled from nothing is missing.
     #[must_use]
-    pub fn environment(&self, secrets: &BTreeMap<SecretId, Secret>) -> Environment {
+    pub fn environment(&self, secrets: &BTreeMap<SecretId, Arc<Secret>>) -> Environment {
         let value = |value: &EnvValue| match value {
             EnvValue::Literal(text) => Some(text.clone()),
             EnvValue::Secret { secret, key } => {
@@ -134,7 +135,7 @@ mod tests {
     fn an_environment_has_the_secrets_values_and_shows_none() {
         let id = SecretId::new("default", "s");
         let data = BTreeMap::from([("token".to_owned(), b"canary".to_vec())]);
-        let secrets = BTreeMap::from([(id.clone(), Secret { data, ..Secret::default() })]);
+        let secrets = BTreeMap::from([(id.clone(), Arc::new(Secret { data, ..Secret::default() }))]);
         let var = |name: &str, value| EnvVar { name: name.to_owned(), value };
         let workload = Workload {
             server: ServerId::new("default", "a"),

@@ -41,7 +41,7 @@ fn error(text: &str) -> String {
 
 fn render(compiled: &Compiled) -> String {
     let text = |child: &Child| serde_saphyr::to_string(&serde_json::to_value(child).unwrap()).unwrap();
-    compiled.children.values().flatten().map(text).collect::<Vec<_>>().join("---\n")
+    compiled.children.values().flat_map(|made| made.iter()).map(text).collect::<Vec<_>>().join("---\n")
 }
 
 /// The pod specs of all Deployments, as JSON.
@@ -52,7 +52,7 @@ fn pods(compiled: &Compiled) -> Vec<Value> {
         }
         _ => None,
     };
-    compiled.children.values().flatten().filter_map(pod).collect()
+    compiled.children.values().flat_map(|made| made.iter()).filter_map(pod).collect()
 }
 
 #[test]
@@ -281,7 +281,7 @@ proptest! {
         pods.iter().for_each(assert_hardened);
         prop_assert_eq!(render(&compiled), render(&compile_text(&text)));
         for (fleet, children) in &compiled.children {
-            for child in children {
+            for child in children.iter() {
                 let child = serde_json::to_value(child).unwrap();
                 let metadata = &child["metadata"];
                 prop_assert_eq!(&metadata["name"], &json!(child::base_name(fleet)));

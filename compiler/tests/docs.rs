@@ -3,10 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use mcpmesh_compiler::{Install, Severity, compile, manifest};
+use mcpmesh_compiler::{Cluster, ClusterIssuer, Install, Service, Severity, compile, manifest};
 
 /// The pages for users. Those of adr/ show fragments.
 fn pages() -> Vec<PathBuf> {
@@ -39,13 +42,30 @@ fn manifests(page: &str) -> String {
     text
 }
 
+/// What a page may speak of: a cluster has all that one machine has.
+fn cluster() -> Cluster {
+    let issuer =
+        ClusterIssuer { issuer: "https://issuer.test".to_owned(), keys: r#"{"keys":[]}"#.to_owned() };
+    Cluster {
+        operator_namespace: "mcpmesh-system".to_owned(),
+        token_issuer: Some(issuer),
+        ..Cluster::default()
+    }
+}
+
 fn complaints(page: &Path) -> Vec<String> {
     let text = manifests(&fs::read_to_string(page).unwrap());
     let name = page.file_name().unwrap().to_str().unwrap();
     let parsed = manifest::parse(name, &text);
     let install =
-        Install { implied_gateway: true, allow_private: true, version_key: [7; 32], ..Install::default() };
-    let (inputs, duplicates) = manifest::gather(&parsed.objects, install);
+        Install { allow_private: true, version_key: [7; 32], cluster: Some(cluster()), ..Install::default() };
+    let (mut inputs, duplicates) = manifest::gather(&parsed.objects, install);
+    for (id, server) in &inputs.servers {
+        if let Some(named) = &server.spec.service {
+            let ports = BTreeMap::from([(named.port, vec![SocketAddr::from(([10, 0, 0, 1], named.port))])]);
+            inputs.services.insert((id.namespace.clone(), named.name.clone()), Arc::new(Service { ports }));
+        }
+    }
     let mut compiled = compile(&inputs);
     manifest::locate(&parsed.objects, &mut compiled.diagnostics);
     let all = parsed.diagnostics.iter().chain(&duplicates).chain(&compiled.diagnostics);

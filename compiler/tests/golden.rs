@@ -1,52 +1,91 @@
 //! Each folder of `golden/` is a case: `in.yaml` compiles to `out.yaml`. `UPDATE_GOLDEN=1` writes the latter.
 //!
-//! A first line `# up` compiles as `mcpmesh up` does; otherwise as in a cluster.
+//! A first line `# up` compiles as `mcpmesh up` does, `# cluster` as the operator does, with the Services of the case's
+//! `services.yaml` (`namespace/name: {port: [address]}`); without either, nothing is implied and there are no fleets.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use mcpmesh_compiler::{Compiled, Install, compile, manifest};
+use mcpmesh_compiler::{Cluster, ClusterIssuer, Compiled, Install, Service, compile, manifest};
+use mcpmesh_ir::Resource;
 use serde_json::{Map, Value, json};
+
+/// The Services that samples name.
+const SERVICES: &str = "team-a/tickets: {8080: ['10.0.0.7:8080']}";
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-fn compile_text(text: &str) -> Compiled {
+type Services = BTreeMap<String, BTreeMap<u16, Vec<SocketAddr>>>;
+
+fn cluster() -> Cluster {
+    let issuer =
+        ClusterIssuer { issuer: "https://issuer.test".to_owned(), keys: r#"{"keys":[]}"#.to_owned() };
+    Cluster {
+        operator_namespace: "mcpmesh-system".to_owned(),
+        token_issuer: Some(issuer),
+        ..Cluster::default()
+    }
+}
+
+fn compile_text(text: &str, services: &str) -> Compiled {
     let up = text.starts_with("# up");
-    let install =
-        Install { implied_gateway: up, allow_private: up, version_key: [7; 32], ..Install::default() };
+    let cluster = text.starts_with("# cluster").then(cluster);
+    let install = Install { implied_gateway: up, allow_private: up, version_key: [7; 32], cluster };
     let parsed = manifest::parse("in.yaml", text);
-    let (inputs, duplicates) = manifest::gather(&parsed.objects, install);
+    let (mut inputs, duplicates) = manifest::gather(&parsed.objects, install);
+    if !services.is_empty() {
+        for (name, ports) in serde_saphyr::from_str::<Services>(services).unwrap() {
+            let (namespace, name) = name.split_once('/').unwrap();
+            inputs.services.insert((namespace.to_owned(), name.to_owned()), Arc::new(Service { ports }));
+        }
+    }
     let mut compiled = compile(&inputs);
     manifest::locate(&parsed.objects, &mut compiled.diagnostics);
     compiled.diagnostics.splice(0..0, parsed.diagnostics.into_iter().chain(duplicates));
     compiled
 }
 
-fn render(compiled: &Compiled) -> String {
-    let mut snapshots = Map::new();
-    for (gateway, snapshot) in &compiled.snapshots {
-        let mut kinds = Map::new();
-        for resource in &snapshot.resources {
-            let kind = kinds.entry(resource.kind.to_string()).or_insert_with(|| json!({}));
-            kind[&resource.name] = serde_json::from_str(resource.body.get()).unwrap();
-        }
-        snapshots.insert(gateway.to_string(), Value::Object(kinds));
+fn by_kind(resources: &[Resource]) -> Value {
+    let mut kinds = Map::new();
+    for resource in resources {
+        let kind = kinds.entry(resource.kind.to_string()).or_insert_with(|| json!({}));
+        kind[&resource.name] = serde_json::from_str(resource.body.get()).unwrap();
     }
+    Value::Object(kinds)
+}
+
+fn render(compiled: &Compiled) -> String {
+    let snapshots: Map<_, _> = compiled
+        .snapshots
+        .iter()
+        .map(|(gateway, snapshot)| (gateway.to_string(), by_kind(&snapshot.resources)))
+        .collect();
+    let fleets: Map<_, _> = compiled
+        .fleets
+        .iter()
+        .map(|(fleet, content)| (fleet.to_string(), by_kind(&content.resources)))
+        .collect();
     let workloads: Map<_, _> = compiled
         .workloads
         .iter()
-        .map(|(server, workload)| (server.to_string(), serde_json::to_value(workload).unwrap()))
+        .map(|(server, workload)| (server.to_string(), serde_json::to_value(workload.as_ref()).unwrap()))
         .collect();
     let findings: Vec<_> = compiled
         .diagnostics
         .iter()
         .map(|finding| json!({ "reason": finding.reason.to_string(), "text": finding.to_string() }))
         .collect();
-    let whole = json!({ "snapshots": snapshots, "workloads": workloads, "diagnostics": findings });
+    let mut whole = json!({ "snapshots": snapshots, "workloads": workloads, "diagnostics": findings });
+    if !fleets.is_empty() {
+        whole["fleets"] = Value::Object(fleets);
+    }
     serde_saphyr::to_string(&whole).unwrap()
 }
 
@@ -59,7 +98,8 @@ fn every_case_compiles_to_its_golden_output() {
     assert!(cases.len() >= 20, "{} cases", cases.len());
     let mut wrong = Vec::new();
     for case in cases {
-        let out = render(&compile_text(&fs::read_to_string(case.join("in.yaml")).unwrap()));
+        let services = fs::read_to_string(case.join("services.yaml")).unwrap_or_default();
+        let out = render(&compile_text(&fs::read_to_string(case.join("in.yaml")).unwrap(), &services));
         let golden = case.join("out.yaml");
         if update {
             fs::write(golden, out).unwrap();
@@ -85,10 +125,10 @@ fn every_sample_compiles_without_diagnostics() {
             files.iter().map(read).collect()
         };
         for text in texts {
-            let compiled = compile_text(&text);
+            let compiled = compile_text(&text, SERVICES);
             let findings: Vec<_> = compiled.diagnostics.iter().map(ToString::to_string).collect();
             assert!(findings.is_empty(), "{text}\n{}", findings.join("\n"));
-            assert!(!compiled.snapshots.is_empty());
+            assert!(!(compiled.snapshots.is_empty() && compiled.fleets.is_empty()));
         }
     }
 }

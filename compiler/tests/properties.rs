@@ -1,16 +1,18 @@
 //! What holds for every set of objects: compiling has no memory, names decide nothing, a memo changes nothing.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use mcpmesh_compiler::{Compiled, Inputs, Install, Memo, compile, manifest};
+use mcpmesh_compiler::{Cluster, ClusterIssuer, Compiled, Inputs, Install, Memo, Service, compile, manifest};
 use mcpmesh_ir::catalog::Hints;
 use mcpmesh_ir::policy::{Identity, Issuer, Object, Prepared, Target, decide};
-use mcpmesh_ir::{Gateway, GatewayId, Policy, ResourceKind, Server, ServerId, Snapshot};
+use mcpmesh_ir::{Fleet, Gateway, GatewayId, Policy, ResourceKind, Server, ServerId, Snapshot};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 /// Documents to draw folders from: good ones, wrong ones, several namespaces, with and without exports.
-const DOCUMENTS: [&str; 15] = [
+const DOCUMENTS: [&str; 21] = [
     "kind: McpServer\nmetadata: {name: a}\nspec: {package: {registry: Npm, name: a, version: 1.0.0}}",
     "kind: McpServer\nmetadata: {name: b, labels: {tier: gold}}\nspec: {remote: {url: 'https://b.example.com/'}}",
     "kind: McpServer\nmetadata: {name: a, namespace: lib}\nspec: {package: {registry: Npm, name: a, version: 1.0.0}, exportTo: {namespaces: {from: All}}}",
@@ -26,6 +28,12 @@ const DOCUMENTS: [&str; 15] = [
     "kind: Secret\nmetadata: {name: s, namespace: lib}\nstringData: {k: value-one}",
     "kind: Secret\nmetadata: {name: key, labels: {mcpmesh.io/api-key: 'true'}, annotations: {mcpmesh.io/owner: alice}}\nstringData: {key: 0123456789abcdef}",
     "kind: Namespace\nmetadata: {name: lib, labels: {x: y}}",
+    "kind: McpServer\nmetadata: {name: d}\nspec: {service: {name: d, port: 80}}",
+    "kind: McpServer\nmetadata: {name: e, namespace: lib}\nspec: {service: {name: e, port: 80}, exportTo: {namespaces: {from: All}}, lock: {mode: Enforce}}",
+    "kind: McpGateway\nmetadata: {name: lib}\nspec: {servers: {refs: [{name: a, namespace: lib}]}, authentication: {serviceAccounts: {}}}",
+    "kind: McpPolicy\nmetadata: {name: floor, namespace: mcpmesh-system}\nspec: {namespaceSelector: {matchLabels: {x: y}}, access: [{name: r, effect: Deny, from: [{group: red}], to: {servers: [a]}}]}",
+    "kind: McpPolicy\nmetadata: {name: all, namespace: mcpmesh-system}\nspec: {namespaceSelector: {}, access: [{name: r, effect: Allow, from: [{serviceAccount: {name: bot}}, {authenticated: {}}]}]}",
+    "kind: McpPolicy\nmetadata: {name: broken, namespace: mcpmesh-system}\nspec: {namespaceSelector: {matchLabels: {x: y}}, access: [{name: r, effect: Allow, from: []}]}",
 ];
 
 fn text(documents: &[&str]) -> String {
@@ -45,8 +53,32 @@ fn inputs(documents: &[&str], up: bool) -> Inputs {
 }
 
 fn bytes(compiled: &Compiled) -> String {
-    serde_json::to_string(&(snapshots(compiled), workloads(compiled), &compiled.diagnostics))
-        .unwrap_or_default()
+    let fleets: Vec<&Fleet> = compiled.fleets.values().map(AsRef::as_ref).collect();
+    let text =
+        serde_json::to_string(&(snapshots(compiled), fleets, workloads(compiled), &compiled.diagnostics));
+    format!("{text:?}{:?}{:?}", compiled.policy_targets, compiled.attached)
+}
+
+/// As the operator's, with addresses behind the Services of both namespaces.
+fn in_cluster(documents: &[&str], addresses: [u8; 2]) -> Inputs {
+    let mut inputs = inputs(documents, false);
+    let issuer = ClusterIssuer { issuer: "https://issuer.test".to_owned(), keys: "{}".to_owned() };
+    inputs.install.cluster = Some(Cluster {
+        operator_namespace: "mcpmesh-system".to_owned(),
+        token_issuer: Some(issuer),
+        ..Cluster::default()
+    });
+    let service = |last: u8, port| {
+        let address = SocketAddr::from(([10, 0, 0, last], port));
+        Arc::new(Service { ports: BTreeMap::from([(port, vec![address])]) })
+    };
+    let [first, second] = addresses;
+    for (namespace, name, last, port) in
+        [("default", "d", first, 80), ("lib", "e", second, 80), ("lib", "a-mcpserver", second, 17080)]
+    {
+        inputs.services.insert((namespace.to_owned(), name.to_owned()), service(last, port));
+    }
+    inputs
 }
 
 fn snapshots(compiled: &Compiled) -> Vec<&Snapshot> {
@@ -54,7 +86,7 @@ fn snapshots(compiled: &Compiled) -> Vec<&Snapshot> {
 }
 
 fn workloads(compiled: &Compiled) -> Vec<&mcpmesh_compiler::Workload> {
-    compiled.workloads.values().collect()
+    compiled.workloads.values().map(AsRef::as_ref).collect()
 }
 
 fn folder() -> impl Strategy<Value = Vec<&'static str>> {
@@ -125,7 +157,7 @@ fn shop(prefixes: [&str; 2], shown: &str, naming: &str) -> BTreeMap<(ServerId, S
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn equal_inputs_give_equal_bytes_in_whatever_order_they_are_read(folder in folder(), up: bool, turn in 0usize..16) {
@@ -145,6 +177,69 @@ proptest! {
     }
 
     #[test]
+    fn a_memo_gives_what_a_full_compile_gives_in_a_cluster(
+        steps in proptest::collection::vec((folder(), any::<[bool; 2]>()), 1..6)
+    ) {
+        let mut memo = Memo::default();
+        let mut last = Inputs::default();
+        for (folder, [one, two]) in steps {
+            // What did not change stays the same Arc, as a watch leaves it.
+            let mut inputs = in_cluster(&folder, [u8::from(one) + 1, u8::from(two) + 1]);
+            for (id, server) in &mut inputs.servers {
+                if let Some(old) = last.servers.get(id).filter(|old| *old == server) {
+                    *server = old.clone();
+                }
+            }
+            prop_assert_eq!(bytes(&memo.compile(&inputs)), bytes(&compile(&inputs)));
+            last = inputs;
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_namespace_is_in_anothers_fleets_but_what_it_exports(folder in folder()) {
+        let compiled = compile(&in_cluster(&folder, [1, 2]));
+        for (id, fleet) in &compiled.fleets {
+            for resource in &fleet.resources {
+                let (namespace, name) = resource.name.split_once('/').unwrap_or_default();
+                let exported = namespace == "lib" && match resource.kind {
+                    ResourceKind::Server => ["a", "e"].contains(&name),
+                    // It is judged where the server is reached, unless a sidecar does.
+                    ResourceKind::Policy => name != "p",
+                    _ => false,
+                };
+                let mesh = namespace == "mcpmesh-system" && resource.kind == ResourceKind::Policy;
+                prop_assert!(namespace == id.namespace() || exported || mesh, "{id}: {} {}", resource.kind, resource.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_mesh_level_only_takes_away(folder in folder()) {
+        let is_mesh = |document: &&str| document.contains("namespace: mcpmesh-system");
+        let without: Vec<&str> = folder.iter().copied().filter(|document| !is_mesh(document)).collect();
+        let (with, without) = (compile(&in_cluster(&folder, [1, 2])), compile(&in_cluster(&without, [1, 2])));
+        for (id, fleet) in &with.fleets {
+            let before: BTreeMap<_, _> = without.fleets[id].snapshots().iter().flat_map(verdicts).collect();
+            for (asked, allowed) in fleet.snapshots().iter().flat_map(verdicts) {
+                prop_assert!(!allowed || before[&asked], "{id}: {asked:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tenants_policy_on_a_server_only_takes_away_below_a_mesh_level(folder in folder()) {
+        let is_servers = |document: &&str| document.contains("kind: McpServer, name");
+        let without: Vec<&str> = folder.iter().copied().filter(|document| !is_servers(document)).collect();
+        let (with, without) = (compile(&in_cluster(&folder, [1, 2])), compile(&in_cluster(&without, [1, 2])));
+        for (id, fleet) in &with.fleets {
+            let before: BTreeMap<_, _> = without.fleets[id].snapshots().iter().flat_map(verdicts).collect();
+            for (asked, allowed) in fleet.snapshots().iter().flat_map(verdicts) {
+                prop_assert!(!allowed || before[&asked], "{id}: {asked:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_memo_sees_every_single_change(folder in folder(), changed in select(DOCUMENTS.to_vec())) {
         let mut memo = Memo::default();
         let before = inputs(&folder, true);
@@ -157,7 +252,7 @@ proptest! {
         let mut after = inputs(&other, true);
         prop_assert_eq!(bytes(&memo.compile(&after)), bytes(&compile(&after)));
         for secret in after.secrets.values_mut() {
-            secret.data.values_mut().for_each(|value| value.push(b'x'));
+            Arc::make_mut(secret).data.values_mut().for_each(|value| value.push(b'x'));
         }
         prop_assert_eq!(bytes(&memo.compile(&after)), bytes(&compile(&after)));
     }

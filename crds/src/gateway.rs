@@ -75,6 +75,26 @@ pub struct Listener {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_origins: Vec<String>,
+    /// TLS. Left out: none, for a listener behind something that ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+}
+
+/// TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ListenerTls {
+    /// A Secret of the gateway's namespace with the keys tls.crt and tls.key (type kubernetes.io/tls).
+    pub secret_ref: SecretRef,
+}
+
+/// A Secret of the same namespace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRef {
+    /// The Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }
 
 /// Which servers stand behind a gateway: those that `namespaces` and `selector` choose, and those that `refs` name.
@@ -141,6 +161,20 @@ pub struct GatewayAuthentication {
     /// Lets in the owners of API keys: Secrets of the gateway's namespace with the label `mcpmesh.io/api-key: "true"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_keys: Option<ApiKeys>,
+    /// Lets in the cluster's service accounts, by tokens that name this gateway as their audience. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_accounts: Option<ServiceAccounts>,
+}
+
+/// Which tokens of service accounts a gateway takes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceAccounts {
+    /// A token must have one of these audiences. Left out: `<name>.<namespace>.mcpgateway` of this gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub audiences: Vec<String>,
 }
 
 /// What a caller without credentials gets.

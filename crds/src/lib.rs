@@ -11,6 +11,7 @@ mod duration;
 mod env;
 mod fleet;
 mod gateway;
+mod lock;
 mod pod;
 mod policy;
 mod selector;
@@ -23,9 +24,10 @@ pub use duration::{Duration, InvalidDuration};
 pub use env::{EnvFromSource, EnvVar, EnvVarSource, SecretEnvSource, SecretKeySelector};
 pub use fleet::{Autoscaling, ParentReference, ProxyFleet, ProxyRoute, ProxyService, ServiceType};
 pub use gateway::{
-    Anonymous, ApiKeys, GatewayAuthentication, Listener, McpGateway, McpGatewaySpec, Naming, Prefixing,
-    ServerRef, ServerSelection,
+    Anonymous, ApiKeys, GatewayAuthentication, Listener, ListenerTls, McpGateway, McpGatewaySpec, Naming,
+    Prefixing, SecretRef, ServerRef, ServerSelection, ServiceAccounts,
 };
+pub use lock::{Lock, LockMode, LockedTool};
 pub use pod::{
     Affinity, InvalidQuantity, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorOperator,
     NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinity, PodAffinityTerm, PreferredSchedulingTerm,
@@ -34,13 +36,13 @@ pub use pod::{
 };
 pub use policy::{
     AccessRule, Dimension, Effect, Empty, GatewayRef, Limit, McpPolicy, McpPolicySpec, Method, Mode,
-    Requests, Subject, TargetKind, TargetRef, To,
+    Requests, ServiceAccountRef, Subject, TargetKind, TargetRef, To,
 };
 pub use selector::{From, LabelSelector, LabelSelectorRequirement, NamespaceSelection, SelectorOperator};
 pub use server::{
     Container, ContainerTransport, CredentialHeader, Credentials, ExportTo, McpServer, McpServerSpec,
-    Package, Registry, Remote, RemoteTransport, SecretKeyRef, State, Timeouts, ToolAnnotations, ToolOverride,
-    Tools,
+    Package, Registry, Remote, RemoteTransport, SecretKeyRef, Service, State, Timeouts, ToolAnnotations,
+    ToolOverride, Tools,
 };
 
 pub use status::{

@@ -5,6 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
+use crate::selector::LabelSelector;
 use crate::server::ToolAnnotations;
 use crate::status::McpPolicyStatus;
 
@@ -27,10 +28,16 @@ use crate::status::McpPolicyStatus;
     doc = "Who may use what, and how often, at the gateways and servers of its own namespace that it targets."
 )]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.targetRefs) != has(self.namespaceSelector)").message("give exactly one of targetRefs and namespaceSelector"))]
 pub struct McpPolicySpec {
     /// What it holds for. Its own namespace is said by kind Namespace: every gateway and server there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 16))]
     pub target_refs: Vec<TargetRef>,
+    /// In the operator's namespace only, instead of targetRefs: it holds for every gateway of these namespaces, above
+    /// that gateway's own policies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
     /// Audit decides, records and counts, but never denies.
     #[serde(default)]
     pub mode: Mode,
@@ -111,9 +118,10 @@ pub enum Effect {
 
 /// Whom a rule speaks of. Without issuer and gateway: callers whom a gateway of the policy's namespace let in.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(deny_unknown_fields)]
-#[x_kube(validation = Rule::new("[has(self.user), has(self.group), has(self.authenticated), has(self.anyone)].filter(kind, kind).size() == 1").message("give exactly one of user, group, authenticated and anyone"))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.user), has(self.group), has(self.serviceAccount), has(self.authenticated), has(self.anyone)].filter(kind, kind).size() == 1").message("give exactly one of user, group, serviceAccount, authenticated and anyone"))]
 #[x_kube(validation = Rule::new("!(has(self.issuer) && has(self.gateway))").message("give issuer or gateway, not both"))]
+#[x_kube(validation = Rule::new("!has(self.serviceAccount) || !(has(self.issuer) || has(self.gateway))").message("a serviceAccount has no issuer and no gateway: the cluster vouches for it"))]
 #[x_kube(validation = Rule::new("!has(self.anyone) || !(has(self.issuer) || has(self.gateway))").message("anyone has no issuer and no gateway; use authenticated"))]
 pub struct Subject {
     /// One user: an API key's owner.
@@ -124,6 +132,9 @@ pub struct Subject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub group: Option<String>,
+    /// One service account of the cluster, whichever gateway let it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<ServiceAccountRef>,
     /// Everyone with credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<Empty>,
@@ -157,6 +168,19 @@ impl JsonSchema for Empty {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "object", "maxProperties": 0 })
     }
+}
+
+/// A service account by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceAccountRef {
+    /// The ServiceAccount's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its namespace. Left out: the policy's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
 }
 
 /// A gateway by name.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
 use crate::env::{EnvFromSource, EnvVar};
+use crate::lock::Lock;
 use crate::selector::NamespaceSelection;
 use crate::status::McpServerStatus;
 use crate::workload::Workload;
@@ -32,25 +33,31 @@ use crate::workload::Workload;
 )]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 // `package` is a reserved word of CEL, so Kubernetes escapes it.
-#[x_kube(validation = Rule::new("[has(self.remote), has(self.__package__), has(self.container)].filter(source, source).size() == 1").message("give exactly one of remote, package and container"))]
+#[x_kube(validation = Rule::new("[has(self.remote), has(self.service), has(self.__package__), has(self.container)].filter(source, source).size() == 1").message("give exactly one of remote, service, package and container"))]
+#[x_kube(validation = Rule::new("!has(self.credentials) || has(self.remote) || has(self.service)").message("credentials are for remote servers and services; a package or container takes env"))]
 #[x_kube(validation = Rule::new("!has(self.workload) || has(self.__package__) || has(self.container)").message("workload is for package and container servers"))]
-#[x_kube(validation = Rule::new("!has(self.credentials) || has(self.remote)").message("credentials are for remote servers; a package or container takes env"))]
 pub struct McpServerSpec {
     /// An MCP endpoint at a URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<Remote>,
+    /// A Service of the same namespace. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
     /// A package from a registry, run for you, spoken to over stdio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<Package>,
     /// A container image, run for you.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
-    /// What is presented to a remote server. The caller's own credentials never are.
+    /// What is presented to a remote server or a Service. The caller's own credentials never are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
     /// Which of its tools exist, and what they are shown as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Tools>,
+    /// Pins the tools' definitions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Lock>,
     /// Whose gateways may use it. Left out: those of its own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export_to: Option<ExportTo>,
@@ -77,7 +84,7 @@ pub struct Remote {
     pub transport: RemoteTransport,
 }
 
-/// How MCP is spoken at a URL.
+/// How MCP is spoken over HTTP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RemoteTransport {
     /// Found out by asking.
@@ -87,6 +94,25 @@ pub enum RemoteTransport {
     StreamableHttp,
     /// HTTP+SSE, revision 2024-11-05.
     Sse,
+}
+
+/// A Service of the server's namespace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// The Service's name.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// The Service's port, by number.
+    #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
+    pub port: u16,
+    /// The path of its MCP endpoint. Left out: /mcp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: Option<String>,
+    /// How MCP is spoken there.
+    #[serde(default)]
+    pub transport: RemoteTransport,
 }
 
 /// A package from a registry, spoken to over stdio.
@@ -166,7 +192,7 @@ pub enum ContainerTransport {
     StreamableHttp,
 }
 
-/// What is presented to a remote server.
+/// What is presented to a remote server or a Service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {

@@ -1,12 +1,12 @@
 //! Which servers stand behind a gateway: both sides must want it, and each needs a prefix of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mcpmesh_crds::{From as Namespaces, NamespaceSelection, ServerRef, ServerSelection};
 use mcpmesh_ir::gateway::Attachment;
 use mcpmesh_ir::{GatewayId, ServerId};
 
-use super::{Front, server_levels};
+use super::Front;
 use crate::compile::Parts;
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::inputs::Inputs;
@@ -28,7 +28,7 @@ pub(super) fn servers(
     findings: &mut Findings,
 ) -> (Vec<Attachment>, Vec<Diagnostic>) {
     let candidates = match front.object {
-        None => parts.servers.keys().map(|id| named_after(id, String::new())).collect(),
+        None => parts.servers().map(|server| named_after(&server.id, String::new())).collect(),
         Some(object) => {
             let all = ServerSelection::default();
             let chosen = object.spec.servers.as_ref().unwrap_or(&all);
@@ -37,7 +37,7 @@ pub(super) fn servers(
             candidates
         }
     };
-    attach(candidates, front.object.is_none(), parts, findings)
+    attach(candidates, front, parts, findings)
 }
 
 fn named_after(id: &ServerId, path: String) -> Candidate {
@@ -46,7 +46,7 @@ fn named_after(id: &ServerId, path: String) -> Candidate {
 
 fn attach(
     candidates: Vec<Candidate>,
-    implied: bool,
+    front: &Front<'_>,
     parts: &Parts,
     findings: &mut Findings,
 ) -> (Vec<Attachment>, Vec<Diagnostic>) {
@@ -54,12 +54,12 @@ fn attach(
     let mut prefixes: BTreeMap<String, ServerId> = BTreeMap::new();
     for Candidate { server, prefix, path } in candidates {
         let Some((reason, message)) = conflict(&server, &prefix, &prefixes) else {
-            let levels = server_levels(&server, parts);
+            let levels = parts.levels_at(&server, &front.id);
             prefixes.insert(prefix.clone(), server.clone());
             attachments.push(Attachment { server, prefix, levels });
             continue;
         };
-        if implied {
+        if front.object.is_none() {
             // There is no object to mend but the server itself.
             let mut own =
                 Findings::new(ObjectRef::new(ObjectKind::McpServer, &server.namespace, &server.name));
@@ -105,7 +105,7 @@ fn named(
     for (index, reference) in chosen.refs.iter().enumerate() {
         let path = format!("spec.servers.refs[{index}]");
         let id = server_id(reference, &front.id);
-        let usable = parts.servers.get(&id).filter(|server| is_exported(server, &front.id, inputs));
+        let usable = parts.server(&id).filter(|server| is_exported(server, &front.id, inputs));
         if candidates.iter().any(|candidate| candidate.server == id) {
             let message = format!("McpServer {id} is there twice");
             findings.error(&path, Reason::DuplicateName, message, "remove one");
@@ -129,7 +129,7 @@ fn not_usable(id: &ServerId, gateway: &GatewayId, parts: &Parts, path: &str, fin
         let message = format!("McpServer {id} is not there for namespace {}", gateway.namespace);
         let help = "its owner exports it with spec.exportTo";
         findings.error(path, Reason::ServerNotFound, message, help);
-    } else if let Some(why) = parts.unusable.get(id) {
+    } else if let Some(why) = parts.unusable(id) {
         let message = format!("McpServer {id} {why}");
         findings.warning(path, Reason::NotAttached, message, "it is attached as soon as that is mended");
     } else {
@@ -153,16 +153,18 @@ fn selected(
     if !check_namespaces(namespaces, "spec.servers.namespaces", findings) {
         return;
     }
+    let taken: BTreeSet<ServerId> = candidates.iter().map(|candidate| candidate.server.clone()).collect();
     let mut more: Vec<&ServerId> = parts
-        .servers
+        .namespaces
         .iter()
-        .filter(|(id, server)| {
-            includes(namespaces, &front.id.namespace, &id.namespace, inputs)
-                && chosen.selector.as_ref().is_none_or(|selector| selector.matches(&server.labels))
+        .filter(|(namespace, _)| includes(namespaces, &front.id.namespace, namespace, inputs))
+        .flat_map(|(_, namespace)| namespace.usable())
+        .filter(|server| {
+            chosen.selector.as_ref().is_none_or(|selector| selector.matches(&server.labels))
                 && is_exported(server, &front.id, inputs)
-                && !candidates.iter().any(|candidate| candidate.server == **id)
+                && !taken.contains(&server.id)
         })
-        .map(|(id, _)| id)
+        .map(|server| &server.id)
         .collect();
     more.sort_by_key(|id| id.namespace != front.id.namespace);
     candidates.extend(more.into_iter().map(|id| named_after(id, "spec.servers".to_owned())));
@@ -170,7 +172,7 @@ fn selected(
 
 /// Whether a server lets this gateway use it.
 fn is_exported(server: &CompiledServer, gateway: &GatewayId, inputs: &Inputs) -> bool {
-    let own = &server.body.id.namespace;
+    let own = &server.id.namespace;
     *own == gateway.namespace
         || server
             .exports
@@ -179,7 +181,7 @@ fn is_exported(server: &CompiledServer, gateway: &GatewayId, inputs: &Inputs) ->
 }
 
 /// Whether a choice of namespaces, made in `own`, includes `other`.
-fn includes(choice: &NamespaceSelection, own: &str, other: &str, inputs: &Inputs) -> bool {
+pub(crate) fn includes(choice: &NamespaceSelection, own: &str, other: &str, inputs: &Inputs) -> bool {
     match (choice.from, &choice.selector) {
         (Namespaces::Same, _) => own == other,
         (Namespaces::All, _) => true,

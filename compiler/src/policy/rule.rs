@@ -8,10 +8,25 @@ use mcpmesh_ir::{GatewayId, policy};
 use url::Url;
 
 use crate::diagnostic::{Findings, Reason};
+use crate::inputs::Inputs;
 use crate::server::check_globs;
 
+/// What a policy's words are meant in.
+pub(super) struct Scope<'i> {
+    /// Where names without a namespace are.
+    namespace: &'i str,
+    /// Who vouches for service accounts; none where there are none.
+    cluster: Option<&'i str>,
+}
+
+impl<'i> Scope<'i> {
+    pub(super) fn new(namespace: &'i str, inputs: &'i Inputs) -> Self {
+        Self { namespace, cluster: inputs.cluster_issuer().map(|cluster| cluster.issuer.as_str()) }
+    }
+}
+
 pub(super) fn access(
-    namespace: &str,
+    scope: &Scope<'_>,
     rule: &crds::AccessRule,
     path: &str,
     findings: &mut Findings,
@@ -26,11 +41,11 @@ pub(super) fn access(
         crds::Effect::Allow => Effect::Allow,
         crds::Effect::Deny => Effect::Deny,
     };
-    let from = subjects(namespace, from, &format!("{path}.from"), findings);
-    AccessRule { name: name.clone(), effect, from, to: objects(namespace, to.as_ref(), path, findings) }
+    let from = subjects(scope, from, &format!("{path}.from"), findings);
+    AccessRule { name: name.clone(), effect, from, to: objects(scope.namespace, to.as_ref(), path, findings) }
 }
 
-pub(super) fn limit(namespace: &str, limit: &crds::Limit, path: &str, findings: &mut Findings) -> Limit {
+pub(super) fn limit(scope: &Scope<'_>, limit: &crds::Limit, path: &str, findings: &mut Findings) -> Limit {
     let crds::Limit { name, from, to, per, requests } = limit;
     let mut per: Vec<Dimension> = per.iter().copied().map(dimension).collect();
     per.sort_unstable();
@@ -42,8 +57,8 @@ pub(super) fn limit(namespace: &str, limit: &crds::Limit, path: &str, findings: 
     }
     Limit {
         name: name.clone(),
-        from: subjects(namespace, from, &format!("{path}.from"), findings),
-        to: objects(namespace, to.as_ref(), path, findings),
+        from: subjects(scope, from, &format!("{path}.from"), findings),
+        to: objects(scope.namespace, to.as_ref(), path, findings),
         per,
         requests: rate(requests, &format!("{path}.requests"), findings),
     }
@@ -81,35 +96,74 @@ fn rate(requests: &crds::Requests, path: &str, findings: &mut Findings) -> Rate 
     rate
 }
 
-fn subjects(namespace: &str, from: &[crds::Subject], path: &str, findings: &mut Findings) -> Vec<Subject> {
-    let subject = |(index, from)| subject(namespace, from, &format!("{path}[{index}]"), findings);
+fn subjects(scope: &Scope<'_>, from: &[crds::Subject], path: &str, findings: &mut Findings) -> Vec<Subject> {
+    let subject = |(index, from)| subject(scope, from, &format!("{path}[{index}]"), findings);
     from.iter().enumerate().filter_map(subject).collect()
 }
 
-fn subject(namespace: &str, from: &crds::Subject, path: &str, findings: &mut Findings) -> Option<Subject> {
-    let crds::Subject { user, group, authenticated, anyone, issuer, gateway } = from;
-    let vouched = issuer_match(namespace, issuer.as_deref(), gateway.as_ref(), path, findings)?;
+fn subject(scope: &Scope<'_>, from: &crds::Subject, path: &str, findings: &mut Findings) -> Option<Subject> {
+    let crds::Subject { user, group, service_account, authenticated, anyone, issuer, gateway } = from;
+    let vouched = issuer_match(scope.namespace, issuer.as_deref(), gateway.as_ref(), path, findings)?;
+    let alone = issuer.is_none() && gateway.is_none();
     let mut refuse = |message: &str, help: &str| {
         findings.error(path, Reason::InvalidUnion, message, help);
         None
     };
-    match (user, group, authenticated, anyone) {
-        (Some(name), None, None, None) if !name.is_empty() => {
+    match (user, group, service_account, authenticated, anyone) {
+        (Some(name), None, None, None, None) if !name.is_empty() => {
             Some(Subject::User { name: name.clone(), issuer: vouched })
         }
-        (None, Some(name), None, None) if !name.is_empty() => {
+        (None, Some(name), None, None, None) if !name.is_empty() => {
             Some(Subject::Group { name: name.clone(), issuer: vouched })
         }
-        (None, None, Some(crds::Empty {}), None) => Some(Subject::Authenticated { issuer: vouched }),
-        (None, None, None, Some(crds::Empty {})) if issuer.is_none() && gateway.is_none() => {
-            Some(Subject::Anyone {})
+        (None, None, Some(account), None, None) if alone => account_user(scope, account, path, findings),
+        (None, None, Some(_), None, None) => {
+            refuse("a serviceAccount has no issuer and no gateway", "remove it: the cluster vouches for it")
         }
-        (None, None, None, Some(_)) => refuse("anyone has no issuer and no gateway", "use authenticated"),
+        (None, None, None, Some(crds::Empty {}), None) => Some(Subject::Authenticated { issuer: vouched }),
+        (None, None, None, None, Some(crds::Empty {})) if alone => Some(Subject::Anyone {}),
+        (None, None, None, None, Some(_)) => {
+            refuse("anyone has no issuer and no gateway", "use authenticated")
+        }
         _ => refuse(
-            "a subject is one of user, group, authenticated and anyone",
+            "a subject is one of user, group, serviceAccount, authenticated and anyone",
             "write each as an item of its own: items unite",
         ),
     }
+}
+
+/// In no token: whom an issuer that is not known vouches for.
+const NOBODYS: &str = "";
+
+/// A service account as its tokens call it (Kubernetes, "Service account tokens": `sub`).
+fn account_user(
+    scope: &Scope<'_>,
+    account: &crds::ServiceAccountRef,
+    path: &str,
+    findings: &mut Findings,
+) -> Option<Subject> {
+    let crds::ServiceAccountRef { name, namespace } = account;
+    let namespace = namespace.as_deref().unwrap_or(scope.namespace);
+    let known = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
+    };
+    let path = format!("{path}.serviceAccount");
+    if !known(name) || !known(namespace) {
+        let message = format!("{namespace}/{name} cannot be a service account");
+        findings.error(&path, Reason::InvalidValue, message, "give the names of a ServiceAccount");
+        return None;
+    }
+    if scope.cluster.is_none() {
+        let message = "no caller is known as a service account here";
+        findings.warning(
+            &path,
+            Reason::NotInCluster,
+            message,
+            "in a cluster that names its issuer, they are",
+        );
+    }
+    let issuer = IssuerMatch::Issuer(scope.cluster.unwrap_or(NOBODYS).to_owned());
+    Some(Subject::User { name: format!("system:serviceaccount:{namespace}:{name}"), issuer })
 }
 
 fn issuer_match(

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use mcpmesh_crds::{Remote, RemoteTransport};
-use mcpmesh_ir::server::{Endpoint, Transport};
+use mcpmesh_crds::Remote;
+use mcpmesh_ir::server::Endpoint;
 use url::{Host, Url};
 
+use super::service::transport_of;
 use crate::diagnostic::{Findings, Reason};
 
 const PATH: &str = "spec.remote.url";
@@ -41,11 +42,7 @@ pub(super) fn endpoint(remote: &Remote, allow_private: bool, findings: &mut Find
         refuse(message, help);
         return None;
     }
-    let transport = match remote.transport {
-        RemoteTransport::Auto => Transport::Auto,
-        RemoteTransport::StreamableHttp => Transport::StreamableHttp,
-        RemoteTransport::Sse => Transport::Sse,
-    };
+    let transport = transport_of(remote.transport);
     Some(Endpoint::Remote { url: url.to_string(), transport, allow_private })
 }
 
@@ -84,7 +81,7 @@ fn refused_host(host: &Host<&str>, allow_private: bool) -> Option<(String, &'sta
     })
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+pub(super) fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use mcpmesh_crds::{Container, ContainerTransport, EnvFromSource, EnvVar as EnvField, Package, Registry};
 use mcpmesh_ir::{SecretId, ServerId};
 
+use super::service::is_path;
 use crate::diagnostic::{Findings, Reason};
 use crate::inputs::Inputs;
 use crate::secret;
+use crate::sidecar::RESERVED_PORTS;
 use crate::workload::{EnvValue, EnvVar, Launch, Transport, Workload};
 
 pub(super) fn package(
@@ -105,6 +107,13 @@ pub(super) fn container(
     check_words(args, "spec.container.args", findings);
     let env = environment(id, (variables, env_from, "spec.container"), inputs, findings);
     let transport = transport(container, findings)?;
+    if let Transport::StreamableHttp { port, .. } = &transport
+        && inputs.install.cluster.is_some()
+        && RESERVED_PORTS.contains(port)
+    {
+        let message = format!("port {port} is that of the proxy beside it");
+        findings.error("spec.container.port", Reason::ReservedPort, message, "let it listen on another");
+    }
     let (image, command, args) = (image.clone(), command.clone(), args.clone());
     Some(Workload { server: id.clone(), launch: Launch::Container { image, command, args, transport }, env })
 }
@@ -121,9 +130,7 @@ fn transport(container: &Container, findings: &mut Findings) -> Option<Transport
         }
         (ContainerTransport::StreamableHttp, Some(port)) if port > 0 => {
             let path = path.unwrap_or("/mcp").to_owned();
-            if !path.starts_with('/')
-                || path.bytes().any(|byte| !byte.is_ascii_graphic() || b"?#".contains(&byte))
-            {
+            if !is_path(&path) {
                 let message = format!("{path:?} is not a path");
                 findings.error("spec.container.path", Reason::InvalidValue, message, "such as /mcp");
             }

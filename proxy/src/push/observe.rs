@@ -9,7 +9,7 @@ use mcpmesh_ir::push::Observation;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::catalog::observed;
+use crate::catalog;
 use crate::proxy::{Proxy, ServerStatus};
 use crate::upstream;
 
@@ -76,7 +76,7 @@ impl Observer {
             if before.is_some_and(|(seen, _)| Arc::ptr_eq(seen, &now)) {
                 continue;
             }
-            let Ok(body) = serde_json::to_vec(&observed(&now)) else { continue };
+            let Ok(body) = serde_json::to_vec(&catalog::observed(&now)) else { continue };
             if before.is_none_or(|(_, said)| *said != body) {
                 self.ready.push(Observation { server: server.to_string(), body: body.clone() });
             }

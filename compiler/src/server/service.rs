@@ -1,0 +1,108 @@
+//! A Service of the server's namespace: the addresses behind it, as the cluster says (decisions.md 22).
+
+use std::net::{IpAddr, SocketAddr};
+
+use mcpmesh_crds::{RemoteTransport, Service};
+use mcpmesh_ir::ServerId;
+use mcpmesh_ir::server::{Endpoint, Transport};
+
+use super::remote;
+use crate::diagnostic::{Findings, Reason};
+use crate::inputs::{self, Inputs};
+
+pub(super) fn endpoint(
+    id: &ServerId,
+    service: &Service,
+    inputs: &Inputs,
+    findings: &mut Findings,
+) -> Option<Endpoint> {
+    let Service { name, port, path, transport } = service;
+    if inputs.install.cluster.is_none() {
+        let help = "use remote, package or container here; with a cluster, apply it there";
+        findings.error("spec.service", Reason::NotInCluster, "there are no Services on one machine", help);
+        return None;
+    }
+    let path = path.as_deref().unwrap_or("/mcp");
+    if !is_path(path) {
+        let message = format!("{path:?} is not a path");
+        findings.error("spec.service.path", Reason::InvalidValue, message, "such as /mcp");
+    }
+    let found = inputs.services.get(&(id.namespace.clone(), name.clone()));
+    let Some(found) = found else {
+        let message = format!("no Service {}/{name}", id.namespace);
+        findings.error(
+            "spec.service.name",
+            Reason::ServiceNotFound,
+            message,
+            "create it, or correct the name",
+        );
+        return None;
+    };
+    let Some(addresses) = found.ports.get(port) else {
+        let ports: Vec<_> = found.ports.keys().map(ToString::to_string).collect();
+        let help = format!("it has {}", if ports.is_empty() { "none".to_owned() } else { ports.join(", ") });
+        let message = format!("Service {}/{name} has no port {port}", id.namespace);
+        findings.error("spec.service.port", Reason::ServiceNotFound, message, &help);
+        return None;
+    };
+    let addresses = reachable(addresses);
+    if addresses.is_empty() {
+        let message = format!("nothing behind Service {}/{name} is ready", id.namespace);
+        findings.warning("spec.service", Reason::NoEndpoints, message, "look at its pods");
+    }
+    let host = format!("{name}.{}.svc:{port}", id.namespace);
+    let transport = transport_of(*transport);
+    Some(Endpoint::Service { addresses, host, path: path.to_owned(), transport, mesh: None })
+}
+
+/// The addresses of a port, sorted, each once. Private ones are what Services have; what no pod can have is left out,
+/// so that nobody who writes endpoints leads a proxy to itself or to a metadata service.
+pub(crate) fn reachable(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let possible = |address: &&SocketAddr| {
+        let ip: IpAddr = address.ip().to_canonical();
+        !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || remote::is_link_local(ip))
+    };
+    let mut addresses: Vec<SocketAddr> = addresses.iter().filter(possible).copied().collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+/// Those of a port of a Service, none when there is no such Service or port.
+pub(crate) fn addresses(service: Option<&inputs::Service>, port: u16) -> Vec<SocketAddr> {
+    service.and_then(|service| service.ports.get(&port)).map(|found| reachable(found)).unwrap_or_default()
+}
+
+/// Whether a text is an absolute path without query.
+pub(super) fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
+}
+
+/// How MCP is spoken over HTTP.
+pub(super) fn transport_of(transport: RemoteTransport) -> Transport {
+    match transport {
+        RemoteTransport::Auto => Transport::Auto,
+        RemoteTransport::StreamableHttp => Transport::StreamableHttp,
+        RemoteTransport::Sse => Transport::Sse,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_pod_can_have_is_no_address_and_the_rest_is_in_order() {
+        let given = [
+            "10.0.0.2:80",
+            "127.0.0.1:80",
+            "10.0.0.1:80",
+            "169.254.169.254:80",
+            "[::ffff:127.0.0.1]:80",
+            "0.0.0.0:80",
+        ];
+        let given: Vec<SocketAddr> = given.iter().map(|text| text.parse().unwrap()).collect();
+        let kept: Vec<_> = reachable(&given).iter().map(ToString::to_string).collect();
+        assert_eq!(kept, ["10.0.0.1:80", "10.0.0.2:80"]);
+    }
+}
