@@ -398,7 +398,7 @@ fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {
     ServerStatus {
         id: id.clone(),
         state: observation.state.clone(),
-        protocol: observation.eras.revisions(),
+        protocol: versions(observation.eras),
         tools: observation.tools.len(),
     }
 }

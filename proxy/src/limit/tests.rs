@@ -118,3 +118,23 @@ fn buckets_outlive_a_configuration_that_says_the_same_and_end_with_the_last_that
     registry.tidy();
     assert!(registry.known.lock().buckets.is_empty());
 }
+
+#[test]
+fn a_proxy_grants_its_share_of_the_burst_and_a_change_of_the_fleet_fills_no_bucket() {
+    let registry = Registry::default();
+    let prepared = prepared(limit(&[], vec![], 10), Mode::Enforce);
+    let limiter = registry.limiter(&prepared);
+    let alice = caller(&prepared, "alice", &[]);
+    let grants =
+        |limiter: &Limiter| (0..20).take_while(|_| granted(limiter, &prepared, &alice, "s", "x")).count();
+    registry.share(3);
+    assert_eq!(grants(&limiter), 3);
+    // One token of ten is left: a lone proxy may spend it, and nothing more.
+    registry.share(1);
+    assert_eq!(grants(&limiter), 1);
+    registry.share(40);
+    assert_eq!(grants(&limiter), 0);
+    let other = Registry::default();
+    other.share(40);
+    assert_eq!(grants(&other.limiter(&prepared)), 1);
+}
