@@ -99,7 +99,8 @@ impl Folder {
         check::say(&errors.cloned().collect::<Vec<_>>());
         let workloads = Workloads::default();
         workloads.set(&loaded.compiled, &loaded.inputs);
-        let mut upstreams = Upstreams::new(Deps { connector: Some(Arc::new(workloads.clone())), ..Deps::default() });
+        let mut upstreams =
+            Upstreams::new(Deps { connector: Some(Arc::new(workloads.clone())), ..Deps::default() });
         let mut peers = BTreeMap::new();
         for snapshot in loaded.compiled.snapshots.values() {
             let secrets: BTreeMap<SecretId, Secret> = snapshot

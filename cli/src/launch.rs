@@ -7,9 +7,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use mcpmesh_compiler::workload::{Environment, Launch, Transport, Workload};
+use mcpmesh_proxy::process::{self, Inherited, Plan};
 use url::Url;
-
-use crate::process::Plan;
 
 /// How long a container engine may take to say that it is there.
 const ENGINE_ANSWERS: Duration = Duration::from_secs(5);
@@ -46,11 +45,11 @@ pub(crate) async fn prepare(workload: &Workload, environment: Environment) -> Re
         Launch::Npm { package, version, args } => {
             let runner = find("npx").ok_or(Error::NoNpx)?;
             let argv = npx(runner, package, version.as_deref(), args);
-            Ok(stdio(Plan { argv, environment, container: None }))
+            Ok(stdio(plan(argv, environment, None)))
         }
         Launch::PyPI { package, version, args } => {
             let argv = uvx(&find, package, version.as_deref(), args).ok_or(Error::NoUvx)?;
-            Ok(stdio(Plan { argv, environment, container: None }))
+            Ok(stdio(plan(argv, environment, None)))
         }
         Launch::Container { image, command, args, transport } => {
             let (engine, path) = engine().await?;
@@ -65,10 +64,15 @@ pub(crate) async fn prepare(workload: &Workload, environment: Environment) -> Re
             let container = argv.first().cloned().map(|engine| (engine, name));
             let Environment(mut variables) = environment;
             variables.retain(|(name, _)| !steers_client(name));
-            let plan = Plan { argv, environment: Environment(variables), container };
+            let plan = plan(argv, Environment(variables), container);
             Ok(Launched { plan, url: port.map(|port| port.url) })
         }
     }
+}
+
+fn plan(argv: Vec<OsString>, environment: Environment, container: Option<(OsString, String)>) -> Plan {
+    let Environment(variables) = environment;
+    Plan { argv, inherited: Inherited::Listed, environment: process::Environment(variables), container }
 }
 
 fn stdio(plan: Plan) -> Launched {

@@ -13,8 +13,6 @@ mod key;
 mod launch;
 mod names;
 mod private_file;
-mod process;
-mod shim;
 mod source;
 mod tool_rules;
 mod tools;
@@ -29,6 +27,7 @@ use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
 use exit::Outcome;
+use mcpmesh_proxy::process::shim;
 
 /// What the log holds, such as `debug` or `warn,mcpmesh_proxy=trace`.
 pub(crate) const LOG: &str = "MCPMESH_LOG";

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use mcpmesh_compiler::workload::{Environment, Workload};
 use mcpmesh_compiler::{Compiled, Inputs};
 use mcpmesh_ir::ServerId;
+use mcpmesh_proxy::process::{Children, Guard, Running};
 use mcpmesh_proxy::upstream::{ConnectError, Connected, Connector};
 use parking_lot::Mutex;
 use tokio::process::ChildStdin;
@@ -15,7 +16,6 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use crate::launch::{self, Launched};
-use crate::process::{Children, Guard, Running};
 
 /// What runs, by server. Cheap to clone.
 #[derive(Clone, Default)]

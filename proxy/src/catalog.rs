@@ -11,7 +11,7 @@ mod resource;
 mod section;
 mod view;
 
-pub use definition::{digest, observed, versions};
+pub use definition::{digest, observed};
 pub use list::{List, ListKind};
 pub use names::{Claim, Names, allot};
 pub use section::Entry;

@@ -144,9 +144,7 @@ impl Names {
 impl ResolvesServerCert for Names {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         match hello.server_name() {
-            Some(name) => {
-                self.by_host.get(&name.to_ascii_lowercase()).or(self.any.as_ref()).map(Arc::clone)
-            }
+            Some(name) => self.by_host.get(&name.to_ascii_lowercase()).or(self.any.as_ref()).map(Arc::clone),
             None => self.any.as_ref().or(self.first.as_ref()).map(Arc::clone),
         }
     }

@@ -4,6 +4,7 @@
 //! listener -> routes -> gateway (http, mcp, session) -> identity -> catalog -> `ir::policy::decide`, limit -> upstream.
 
 pub mod access_log;
+pub mod bridge;
 pub mod catalog;
 pub mod certificate;
 pub mod config;
@@ -17,7 +18,10 @@ pub mod mesh;
 pub mod metrics;
 pub mod observability;
 pub mod ports;
+pub mod process;
 pub mod proxy;
+pub mod push;
+pub mod readiness;
 pub mod ring;
 pub mod routes;
 pub mod session;

@@ -1,4 +1,7 @@
 //! Rate limits: GCRA buckets (governor), kept over a swap of configuration as long as the limit says the same.
+//!
+//! A limit says what the whole fleet grants. One of n proxies grants its share ([`Share`]), and keeps its buckets when
+//! n changes.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher, RandomState};
@@ -6,16 +9,32 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use governor::clock::{Clock, DefaultClock};
+mod share;
+
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
+use governor::{InsufficientCapacity, Quota, RateLimiter};
 use mcpmesh_ir::PolicyId;
 use mcpmesh_ir::policy::{Caller, Dimension, Prepared, PreparedLimit, Rate, Target};
 use parking_lot::Mutex;
 
+use share::{Share, SharedClock};
+
 /// A bucket's key: 128 bits of two keyed hashes, so that neither memory nor collisions are the caller's to choose.
 type Key = u128;
-type Buckets = RateLimiter<Key, DashMapStateStore<Key, BuildHasherDefault<DefaultHasher>>, DefaultClock>;
+type Limiting = RateLimiter<
+    Key,
+    DashMapStateStore<Key, BuildHasherDefault<DefaultHasher>>,
+    SharedClock,
+    NoOpMiddleware<Duration>,
+>;
+
+/// The buckets of one limit.
+struct Buckets {
+    limiting: Limiting,
+    share: Arc<Share>,
+}
 
 /// What a limit is: one that says the same after a change of configuration keeps its buckets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -57,10 +76,22 @@ pub struct Charged {
     pub audited: Vec<Exceeded>,
 }
 
+/// All limits, and how many proxies share each.
+struct Known {
+    buckets: HashMap<Name, Arc<Buckets>>,
+    fleet_size: u32,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { buckets: HashMap::new(), fleet_size: 1 }
+    }
+}
+
 /// The buckets of every gateway of this process. Its lock is taken when configurations change, never by a call.
 #[derive(Default)]
 pub struct Registry {
-    known: Mutex<HashMap<Name, Arc<Buckets>>>,
+    known: Mutex<Known>,
     hashers: Arc<[RandomState; 2]>,
 }
 
@@ -68,30 +99,57 @@ impl Registry {
     /// The limiter of one prepared configuration, with the buckets of limits that it shares with an earlier one.
     pub fn limiter(&self, prepared: &Prepared) -> Limiter {
         let mut known = self.known.lock();
+        let fleet_size = known.fleet_size;
         let buckets = prepared.limits().map(|limit| {
-            let entry = known.entry(Name::of(limit)).or_insert_with(|| Arc::new(new_buckets(limit.rate)));
-            Arc::clone(entry)
+            let new = || Arc::new(Buckets::new(limit.rate, fleet_size));
+            Arc::clone(known.buckets.entry(Name::of(limit)).or_insert_with(new))
         });
         Limiter { buckets: buckets.collect(), hashers: Arc::clone(&self.hashers) }
     }
 
+    /// From now on so many proxies share every limit, 0 as 1. What was taken from buckets stays taken.
+    pub fn share(&self, fleet_size: u32) {
+        let mut known = self.known.lock();
+        known.fleet_size = fleet_size.max(1);
+        let fleet_size = known.fleet_size;
+        known.buckets.values().for_each(|buckets| buckets.share.set(fleet_size));
+    }
+
     /// Forgets buckets that are full again, and limits that no configuration holds any more.
     pub fn tidy(&self) {
-        self.known.lock().retain(|_, buckets| {
-            buckets.retain_recent();
-            buckets.shrink_to_fit();
+        self.known.lock().buckets.retain(|_, buckets| {
+            buckets.limiting.retain_recent();
+            buckets.limiting.shrink_to_fit();
             Arc::strong_count(buckets) > 1
         });
     }
 }
 
-fn new_buckets(rate: Rate) -> Buckets {
-    let period = Duration::from_millis(rate.window_ms.max(1)) / rate.count.max(1);
-    let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-    let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
-        .unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN))
-        .allow_burst(burst);
-    RateLimiter::dashmap_with_clock_and_hasher(quota, DefaultClock::default(), BuildHasherDefault::default())
+impl Buckets {
+    fn new(rate: Rate, fleet_size: u32) -> Self {
+        let period = Duration::from_millis(rate.window_ms.max(1)) / rate.count.max(1);
+        let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
+            .unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN))
+            .allow_burst(burst);
+        let share = Arc::new(Share::new(burst, fleet_size));
+        let clock = SharedClock(Arc::clone(&share));
+        let limiting =
+            RateLimiter::dashmap_with_clock_and_hasher(quota, clock, BuildHasherDefault::default());
+        Self { limiting, share }
+    }
+
+    /// Takes what one call costs, or says after which time there will be that much.
+    fn take(&self, key: &Key) -> Result<(), Duration> {
+        match self.limiting.check_key_n(key, self.share.cost()) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_until)) => {
+                Err(self.share.real(not_until.wait_time_from(Clock::now(self.limiting.clock()))))
+            }
+            // A cost is never more than the burst.
+            Err(InsufficientCapacity(_)) => Err(Duration::from_secs(1)),
+        }
+    }
 }
 
 /// The limits of one prepared configuration.
@@ -108,11 +166,11 @@ impl Limiter {
         for charge in prepared.charges(caller, target) {
             let Some(buckets) = self.buckets.get(charge.limit.index) else { continue };
             let key = self.key(|state| charge.hash_key(caller, target, state));
-            let Err(not_until) = buckets.check_key(&key) else { continue };
+            let Err(retry_after) = buckets.take(&key) else { continue };
             let exceeded = Exceeded {
                 policy: charge.limit.policy.clone(),
                 limit: charge.limit.name.clone(),
-                retry_after: not_until.wait_time_from(DefaultClock::default().now()),
+                retry_after,
             };
             if charge.limit.enforced {
                 charged.refused = Some(exceeded);

@@ -13,8 +13,7 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -82,7 +81,12 @@ impl Mesh {
     ///
     /// # Errors
     /// When something of it cannot be used; then what was in force stays.
-    pub fn install(&self, chain_pem: &str, key: PrivateKeyDer<'static>, roots_pem: &str) -> Result<(), Error> {
+    pub fn install(
+        &self,
+        chain_pem: &str,
+        key: PrivateKeyDer<'static>,
+        roots_pem: &str,
+    ) -> Result<(), Error> {
         let provider = provider();
         let chain = certificates(chain_pem).ok_or(Error::Pem("chain"))?;
         let id = chain.first().and_then(fleet_of).ok_or(Error::Name)?;

@@ -14,6 +14,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+mod configuration;
+
+pub use configuration::Configuration;
+
 /// Labels of an operation. Names follow OpenTelemetry's semantic conventions for MCP.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
@@ -88,6 +92,8 @@ pub struct Metrics {
     pub config_applied: Gauge<f64, AtomicU64>,
     /// Resources that were rejected by the configuration in force.
     pub config_rejected: Gauge,
+    /// Where it comes from.
+    pub configuration: Configuration,
 }
 
 fn seconds() -> Histogram {
@@ -115,6 +121,7 @@ impl Default for Metrics {
             log_dropped: Counter::default(),
             config_applied: Gauge::default(),
             config_rejected: Gauge::default(),
+            configuration: Configuration::default(),
         };
         new.register_requests();
         new.register_state();
@@ -189,12 +196,14 @@ impl Metrics {
             "Resources of the configuration in force that were rejected",
             self.config_rejected.clone(),
         );
+        self.configuration.register(registry);
     }
 
     /// The text exposition.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::new();
+        self.configuration.refresh();
         if let Err(error) = encode(&mut text, &self.registry) {
             tracing::error!(%error, "metrics cannot be rendered");
         }

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -19,14 +18,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Shared;
+use crate::readiness::Readiness;
 
 /// What the endpoints tell.
 #[derive(Clone)]
 pub struct Telling {
     /// All metrics.
     pub metrics: Shared,
-    /// A configuration is in force and the process does not drain.
-    pub ready: Arc<AtomicBool>,
+    /// Whether requests may come.
+    pub ready: Arc<Readiness>,
     /// The snapshots in force.
     pub snapshots: Arc<ArcSwap<Vec<Snapshot>>>,
 }
@@ -83,14 +83,10 @@ fn answer<B>(
             text(StatusCode::OK, kind, telling.metrics.render())
         }
         (Port::Metrics, "/livez") => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        (Port::Metrics, "/readyz") if telling.ready.load(Ordering::Acquire) => {
-            text(StatusCode::OK, "text/plain", "ok\n".to_owned())
-        }
-        (Port::Metrics, "/readyz") => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "text/plain",
-            "no configuration yet, or draining\n".to_owned(),
-        ),
+        (Port::Metrics, "/readyz") => match telling.ready.verdict() {
+            Ok(word) => text(StatusCode::OK, "text/plain", format!("{word}\n")),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{why}\n")),
+        },
         (Port::Admin, "/config_dump") => {
             let dump = serde_json::to_string_pretty(&redacted(&telling.snapshots.load())).unwrap_or_default();
             text(StatusCode::OK, "application/json", dump)

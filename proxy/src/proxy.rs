@@ -4,15 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use governor::{Quota, RateLimiter};
+use mcpmesh_ir::gateway::ListenerTls;
 use mcpmesh_ir::{GatewayId, ResourceKind, ServerId, Snapshot};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -21,7 +20,6 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
-use crate::catalog::versions;
 use crate::config::{Rejection, prepare};
 use crate::gateway::{Bounds, Gateway, Shell};
 use crate::limit::Registry;
@@ -30,6 +28,7 @@ use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::observability::{self, Port, Telling};
 use crate::ports::{Bind, Ports};
+use crate::readiness::Readiness;
 use crate::ring;
 use crate::routes::{Routes, Routing};
 use crate::upstream::{Connector, Deps, State, Upstream};
@@ -49,8 +48,8 @@ pub struct Options {
     pub metrics: SocketAddr,
     /// `/config_dump`. Must be loopback.
     pub admin: SocketAddr,
-    /// Where the keys of handles are kept; none: they last as long as the process.
-    pub state: Option<PathBuf>,
+    /// Where the keys of handles come from.
+    pub ring: ring::Source,
     /// The process's certificate of the mesh; it may come later.
     pub mesh: Mesh,
     /// Starts workloads; none: servers that need one are unavailable.
@@ -72,13 +71,22 @@ impl Options {
             bind: Bind::One(listen),
             metrics: any,
             admin: any,
-            state: None,
+            ring: ring::Source::default(),
             mesh: Mesh::default(),
             connector: None,
             access_log: None,
             routing: Routing::default(),
             bounds: Bounds::default(),
         }
+    }
+}
+
+impl Options {
+    /// Listens where the listeners of the configuration say, at this address.
+    #[must_use]
+    pub fn listeners(address: std::net::IpAddr) -> Self {
+        let any = SocketAddr::new(address, 0);
+        Self { routing: Routing::Listeners, bind: Bind::Listeners(address), ..Self::new(any) }
     }
 }
 
@@ -145,7 +153,7 @@ impl Proxy {
         if !options.admin.ip().is_loopback() {
             return Err(Error::Admin(options.admin));
         }
-        let ring = Arc::new(ring::load(options.state.as_deref())?);
+        let ring = Arc::new(ring::load(&options.ring)?);
         let metrics = Arc::new(Metrics::default());
         let log = AccessLog::new(options.access_log, Arc::clone(&metrics)).map_err(Error::Thread)?;
         let (scrape, metrics_address) = bind(options.metrics).await?;
@@ -153,7 +161,7 @@ impl Proxy {
         let stop = CancellationToken::new();
         let telling = Telling {
             metrics: Arc::clone(&metrics),
-            ready: Arc::new(AtomicBool::new(false)),
+            ready: Arc::new(Readiness::new(options.mesh.clone())),
             snapshots: Arc::new(ArcSwap::from_pointee(Vec::new())),
         };
         observe([(scrape, Port::Metrics), (admin, Port::Admin)], &telling, &stop)?;
@@ -242,7 +250,7 @@ impl Proxy {
         self.shell.metrics.config_applied.set(jiff::Timestamp::now().as_duration().as_secs_f64());
         self.shell.metrics.config_rejected.set(i64::try_from(rejected.len()).unwrap_or(i64::MAX));
         self.telling.snapshots.store(Arc::new(snapshots));
-        self.telling.ready.store(true, Ordering::Release);
+        self.telling.ready.configured(wants_certificate(&all));
         rejected
     }
 
@@ -293,6 +301,34 @@ impl Proxy {
         self.servers.subscribe()
     }
 
+    /// The client to a server, as the configuration in force has it.
+    #[must_use]
+    pub fn upstream(&self, server: &ServerId) -> Option<Arc<Upstream>> {
+        self.inner.lock().upstreams.find(server)
+    }
+
+    /// How many proxies share what limits grant: this one grants its part ([`Registry::share`]).
+    pub fn share_limits(&self, fleet_size: u32) {
+        self.limits.share(fleet_size);
+    }
+
+    /// The metrics of this process.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shell.metrics
+    }
+
+    /// Whether this process may be sent requests.
+    #[must_use]
+    pub fn readiness(&self) -> &Readiness {
+        &self.telling.ready
+    }
+
+    /// Stops being ready and goes on serving: whoever sends requests here needs time to notice. Then [`Proxy::drain`].
+    pub fn leave(&self) {
+        self.telling.ready.leave();
+    }
+
     /// The paths in force, with their gateways.
     #[must_use]
     pub fn paths(&self) -> Vec<(GatewayId, String)> {
@@ -320,7 +356,7 @@ impl Proxy {
     /// Stops being ready, ends streams with their last word, lets requests finish for at most `grace`, then ends
     /// every server's processes.
     pub async fn drain(&self, grace: Duration) {
-        self.telling.ready.store(false, Ordering::Release);
+        self.leave();
         self.shell.draining.cancel();
         self.grace.send_replace(grace);
         self.stop.cancel();
@@ -362,7 +398,7 @@ fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {
     ServerStatus {
         id: id.clone(),
         state: observation.state.clone(),
-        protocol: versions(observation.eras),
+        protocol: observation.eras.revisions(),
         tools: observation.tools.len(),
     }
 }
@@ -379,6 +415,14 @@ pub fn word(state: &State) -> &'static str {
         State::Degraded { .. } => "degraded",
         State::Failed { .. } => "failed",
     }
+}
+
+/// Whether a listener shows the process's certificate of the mesh.
+fn wants_certificate(gateways: &[Arc<Gateway>]) -> bool {
+    gateways.iter().any(|gateway| {
+        let config = &gateway.view().config;
+        config.gateway.listeners.iter().any(|listener| matches!(listener.tls, Some(ListenerTls::Mesh {})))
+    })
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {

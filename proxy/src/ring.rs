@@ -1,9 +1,25 @@
-//! The keys of sealed handles on one machine: a file that only its owner can read (decisions.md 17).
+//! The keys of sealed handles (decisions.md 17): on one machine a file that only its owner can read, in a fleet one
+//! that all of its proxies get.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 use crate::mcp::handle::{self, KeyRing};
+
+/// Where keys come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Source {
+    /// They last as long as the process.
+    #[default]
+    Process,
+    /// A folder of this machine's; they are made when there are none.
+    Folder(PathBuf),
+    /// A file that somebody else made: a key in hex on its first line and, while keys change, the one before it on the
+    /// second. What one proxy of a fleet seals, all others open.
+    File(PathBuf),
+}
 
 /// Why there is no key ring.
 #[derive(Debug, thiserror::Error)]
@@ -18,16 +34,27 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file holds something else.
-    #[error("the key file {0} holds no key; delete it to have a new one made")]
+    #[error("the key file {0} holds no key: 64 hex digits")]
     Content(String),
     /// No randomness.
     #[error("cannot make a key")]
     Key(#[source] handle::Error),
 }
 
-/// The ring of a state folder, made when there is none; without a folder, one that lasts as long as the process.
-pub fn load(folder: Option<&Path>) -> Result<KeyRing, Error> {
-    let Some(folder) = folder else { return KeyRing::generate().map_err(Error::Key) };
+/// The ring of a source.
+///
+/// # Errors
+/// When the file cannot be read, made or understood.
+pub fn load(source: &Source) -> Result<KeyRing, Error> {
+    match source {
+        Source::Process => KeyRing::generate().map_err(Error::Key),
+        Source::Folder(folder) => made(folder),
+        Source::File(path) => read(path),
+    }
+}
+
+/// That of a folder, made when there is none.
+fn made(folder: &Path) -> Result<KeyRing, Error> {
     let path = folder.join("handles.key");
     let failed = |source| Error::File { path: path.display().to_string(), source };
     if !path.exists() {
@@ -36,9 +63,18 @@ pub fn load(folder: Option<&Path>) -> Result<KeyRing, Error> {
         let mut file = private(&path).map_err(failed)?;
         file.write_all(hex::encode(secret.as_slice()).as_bytes()).map_err(failed)?;
     }
-    let text = std::fs::read_to_string(&path).map_err(failed)?;
-    let secret = hex::decode(text.trim()).map_err(|_| Error::Content(path.display().to_string()))?;
-    KeyRing::new(&secret, None).map_err(|_| Error::Content(path.display().to_string()))
+    read(&path)
+}
+
+fn read(path: &Path) -> Result<KeyRing, Error> {
+    let name = || path.display().to_string();
+    let content = || Error::Content(name());
+    let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: name(), source })?;
+    let key = |line: &str| hex::decode(line.trim()).map(Zeroizing::new).map_err(|_| content());
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let current = key(lines.next().ok_or_else(content)?)?;
+    let previous = lines.next().map(key).transpose()?;
+    KeyRing::new(&current, previous.as_ref().map(|secret| secret.as_slice())).map_err(|_| content())
 }
 
 #[cfg(unix)]
@@ -61,8 +97,11 @@ mod tests {
     fn a_handle_outlives_the_process_that_sealed_it() {
         let folder = tempfile::tempdir().unwrap();
         let binding = Binding { gateway_uid: "u", principal: "p" };
-        let sealed = load(Some(folder.path())).unwrap().seal(Purpose::Cursor, &binding, 10, &1).unwrap();
-        let again = load(Some(folder.path())).unwrap();
+        let sealed = load(&Source::Folder(folder.path().to_owned()))
+            .unwrap()
+            .seal(Purpose::Cursor, &binding, 10, &1)
+            .unwrap();
+        let again = load(&Source::Folder(folder.path().to_owned())).unwrap();
         assert_eq!(again.open::<i32>(Purpose::Cursor, &binding, 5, &sealed), Ok(1));
     }
 
@@ -71,7 +110,7 @@ mod tests {
     fn the_key_file_is_its_owners_only() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        let _ring = load(Some(folder.path())).unwrap();
+        let _ring = load(&Source::Folder(folder.path().to_owned())).unwrap();
         let mode = std::fs::metadata(folder.path().join("handles.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
@@ -80,6 +119,23 @@ mod tests {
     fn a_file_that_holds_something_else_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("handles.key"), "zz").unwrap();
-        assert!(matches!(load(Some(folder.path())), Err(Error::Content(_))));
+        assert!(matches!(load(&Source::Folder(folder.path().to_owned())), Err(Error::Content(_))));
+    }
+
+    #[test]
+    fn the_proxies_of_a_fleet_open_each_others_handles_while_keys_change_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = |text: String| {
+            let path = folder.path().join("ring");
+            std::fs::write(&path, text).unwrap();
+            load(&Source::File(path)).unwrap()
+        };
+        let (old, new) = ("ab".repeat(32), "cd".repeat(32));
+        let binding = Binding { gateway_uid: "u", principal: "p" };
+        let sealed = ring(format!("{old}\n")).seal(Purpose::Cursor, &binding, 10, &1).unwrap();
+        for opens in [old.clone(), format!("{new}\n{old}\n")] {
+            assert_eq!(ring(opens).open::<i32>(Purpose::Cursor, &binding, 5, &sealed), Ok(1));
+        }
+        assert!(ring(new).open::<i32>(Purpose::Cursor, &binding, 5, &sealed).is_err());
     }
 }

@@ -56,9 +56,8 @@ impl Routes {
     #[must_use]
     pub fn find(&self, way: &Way, path: &str, host: Option<&str>) -> Option<&Route> {
         // A connection that is open since before its port changed its kind leads nowhere any more.
-        let here = |route: &Route| {
-            way.port.is_none_or(|port| port == route.listener.port && way.kind == route.kind)
-        };
+        let here =
+            |route: &Route| way.port.is_none_or(|port| port == route.listener.port && way.kind == route.kind);
         let at = || self.0.iter().filter(|route| route.listener.path == path && here(route));
         let named = |route: &&Route| {
             let name = route.listener.hostname.as_deref();

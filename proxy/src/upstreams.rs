@@ -83,6 +83,12 @@ impl Upstreams {
         Ok((upstream, since))
     }
 
+    /// The client to a server, if there is one.
+    #[must_use]
+    pub fn find(&self, server: &ServerId) -> Option<Arc<Upstream>> {
+        self.running.get(server).map(|running| Arc::clone(&running.upstream))
+    }
+
     /// Forgets servers that no gateway has any more; requests in flight keep theirs to the end.
     pub fn retain(&mut self, keep: impl Fn(&ServerId) -> bool) -> Vec<ServerId> {
         let gone: Vec<_> = self.running.keys().filter(|id| !keep(id)).cloned().collect();

@@ -11,4 +11,5 @@ mod upstream {
     mod sessions;
     mod sse;
     mod stdio;
+    mod tls;
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mcpmesh_compiler::Compiled;
 use mcpmesh_proxy::proxy::{self, Options, Proxy};
-use mcpmesh_proxy::upstream;
+use mcpmesh_proxy::{ring, upstream};
 use tokio::sync::watch;
 
 use super::status::{self, ServerStatus, State};
@@ -39,7 +39,7 @@ impl DataPlane {
         let mut options = Options::new(place.data);
         options.metrics = place.metrics;
         options.admin = place.admin;
-        options.state = Some(place.state);
+        options.ring = ring::Source::Folder(place.state);
         options.access_log = place.access_log;
         options.connector = Some(Arc::new(workloads.clone()));
         match Proxy::start(options).await {

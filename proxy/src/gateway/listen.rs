@@ -94,7 +94,10 @@ impl Exchange {
             let Some(attached) = self.view.config.attached.get(server) else { continue };
             let wanted: Vec<&str> = uris.iter().map(|(_, original)| original.as_str()).collect();
             let filter = serde_json::json!({"resourceSubscriptions": wanted}).to_string();
-            let Ok(reply) = attached.upstream.listen(Bytes::from(filter), self.assertion(attached)).await else { continue };
+            let Ok(reply) = attached.upstream.listen(Bytes::from(filter), self.assertion(attached)).await
+            else {
+                continue;
+            };
             honoured.extend(uris.into_iter().map(|(asked, _)| asked));
             let events = unfold((reply, attached.id.clone()), |(mut reply, id)| async move {
                 loop {

@@ -192,9 +192,7 @@ impl Exchange {
         let uri = json::member(updated, "params")
             .and_then(|params| json::member(params, "uri"))
             .and_then(json::text);
-        uri.is_some_and(|uri| {
-            self.allows(server, Object::Resource { uri: &uri })
-        })
+        uri.is_some_and(|uri| self.allows(server, Object::Resource { uri: &uri }))
     }
 }
 

@@ -85,20 +85,20 @@ impl Gateway {
             let caller = view.config.keys.caller(&credential, at, &view.config.policy)?;
             Ok((credential, caller))
         };
-        let (credential, caller) =
-            KeyTable::credential(&headers, arrival).and_then(identify).map_err(|refusal| self.unknown(refusal))?;
+        let (credential, caller) = KeyTable::credential(&headers, arrival)
+            .and_then(identify)
+            .map_err(|refusal| self.unknown(refusal))?;
         let headers = Arc::new(headers);
         Ok(Exchange { gateway: Arc::clone(self), view, caller, credential, headers, started: Instant::now() })
     }
 
     fn unknown(&self, refusal: Refusal) -> Answer {
-        self.shell.metrics.refused(&self.id, refusal.as_str());
-        match refusal.status() {
-            StatusCode::UNAUTHORIZED => {
-                web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing)
-            }
+        let answer = match refusal.status() {
+            StatusCode::UNAUTHORIZED => web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing),
             status => web::refuse(status, &refusal.to_string()),
-        }
+        };
+        self.shell.refused(&self.id, "", refusal.as_str(), answer.status().as_u16());
+        answer
     }
 
     /// Reads a bounded body in bounded time.
@@ -106,8 +106,8 @@ impl Gateway {
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
-        let refused = |reason, answer| {
-            self.shell.metrics.refused(&self.id, reason);
+        let refused = |reason, answer: Answer| {
+            self.shell.refused(&self.id, &exchange.caller.principal, reason, answer.status().as_u16());
             Err(answer)
         };
         if let Err(answer) = web::check_media(&exchange.headers) {
@@ -204,7 +204,9 @@ impl Exchange {
             Fault::MethodNotFound(_) => "unknown_method",
             _ => "invalid_params",
         };
-        self.gateway.shell.metrics.refused(&self.gateway.id, reason);
-        web::fault(fault, era, id)
+        let answer = web::fault(fault, era, id);
+        let Gateway { id: gateway, shell, .. } = &*self.gateway;
+        shell.refused(gateway, &self.caller.principal, reason, answer.status().as_u16());
+        answer
     }
 }

@@ -78,9 +78,7 @@ async fn attend(mut exchange: Exchange, session: Weak<Session>, mut inbox: mpsc:
 impl Exchange {
     /// What tells whether this caller's lists changed.
     pub(super) fn digests(&self, revision: crate::mcp::era::Revision) -> [Vec<u64>; 3] {
-        TOLD.map(|(kinds, _)| {
-            kinds.iter().map(|kind| self.listed(*kind, revision).digest()).collect()
-        })
+        TOLD.map(|(kinds, _)| kinds.iter().map(|kind| self.listed(*kind, revision).digest()).collect())
     }
 }
 

@@ -73,7 +73,9 @@ impl Verifier {
             .map_err(|error| format!("its keys are no JSON Web Key Set: {error}"))?;
         let keys: HashMap<_, _> = set.keys.into_iter().filter_map(usable).collect();
         if keys.is_empty() {
-            return Err("none of its keys can verify a token: public keys with a key id are needed".to_owned());
+            return Err(
+                "none of its keys can verify a token: public keys with a key id are needed".to_owned()
+            );
         }
         Ok(Self { audiences: issuer.audiences.clone(), keys })
     }
@@ -131,8 +133,11 @@ fn head(token: &str) -> Option<Head> {
 /// never looked up as an API key then.
 pub(super) fn is_token(credential: &str) -> bool {
     let parts: Vec<_> = credential.split('.').collect();
-    let encoded = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    parts.len() == 3 && parts.iter().all(|part| encoded(part)) && head(credential).is_some_and(|head| !head.alg.is_empty())
+    let encoded =
+        |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    parts.len() == 3
+        && parts.iter().all(|part| encoded(part))
+        && head(credential).is_some_and(|head| !head.alg.is_empty())
 }
 
 /// The issuer that a token names. Nobody has verified it yet.

@@ -19,8 +19,10 @@ fn root() -> Root {
 /// A chain and its key, valid until the end of `year`.
 fn issued(root: &Root, uris: &[String], year: i32) -> (String, PrivateKeyDer<'static>) {
     let mut params = CertificateParams::new(vec![]).unwrap();
-    params.subject_alt_names = uris.iter().map(|uri| SanType::URI(uri.as_str().try_into().unwrap())).collect();
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.subject_alt_names =
+        uris.iter().map(|uri| SanType::URI(uri.as_str().try_into().unwrap())).collect();
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.not_after = date_time_ymd(year, 12, 31);
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, root).unwrap();

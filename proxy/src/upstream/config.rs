@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::header::{HeaderName, HeaderValue};
 use mcpmesh_ir::ServerId;
+use rustls::RootCertStore;
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub max_in_flight: usize,
     /// Where connections may lead.
     pub egress: EgressRule,
+    /// Who may vouch for `https` servers; none: the system's roots (`SSL_CERT_FILE`, `SSL_CERT_DIR`).
+    pub roots: Option<Arc<RootCertStore>>,
     /// Lists are read again after about this time (jittered), besides change notifications.
     pub poll: Duration,
 }
@@ -48,6 +51,7 @@ impl Config {
             max_response_bytes: 64 << 20,
             max_in_flight: 256,
             egress: EgressRule::default(),
+            roots: None,
             poll: Duration::from_secs(60),
         }
     }

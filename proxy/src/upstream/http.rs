@@ -77,7 +77,8 @@ impl std::fmt::Debug for Http {
 
 impl Http {
     pub(crate) fn new(config: &Config, url: Url, egress: EgressRule) -> Result<Arc<Self>, Error> {
-        let tls = super::tls::client().map_err(|error| Error::connect(error.to_string()))?;
+        let tls =
+            super::tls::client(config.roots.as_ref()).map_err(|error| Error::connect(error.to_string()))?;
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()

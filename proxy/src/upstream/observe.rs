@@ -1,8 +1,8 @@
 //! The upstream's own life: reach the server, find out what it speaks, keep its lists current,
 //! begin again with growing pauses when it goes away.
 
-use std::net::SocketAddr;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -122,7 +122,10 @@ async fn establish(core: &Arc<Core>) -> Result<(Live, Option<super::Guard>), Err
             let http = Http::to_service(&core.config, url.clone(), service)?;
             let live = match mesh {
                 Some(_) => detect::over_mesh(http).await?,
-                None => keep(core, detect::over_http(http, *transport, &|| core.inbox(shared.clone())).await?).await,
+                None => {
+                    keep(core, detect::over_http(http, *transport, &|| core.inbox(shared.clone())).await?)
+                        .await
+                }
             };
             return Ok((live, None));
         }

@@ -106,7 +106,8 @@ impl Core {
     /// The same era as the client's whenever the server speaks it.
     pub(super) async fn route(self: &Arc<Self>, live: &Arc<Live>, request: &Outgoing) -> Result<Way, Error> {
         // A server of the mesh speaks both: a session there belongs to one caller, and only what needs one opens it.
-        let sessionless = live.of_mesh && !request.session.as_ref().is_some_and(|link| needs_session(link, request));
+        let sessionless =
+            live.of_mesh && !request.session.as_ref().is_some_and(|link| needs_session(link, request));
         let modern =
             live.modern.is_some() && (request.era == Era::Modern || live.legacy.is_none() || sessionless);
         if modern {
@@ -151,7 +152,8 @@ impl Core {
     async fn pooled(self: &Arc<Self>, live: &Arc<Live>, request: &Outgoing) -> Result<Lease, Error> {
         let set = request.capabilities.set();
         let key = Key { capabilities: set, log_level: request.log_level };
-        let profile = Profile { capabilities: request.capabilities.raw().clone(), info: None, assertion: None };
+        let profile =
+            Profile { capabilities: request.capabilities.raw().clone(), info: None, assertion: None };
         let owner = self.shared(set.contains(CapabilitySet::ROOTS));
         let opening = async {
             let session = self.open(live, owner, profile).await?;

@@ -86,7 +86,8 @@ impl Service {
         let wanted = self.addresses.0.borrow().clone();
         if !known.iter().map(|place| place.dial.address).eq(wanted.iter().copied()) {
             let old = std::mem::take(&mut *known);
-            let kept = |address: &SocketAddr| old.iter().find(|place| place.dial.address == *address).cloned();
+            let kept =
+                |address: &SocketAddr| old.iter().find(|place| place.dial.address == *address).cloned();
             *known = wanted.iter().map(|one| kept(one).unwrap_or_else(|| self.place(*one))).collect();
         }
         let mut places = known.clone();

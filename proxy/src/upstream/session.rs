@@ -148,7 +148,8 @@ impl Session {
         inbox: Arc<Inbox>,
         profile: &Profile,
     ) -> Result<Self, NotOpened> {
-        let opening = tokio::time::timeout(http.timeouts.first_byte, Self::initialize_somewhere(http, profile));
+        let opening =
+            tokio::time::timeout(http.timeouts.first_byte, Self::initialize_somewhere(http, profile));
         let (http, session, handshake) =
             opening.await.unwrap_or_else(|_| Err(Error::unsent(Kind::Timeout(Phase::FirstByte)).into()))?;
         let revision = handshake.revision;

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, RootCertStore};
 
 /// The provider of the whole product (decisions.md 23).
 #[must_use]
@@ -12,12 +12,20 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
 }
 
-/// A client that trusts the system's roots. Without any root every handshake fails, which is said
-/// once in the log: a plain-HTTP installation need not have roots.
-pub(crate) fn client() -> Result<ClientConfig, rustls::Error> {
-    static ROOTS: OnceLock<Arc<rustls::RootCertStore>> = OnceLock::new();
+/// A client that trusts these roots, or the system's. There is no way to skip verification.
+pub(crate) fn client(roots: Option<&Arc<RootCertStore>>) -> Result<ClientConfig, rustls::Error> {
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots.map_or_else(system, Arc::clone))
+        .with_no_client_auth())
+}
+
+/// The system's roots. Without any root every handshake fails, which is said once in the log: a plain-HTTP
+/// installation need not have roots.
+fn system() -> Arc<RootCertStore> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| {
-        let mut store = rustls::RootCertStore::empty();
+        let mut store = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         let (added, ignored) = store.add_parsable_certificates(found.certs);
         if added == 0 {
@@ -25,8 +33,5 @@ pub(crate) fn client() -> Result<ClientConfig, rustls::Error> {
         }
         Arc::new(store)
     });
-    Ok(ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(Arc::clone(roots))
-        .with_no_client_auth())
+    Arc::clone(roots)
 }

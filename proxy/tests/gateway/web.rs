@@ -393,3 +393,35 @@ async fn other_verbs_are_refused() {
         assert_eq!(gate.ask(unknown).await.status, 404, "{verb} of no session");
     }
 }
+
+#[tokio::test]
+async fn what_is_refused_before_a_decision_is_one_line_of_the_access_log() {
+    let fake = Fake::modern(&["echo"]).await;
+    let gate = Gate::start(&Setup::open(&[&fake]).keys(&["alice"])).await;
+    let alice = ("authorization", "Bearer key-alice");
+    let json = ("content-type", "application/json");
+    let forged = "x\r\n{\"outcome\":\"ok\"}";
+    assert_eq!(gate.post(&[json, ("authorization", "Bearer wrong")], body()).await.status, 401);
+    assert_eq!(gate.post(&[json, alice], forged).await.status, 400);
+    assert_eq!(gate.post(&[json, alice, ("mcp-protocol-version", "2026-07-28")], body()).await.status, 400);
+    assert_eq!(gate.post(&[alice, ("content-type", "text/plain")], body()).await.status, 415);
+    assert_eq!(gate.post(&[json, alice], vec![b' '; (4 << 20) + 1]).await.status, 413);
+    let lines = || gate.log.lines();
+    super::harness::until("five lines", || lines().len() == 5).await;
+    let said: Vec<_> = lines()
+        .iter()
+        .map(|line| {
+            assert_eq!((&line["outcome"], &line["gateway"]), (&json!("refused"), &json!("a/gw")));
+            let named = line["principal"].as_str().unwrap().contains("alice");
+            (line["reason"].as_str().unwrap().to_owned(), line["status"].as_u64().unwrap(), named)
+        })
+        .collect();
+    let wanted = [
+        ("unknown_credentials", 401, false),
+        ("parse_error", 400, true),
+        ("header_mismatch", 400, true),
+        ("media_type", 415, true),
+        ("too_large", 413, true),
+    ];
+    assert_eq!(said, wanted.map(|(reason, status, named)| (reason.to_owned(), status, named)));
+}

@@ -316,7 +316,7 @@ async fn a_changed_list_is_announced_on_a_subscription_and_read_again() {
     let asked = fake.seen().into_iter().find(|seen| seen.method() == "subscriptions/listen").unwrap();
     assert_eq!(asked.body["params"]["notifications"]["toolsListChanged"], true);
     let filter = Bytes::from_static(br#"{"resourceSubscriptions":["file:///a"]}"#);
-    let _second = upstream.listen(filter).await.unwrap();
+    let _second = upstream.listen(filter, None).await.unwrap();
     let asked = fake.seen().pop().unwrap();
     assert_eq!(asked.body["params"]["notifications"]["resourceSubscriptions"], json!(["file:///a"]));
     let meta = json!({"io.modelcontextprotocol/subscriptionId": id});

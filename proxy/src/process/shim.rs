@@ -1,6 +1,6 @@
 //! The process between us and a server that we run: it leads the server's process group and ends it with us.
 //!
-//! Its stdin is a pipe from `mcpmesh up`. When that closes, for whatever reason (a `kill -9` of us included), the
+//! Its stdin is a pipe from `mcpmesh up` or `mcpmesh-proxy bridge`. When that closes, for whatever reason (a `kill -9` of us included), the
 //! server's stdin is closed, then the group gets SIGTERM, then SIGKILL. On Linux the shim also adopts orphaned
 //! grandchildren, so that one that left the group is ended as well. Plain threads: no runtime, a few pages of memory.
 
@@ -19,9 +19,9 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 mod descendants;
 
 /// The first argument that makes our binary a shim.
-pub(crate) const SUBCOMMAND: &str = "__shim";
+pub const SUBCOMMAND: &str = "__shim";
 /// `--container ENGINE NAME`: a container that is removed at the end, since it is no descendant of ours.
-pub(crate) const CONTAINER: &str = "--container";
+pub const CONTAINER: &str = "--container";
 
 /// How long a server may take to end by itself once its stdin is closed, and again after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
@@ -61,21 +61,25 @@ impl Plan {
 }
 
 /// Runs the program after `--` and returns its exit code, once nothing that it started is left.
-pub(crate) fn run(args: impl Iterator<Item = OsString>) -> u8 {
+pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let Some(plan) = Plan::parse(args) else {
-        anstream::eprintln!("mcpmesh {SUBCOMMAND} is internal: it runs a server under `mcpmesh up`");
+        complain(format_args!("{SUBCOMMAND} is internal: it runs a server under our own binary"));
         return 2;
     };
     match supervise(&plan) {
         Ok(code) => code,
         Err(error) => {
-            anstream::eprintln!(
-                "{}: {error}",
-                plan.argv.first().map(|word| word.to_string_lossy()).unwrap_or_default()
-            );
+            let program = plan.argv.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+            complain(format_args!("{program}: {error}"));
             NOT_STARTED
         }
     }
+}
+
+/// On stderr, which is the server's own: whoever started us logs it under the server's name.
+fn complain(what: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 fn supervise(plan: &Plan) -> io::Result<u8> {

@@ -1,11 +1,13 @@
 //! Starts a server's process under the shim, with a clean environment, and logs what it says on stderr.
+//!
+//! What is started is said by whoever runs our binary (`mcpmesh up`, `mcpmesh-proxy bridge -- ARGV`). Nothing that came
+//! over the network gets here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use mcpmesh_compiler::workload::Environment;
 use mcpmesh_ir::ServerId;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
@@ -16,13 +18,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::shim;
+pub mod shim;
 
 /// Longest line of a server's stderr that is logged whole, in bytes.
 const LONGEST_LINE: u64 = 8 * 1024;
 
-/// Variables that a process gets of ours: what it takes to find programs, caches, proxies and certificates. Nothing
-/// else of our environment reaches a server.
+/// Variables that a process gets of ours ([`Inherited::Listed`]): what it takes to find programs, caches, proxies and
+/// certificates.
 const PASSED_ON: [&str; 44] = [
     "PATH",
     "HOME",
@@ -70,35 +72,69 @@ const PASSED_ON: [&str; 44] = [
     "CONTAINER_HOST",
 ];
 
+/// Names that begin so are ours and never reach a server.
+const OURS: [&str; 2] = ["MCPMESH_", "POD_"];
+
+/// What of our own environment a process gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inherited {
+    /// A fixed list: on somebody's machine, our environment is that person's and not meant for servers.
+    Listed,
+    /// All but `MCPMESH_*` and `POD_*`: in a server's own container, the environment is what was written for it.
+    AllButOurs,
+}
+
+impl Inherited {
+    fn takes(self, name: &std::ffi::OsStr) -> bool {
+        let Some(name) = name.to_str() else { return self == Self::AllButOurs };
+        match self {
+            Self::Listed => PASSED_ON.contains(&name),
+            Self::AllButOurs => !OURS.iter().any(|prefix| name.starts_with(prefix)),
+        }
+    }
+}
+
+/// Variables by name. Debug output has no values: they may be secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Environment(pub Vec<(String, String)>);
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
 /// What to run.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// The program and its arguments.
-    pub(crate) argv: Vec<OsString>,
-    /// What it gets besides [`PASSED_ON`].
-    pub(crate) environment: Environment,
+    pub argv: Vec<OsString>,
+    /// What it gets of ours.
+    pub inherited: Inherited,
+    /// What it gets besides.
+    pub environment: Environment,
     /// Engine and name of the container that `argv` starts.
-    pub(crate) container: Option<(OsString, String)>,
+    pub container: Option<(OsString, String)>,
 }
 
 /// A process and the two ends of it.
-pub(crate) struct Running {
+pub struct Running {
     /// Its standard input.
-    pub(crate) stdin: ChildStdin,
+    pub stdin: ChildStdin,
     /// Its standard output.
-    pub(crate) stdout: ChildStdout,
+    pub stdout: ChildStdout,
     /// Ends it, and all that it started, when dropped.
-    pub(crate) guard: Guard,
+    pub guard: Guard,
 }
 
 /// Ends a process group when dropped.
-pub(crate) struct Guard {
+pub struct Guard {
     _end: oneshot::Sender<()>,
 }
 
 /// All processes of ours. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Children {
+pub struct Children {
     tasks: TaskTracker,
     stop: CancellationToken,
     words: Arc<Mutex<BTreeMap<ServerId, Words>>>,
@@ -114,7 +150,10 @@ struct Words {
 
 impl Children {
     /// Starts a process. What it says on stderr is logged under the server's name.
-    pub(crate) fn start(&self, server: &ServerId, plan: &Plan) -> std::io::Result<Running> {
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self, server: &ServerId, plan: &Plan) -> std::io::Result<Running> {
         let mut child = command(plan)?.spawn()?;
         let taken = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = taken else {
@@ -127,11 +166,7 @@ impl Children {
     }
 
     /// Logs every line that a server writes, under its name. The task ends with the output.
-    pub(crate) fn log(
-        &self,
-        server: &ServerId,
-        output: impl AsyncRead + Unpin + Send + 'static,
-    ) -> JoinHandle<()> {
+    pub fn log(&self, server: &ServerId, output: impl AsyncRead + Unpin + Send + 'static) -> JoinHandle<()> {
         let (server, words) = (server.clone(), self.words.clone());
         self.tasks.spawn(async move {
             let mut lines = Lines::new(output);
@@ -145,17 +180,17 @@ impl Children {
     }
 
     /// How the last process of a server ended, if it did so by itself: more than the silence on its output tells.
-    pub(crate) fn last_words(&self, server: &ServerId) -> Option<String> {
+    pub fn last_words(&self, server: &ServerId) -> Option<String> {
         self.words.lock().get(server)?.ended.clone()
     }
 
     /// The server is well: how an earlier process ended is no news any more.
-    pub(crate) fn forget_words(&self, server: &ServerId) {
+    pub fn forget_words(&self, server: &ServerId) {
         self.words.lock().remove(server);
     }
 
     /// Ends all processes and waits until nothing of them is left.
-    pub(crate) async fn end(&self) {
+    pub async fn end(&self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -206,7 +241,7 @@ fn command(plan: &Plan) -> std::io::Result<Command> {
     }
     command.arg("--").args(&plan.argv);
     command.env_clear();
-    command.envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.envs(std::env::vars_os().filter(|(name, _)| plan.inherited.takes(name)));
     command.envs(plan.environment.0.iter().map(|(name, value)| (name, value)));
     // A group of its own: Ctrl-C in the terminal reaches us alone, and we end the servers in order.
     command.process_group(0);
@@ -246,6 +281,22 @@ fn printable(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_gets_nothing_that_is_ours() {
+        let takes = |inherited: Inherited, name: &str| inherited.takes(name.as_ref());
+        for name in ["MCPMESH_LOG", "POD_NAME", "POD_IP"] {
+            assert!(!takes(Inherited::Listed, name) && !takes(Inherited::AllButOurs, name), "{name}");
+        }
+        assert!(takes(Inherited::Listed, "PATH") && takes(Inherited::AllButOurs, "PATH"));
+        assert!(!takes(Inherited::Listed, "AWS_TOKEN") && takes(Inherited::AllButOurs, "AWS_TOKEN"));
+    }
+
+    #[test]
+    fn debug_output_of_an_environment_has_no_values() {
+        let environment = Environment(vec![("TOKEN".to_owned(), "canary".to_owned())]);
+        assert_eq!(format!("{environment:?}"), r#"{"TOKEN"}"#);
+    }
 
     #[tokio::test]
     async fn a_line_is_bounded_and_cannot_forge_another() {

@@ -1,0 +1,57 @@
+//! What the objects name outside our kinds: Secrets to read, Services to follow.
+
+use std::collections::BTreeSet;
+
+use mcpmesh_compiler::Inputs;
+
+use mcpmesh_crds::{EnvFromSource, EnvVar};
+use mcpmesh_ir::FleetId;
+
+use crate::watch::Key;
+use mcpmesh_compiler::child::base_name;
+
+/// Secrets by name.
+pub(super) fn secrets(inputs: &Inputs) -> BTreeSet<Key> {
+    let mut found = BTreeSet::new();
+    for (id, server) in &inputs.servers {
+        let mut add = |name: &str| _ = found.insert((id.namespace.clone(), name.to_owned()));
+        for header in server.spec.credentials.iter().flat_map(|credentials| &credentials.headers) {
+            add(&header.secret_key_ref.name);
+        }
+        if let Some(package) = &server.spec.package {
+            environment(&package.env, &package.env_from, &mut add);
+        }
+        if let Some(container) = &server.spec.container {
+            environment(&container.env, &container.env_from, &mut add);
+        }
+    }
+    found
+}
+
+fn environment(env: &[EnvVar], from: &[EnvFromSource], add: &mut impl FnMut(&str)) {
+    for var in env {
+        if let Some(source) = &var.value_from {
+            add(&source.secret_key_ref.name);
+        }
+    }
+    for source in from {
+        add(&source.secret_ref.name);
+    }
+}
+
+/// Namespaces with a gateway that takes API keys.
+pub(super) fn namespaces_with_keys(inputs: &Inputs) -> BTreeSet<String> {
+    let takes = |gateway: &mcpmesh_crds::McpGateway| {
+        gateway.spec.authentication.as_ref().is_some_and(|given| given.api_keys.is_some())
+    };
+    let gateways = inputs.gateways.iter().filter(|(_, gateway)| takes(gateway));
+    gateways.map(|(id, _)| id.namespace.clone()).collect()
+}
+
+/// Services: those of every fleet, of which the gateways' tell how many proxies there are.
+pub(super) fn services(inputs: &Inputs) -> BTreeSet<Key> {
+    let servers = inputs.servers.iter().filter(|(_, server)| server.spec.remote.is_none());
+    let servers = servers.map(|(id, _)| FleetId::Server(id.clone()));
+    let gateways = inputs.gateways.keys().map(|id| FleetId::Gateway(id.clone()));
+    servers.chain(gateways).map(|fleet| (fleet.namespace().to_owned(), base_name(&fleet))).collect()
+}

@@ -1,0 +1,225 @@
+//! One proxy's stream without its wires: what to send next, and what an acknowledgement means.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use mcpmesh_ir::fleet::ResourceKey;
+use mcpmesh_ir::push::{self, Ack, Have, Hello, Update};
+use mcpmesh_ir::{ServerId, Version, Watermark};
+
+use crate::publish::{Marks, Published};
+
+/// What a proxy has and what it was sent. At most one update is on its way: changes meanwhile become one.
+#[derive(Debug)]
+pub(super) struct Session {
+    pod: String,
+    have: BTreeMap<ResourceKey, Version>,
+    /// What it has of types that this version does not know.
+    unknown: Vec<Have>,
+    /// The proxy's own watermark: what it is told never goes below.
+    floor: Watermark,
+    sequence: u64,
+    outstanding: Option<Outstanding>,
+    last: Option<Told>,
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    sequence: u64,
+    since: Instant,
+}
+
+/// What was told last, but for the resources.
+#[derive(Debug, Clone, PartialEq)]
+struct Told {
+    revision: String,
+    size: u32,
+    observe: BTreeSet<ServerId>,
+}
+
+impl Session {
+    pub(super) fn new(hello: &Hello) -> Self {
+        let (mut have, mut unknown) = (BTreeMap::new(), Vec::new());
+        for one in &hello.have {
+            match one.kind.parse() {
+                Ok(kind) => {
+                    let key = ResourceKey { kind, name: one.name.clone() };
+                    have.insert(key, Version::from(one.version.clone()));
+                }
+                Err(_) => unknown.push(Have { version: String::new(), ..one.clone() }),
+            }
+        }
+        Self {
+            pod: hello.pod.clone(),
+            have,
+            unknown,
+            floor: hello.watermark.clone().map(Watermark::from).unwrap_or_default(),
+            sequence: 0,
+            outstanding: None,
+            last: None,
+        }
+    }
+
+    /// Whether the proxy knows more than these marks.
+    pub(super) fn is_ahead_of(&self, marks: &Marks) -> bool {
+        marks.is_behind(&self.floor)
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.outstanding.is_some()
+    }
+
+    /// Whether the proxy was told to observe a server.
+    pub(super) fn observes(&self, server: &ServerId) -> bool {
+        self.last.as_ref().is_some_and(|last| last.observe.contains(server))
+    }
+
+    /// The next update, if there is something to say. The first one always is.
+    pub(super) fn next(&mut self, published: &Published, marks: &Marks) -> Option<Update> {
+        if self.outstanding.is_some() {
+            return None;
+        }
+        let told = Told {
+            revision: published.revision.clone(),
+            size: published.size,
+            observe: published.observe.get(&self.pod).cloned().unwrap_or_default(),
+        };
+        if self.last.as_ref() == Some(&told) {
+            return None;
+        }
+        let difference = published.fleet.difference(&self.have);
+        let gone = difference.removed.into_iter().map(|key| Have {
+            kind: key.kind.to_string(),
+            name: key.name,
+            version: String::new(),
+        });
+        let removed = self.unknown.drain(..).chain(gone).collect();
+        self.have = published.fleet.versions();
+        self.sequence += 1;
+        self.outstanding = Some(Outstanding { sequence: self.sequence, since: published.since });
+        self.floor = highest(&self.floor, &marks.changed);
+        let update = Update {
+            sequence: self.sequence,
+            revision: told.revision.clone(),
+            watermark: Some(self.floor.clone().into()),
+            changed: difference.changed.iter().map(push::Resource::from).collect(),
+            removed,
+            fleet_size: told.size,
+            observe: told.observe.iter().map(ToString::to_string).collect(),
+        };
+        self.last = Some(told);
+        Some(update)
+    }
+
+    /// How long it took from our being told of a change until the proxy had it; none when this answers no update that
+    /// is on its way.
+    pub(super) fn acknowledged(&mut self, ack: &Ack) -> Option<Duration> {
+        let outstanding = self.outstanding.take_if(|one| one.sequence == ack.sequence)?;
+        Some(outstanding.since.elapsed())
+    }
+}
+
+/// What both have seen. Marks of another epoch are of another cluster and count no more.
+fn highest(old: &Watermark, new: &Watermark) -> Watermark {
+    let mut highest = new.clone();
+    if old.epoch == new.epoch {
+        for (kind, version) in &old.versions {
+            let known = highest.versions.entry(kind.clone()).or_default();
+            *known = (*known).max(*version);
+        }
+    }
+    highest
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mcpmesh_ir::{ApiKey, Fleet, FleetId, GatewayId, Resource, SecretId};
+
+    use super::*;
+
+    fn mark(version: u64) -> Watermark {
+        Watermark { epoch: "e".to_owned(), versions: BTreeMap::from([("McpPolicy".to_owned(), version)]) }
+    }
+
+    fn marks(version: u64) -> Marks {
+        Marks { changed: mark(version), seen: mark(version + 10) }
+    }
+
+    fn published(owner: &str) -> Published {
+        let key = ApiKey {
+            secret: SecretId::new("a", "k"),
+            sha256: String::new(),
+            owner: owner.to_owned(),
+            groups: Vec::new(),
+            expires: None,
+        };
+        let fleet =
+            Fleet::new(FleetId::Gateway(GatewayId::new("a", "gw")), [Resource::new("a/k", &key).unwrap()]);
+        let revision = fleet.revision();
+        let observe = BTreeMap::from([("pod".to_owned(), BTreeSet::from([ServerId::new("a", "s")]))]);
+        Published { fleet: Arc::new(fleet), revision, size: 1, observe, since: Instant::now() }
+    }
+
+    fn session(have: Vec<Have>, version: u64) -> Session {
+        Session::new(&Hello {
+            pod: "pod".to_owned(),
+            watermark: Some(mark(version).into()),
+            have,
+            ..Hello::default()
+        })
+    }
+
+    fn have(published: &Published) -> Vec<Have> {
+        let one = |(key, version): (ResourceKey, Version)| Have {
+            kind: key.kind.to_string(),
+            name: key.name,
+            version: version.as_str().to_owned(),
+        };
+        published.fleet.versions().into_iter().map(one).collect()
+    }
+
+    fn ack(sequence: u64) -> Ack {
+        Ack { sequence, ..Ack::default() }
+    }
+
+    #[test]
+    fn the_first_update_comes_though_nothing_changed_and_carries_no_resource() {
+        let published = published("x");
+        let mut session = session(have(&published), 1);
+        let update = session.next(&published, &marks(1)).unwrap();
+        assert!(update.changed.is_empty() && update.removed.is_empty());
+        assert_eq!(update.observe, ["a/s"]);
+        assert!(session.observes(&ServerId::new("a", "s")));
+        session.acknowledged(&ack(1)).unwrap();
+        assert!(session.next(&published, &marks(1)).is_none());
+    }
+
+    #[test]
+    fn changes_while_an_update_is_on_its_way_become_one() {
+        let mut session = session(Vec::new(), 1);
+        assert_eq!(session.next(&published("x"), &marks(1)).unwrap().changed.len(), 1);
+        assert!(session.next(&published("y"), &marks(2)).is_none());
+        assert!(session.acknowledged(&ack(7)).is_none(), "an acknowledgement of something else");
+        session.acknowledged(&ack(1)).unwrap();
+        let update = session.next(&published("z"), &marks(3)).unwrap();
+        assert_eq!((update.sequence, update.changed.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_type_of_a_later_version_is_removed() {
+        let later = Have { kind: "Later".to_owned(), name: "a/l".to_owned(), version: "v".to_owned() };
+        let update = session(vec![later], 1).next(&published("x"), &marks(1)).unwrap();
+        assert_eq!(update.removed[0].kind, "Later");
+    }
+
+    #[test]
+    fn a_watermark_never_goes_down_on_its_way_through_a_fresh_replica() {
+        let mut session = session(Vec::new(), 15);
+        assert!(session.is_ahead_of(&marks(4)));
+        assert!(!session.is_ahead_of(&marks(8)), "8 changed, 18 read");
+        let update = session.next(&published("x"), &marks(8)).unwrap();
+        assert_eq!(Watermark::from(update.watermark.unwrap()), mark(15));
+    }
+}

@@ -1,0 +1,108 @@
+//! What is said of an McpServer.
+
+use mcpmesh_compiler::{ObjectKind, ObjectRef, Severity};
+use mcpmesh_crds::{CatalogStatus, McpServer, McpServerStatus, ProtocolStatus, ServerInfo, State, condition};
+use mcpmesh_ir::catalog::{CatalogIndex, Observed, ObservedState};
+use mcpmesh_ir::{FleetId, GatewayId, ServerId};
+
+use super::View;
+use super::conditions::{Answer, Conditions, Said, said};
+use mcpmesh_compiler::child::base_name;
+
+/// The port of a server's own proxies (decisions.md 25).
+const PORT: u16 = 17080;
+
+/// The status of a server.
+pub(crate) fn server(view: &View, id: &ServerId, object: &McpServer) -> McpServerStatus {
+    let before = object.status.clone().unwrap_or_default();
+    let reference = ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name);
+    let fleet = FleetId::Server(id.clone());
+    let generation = object.metadata.generation;
+    let mut conditions = Conditions::new(&before.conditions, generation, view.now);
+    let findings = view.findings(&reference);
+    let stopped = conditions.of_findings(findings, view.rejected(&reference), true);
+    let gateways = view.attached.iter().filter(|(_, servers)| servers.contains(id));
+    let gateways: Vec<&GatewayId> = gateways.map(|(gateway, _)| gateway).collect();
+    let enabled = object.spec.state == State::Enabled;
+    let observable = enabled && (!gateways.is_empty() || view.revisions.contains_key(&fleet));
+    let seen = view.observed.get(id).filter(|_| observable);
+    let (verified, ready) = if !enabled {
+        (said(Answer::Unknown, "Disabled", ""), said(Answer::True, "Disabled", "spec.state is Disabled"))
+    } else if !observable {
+        let message = "no gateway has this server";
+        (said(Answer::Unknown, "NotAttached", message), said(Answer::True, "NotAttached", message))
+    } else {
+        let verified = verified(seen);
+        (verified.clone(), ready(view, &fleet, verified))
+    };
+    conditions.set(condition::VERIFIED, verified);
+    conditions.set(condition::READY, stopped.unwrap_or(ready));
+    let drift = findings
+        .iter()
+        .find(|finding| finding.severity == Severity::Warning && finding.path.starts_with("spec.lock"));
+    if let Some(drift) = drift {
+        conditions.set(
+            condition::LOCK_HOLDS,
+            said(Answer::False, &drift.reason.to_string(), super::message(drift)),
+        );
+    }
+    let known = seen.and_then(|seen| Some((seen, seen.index.as_ref()?)));
+    McpServerStatus {
+        observed_generation: generation,
+        conditions: conditions.finish(),
+        // What was known stays while an observer changes; Verified says how much it is worth now.
+        protocol: known
+            .map(|(_, index)| ProtocolStatus { versions: index.versions.clone() })
+            .or(before.protocol),
+        server_info: known.and_then(|(seen, _)| info(seen)).or(before.server_info),
+        catalog: known.map(|(_, index)| catalog(index)).or(before.catalog),
+        address: view
+            .revisions
+            .contains_key(&fleet)
+            .then(|| format!("{}.{}.svc:{PORT}", base_name(&fleet), id.namespace)),
+        gateways: u32::try_from(gateways.len()).ok(),
+    }
+}
+
+fn verified(seen: Option<&Observed>) -> Said {
+    match seen.map(|seen| &seen.state) {
+        Some(ObservedState::Ready) => said(Answer::True, "Handshake", ""),
+        Some(ObservedState::Failed { reason }) => said(Answer::False, "HandshakeFailed", reason),
+        Some(ObservedState::Connecting) => said(Answer::Unknown, "Connecting", "a proxy is connecting to it"),
+        None => said(Answer::Unknown, "Pending", "no proxy has tried yet"),
+    }
+}
+
+/// Ready follows the handshake, and the rollout of the pods that we make for it.
+fn ready(view: &View, fleet: &FleetId, (answer, reason, message): Said) -> Said {
+    if view.deployed.contains(fleet) {
+        let rollout = view.rollouts.get(fleet).copied().unwrap_or_default();
+        if rollout.stuck {
+            return said(Answer::False, "RolloutStuck", "its pods do not become ready: look at their events");
+        }
+        if !rollout.observed || rollout.updated < rollout.wanted || rollout.ready < rollout.wanted {
+            let counts = format!("{} of {} pods are ready", rollout.ready, rollout.wanted);
+            return said(Answer::False, "Progressing", counts);
+        }
+    }
+    match answer {
+        Answer::True => said(Answer::True, "Ready", ""),
+        Answer::False => said(Answer::False, "Unreachable", message),
+        Answer::Unknown => said(Answer::False, &reason, message),
+    }
+}
+
+fn info(seen: &Observed) -> Option<ServerInfo> {
+    let info = seen.server_info.as_ref()?;
+    Some(ServerInfo { name: info.name.clone(), version: info.version.clone() })
+}
+
+fn catalog(index: &CatalogIndex) -> CatalogStatus {
+    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    CatalogStatus {
+        tools: count(index.tools.len()),
+        prompts: count(index.prompts.len()),
+        resources: count(index.resources.len() + index.resource_templates.len()),
+        digest: index.digest(),
+    }
+}

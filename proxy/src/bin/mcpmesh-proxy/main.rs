@@ -1,0 +1,183 @@
+//! `mcpmesh-proxy`: the data plane, as a cluster runs it.
+
+mod args;
+mod copy;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use mcpmesh_ir::{FleetId, ServerId, Snapshot};
+use mcpmesh_proxy::bridge::{Beside, Bridge};
+use mcpmesh_proxy::process::{Children, shim};
+use mcpmesh_proxy::push::{Operator, Settings, Store, Subscriber};
+use mcpmesh_proxy::routes::Routing;
+use mcpmesh_proxy::{Options, Proxy, access_log, ring};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use args::{Address, Arguments, Command, Folders, Member, Process, Serve};
+
+/// Where the last good configuration is kept when nobody says.
+const STATE: &str = "/var/run/mcpmesh/state";
+/// How long a proxy of a fleet serves on after SIGTERM when nobody says: endpoints take so long to be forgotten.
+const DELAY: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == shim::SUBCOMMAND) {
+        return ExitCode::from(shim::run(words));
+    }
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Some(Command::Copy { dest }) => {
+            copy::to(&dest).with_context(|| format!("cannot copy this program to {}", dest.display()))
+        }
+        Some(Command::Bridge(bridge)) => in_runtime(sidecar(bridge.member, Beside::Process(bridge.argv))),
+        Some(Command::Sidecar(one)) => in_runtime(sidecar(one.member, Beside::Http(one.upstream))),
+        None => in_runtime(serve(arguments.serve)),
+    }
+}
+
+fn in_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(work)
+}
+
+/// A gateway's proxy, or one of a file.
+async fn serve(serve: Serve) -> anyhow::Result<()> {
+    let Serve { config, operator, fleet, listen, address, folders, process } = serve;
+    if let (Some(operator), Some(fleet)) = (operator, fleet) {
+        let member = Fleet { operator, fleet, address, folders, process };
+        return member.serve(None).await;
+    }
+    let path = config.context("neither --config nor --operator")?;
+    let snapshots = read(&path)?;
+    let mut options = Options::new(listen);
+    options.ring = folders.state.map_or(ring::Source::Process, ring::Source::Folder);
+    let proxy = start(options, &process).await?;
+    proxy.apply(snapshots);
+    reload_until_end(&proxy, &path).await?;
+    drain(&proxy, &process, Duration::ZERO).await;
+    Ok(())
+}
+
+/// A server's sidecar.
+async fn sidecar(member: Member, beside: Beside) -> anyhow::Result<()> {
+    let Member { operator, fleet: server, address, folders, process } = member;
+    let fleet = FleetId::Server(server.clone());
+    Fleet { operator, fleet, address, folders, process }.serve(Some((server, beside))).await
+}
+
+/// A proxy that an operator configures.
+struct Fleet {
+    operator: String,
+    fleet: FleetId,
+    address: Address,
+    folders: Folders,
+    process: Process,
+}
+
+impl Fleet {
+    async fn serve(self, beside: Option<(ServerId, Beside)>) -> anyhow::Result<()> {
+        let Self { operator, fleet, address, folders, process } = self;
+        let Folders { identity, keys, state } = folders;
+        let state = state.unwrap_or_else(|| PathBuf::from(STATE));
+        let children = Children::default();
+        let mut options = Options::listeners(address.listen_address);
+        options.ring = ring::Source::File(keys.join("ring"));
+        if let Some((server, beside)) = beside {
+            options.connector = Some(Arc::new(Bridge::new(server, beside, children.clone())));
+        }
+        let settings = Settings {
+            operator: Operator::new(&operator, identity)?,
+            store: Store::open(state, &keys.join("state"), fleet.clone())?,
+            pod: std::env::var("POD_NAME").unwrap_or_default(),
+            mesh: options.mesh.clone(),
+            fleet,
+        };
+        let proxy = start(options, &process).await?;
+        let stop = CancellationToken::new();
+        let subscriber = Subscriber::boot(Arc::clone(&proxy), settings).await;
+        let subscribed = tokio::spawn(subscriber.run(stop.clone()));
+        end().await?;
+        drain(&proxy, &process, DELAY).await;
+        stop.cancel();
+        subscribed.await.context("the subscription failed")?;
+        children.end().await;
+        Ok(())
+    }
+}
+
+async fn start(options: Options, process: &Process) -> anyhow::Result<Arc<Proxy>> {
+    let access_log = process.access_log.as_deref().map(sink).transpose()?;
+    let (metrics, admin, routing) = (process.metrics, process.admin, Routing::Listeners);
+    let proxy = Proxy::start(Options { metrics, admin, access_log, routing, ..options }).await?;
+    tracing::info!(
+        data = %proxy.data_addr(), metrics = %proxy.metrics_addr(), admin = %proxy.admin_addr(), "serving"
+    );
+    Ok(proxy)
+}
+
+/// Until SIGTERM or Ctrl-C.
+async fn end() -> anyhow::Result<()> {
+    let mut end = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = end.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+    }
+}
+
+/// Reads the file again at each SIGHUP, until the end.
+async fn reload_until_end(proxy: &Proxy, path: &Path) -> anyhow::Result<()> {
+    let mut reload = signal(SignalKind::hangup())?;
+    let end = end();
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            ended = &mut end => return ended,
+            _ = reload.recv() => match read(path) {
+                Ok(snapshots) => { proxy.apply(snapshots); }
+                Err(error) => tracing::error!("kept the configuration in force: {error:#}"),
+            },
+        }
+    }
+}
+
+/// Unready at once; serves on while others still send requests here; then ends what is in flight.
+async fn drain(proxy: &Proxy, process: &Process, delay: Duration) {
+    let delay = process.drain_delay.map_or(delay, Duration::from_secs);
+    tracing::info!(?delay, "draining");
+    proxy.leave();
+    tokio::time::sleep(delay).await;
+    proxy.drain(Duration::from_secs(process.drain)).await;
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<Snapshot>> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is no array of snapshots", path.display()))
+}
+
+fn sink(path: &Path) -> anyhow::Result<Box<dyn Write + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stdout()));
+    }
+    access_log::file(path).with_context(|| format!("cannot open {}", path.display()))
+}

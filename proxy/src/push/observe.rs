@@ -1,0 +1,86 @@
+//! Tells the operator of the servers that this proxy observes, whenever what is known of them changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcpmesh_ir::ServerId;
+use mcpmesh_ir::push::Observation;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::catalog;
+use crate::proxy::{Proxy, ServerStatus};
+use crate::upstream;
+
+/// A server that starts changes several times at once: one message tells all of it.
+const DEBOUNCE: Duration = Duration::from_millis(250);
+
+/// What a stream has been told.
+pub(super) struct Observer {
+    proxy: Arc<Proxy>,
+    changes: watch::Receiver<Vec<ServerStatus>>,
+    servers: BTreeSet<ServerId>,
+    /// When to look again.
+    due: Option<Instant>,
+    /// What was looked at last, and what was said of it.
+    seen: BTreeMap<ServerId, (Arc<upstream::Observation>, Vec<u8>)>,
+    /// Found and not said yet.
+    ready: Vec<Observation>,
+}
+
+impl Observer {
+    /// Of nothing yet.
+    pub(super) fn new(proxy: &Arc<Proxy>) -> Self {
+        Self {
+            changes: proxy.servers(),
+            proxy: Arc::clone(proxy),
+            servers: BTreeSet::new(),
+            due: None,
+            seen: BTreeMap::new(),
+            ready: Vec::new(),
+        }
+    }
+
+    /// From now on these, as `namespace/name`.
+    pub(super) fn observe(&mut self, servers: Vec<String>) {
+        self.servers = servers.iter().filter_map(|id| id.parse().ok()).collect();
+        self.seen.retain(|id, _| self.servers.contains(id));
+        self.due = Some(Instant::now() + DEBOUNCE);
+    }
+
+    /// The next thing to say. Nothing is lost when the future is dropped.
+    pub(super) async fn next(&mut self) -> Observation {
+        loop {
+            if let Some(found) = self.ready.pop() {
+                return found;
+            }
+            if let Some(due) = self.due {
+                tokio::time::sleep_until(due).await;
+                self.due = None;
+                self.look();
+            } else if self.changes.changed().await.is_ok() {
+                self.due = Some(Instant::now() + DEBOUNCE);
+            } else {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        self.changes.mark_unchanged();
+        for server in &self.servers {
+            let Some(upstream) = self.proxy.upstream(server) else { continue };
+            let now = upstream.observation().borrow().clone();
+            let before = self.seen.get(server);
+            if before.is_some_and(|(seen, _)| Arc::ptr_eq(seen, &now)) {
+                continue;
+            }
+            let Ok(body) = serde_json::to_vec(&catalog::observed(&now)) else { continue };
+            if before.is_none_or(|(_, said)| *said != body) {
+                self.ready.push(Observation { server: server.to_string(), body: body.clone() });
+            }
+            self.seen.insert(server.clone(), (now, body));
+        }
+    }
+}
