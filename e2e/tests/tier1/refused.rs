@@ -43,7 +43,7 @@ fn a_server_that_means_nothing() -> anyhow::Result<()> {
     let http =
         |more: Value| json!({"container": {"image": "a:1", "transport": "StreamableHttp", "port": more}});
     let env = json!([{"name": "A", "value": "1", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]);
-    let one_source = "give exactly one of remote, package and container";
+    let one_source = "give exactly one of remote, service, package and container";
     let port = "port is needed with transport: StreamableHttp, and only there";
     let cases = [
         (json!({"remote": remote, "package": package}), one_source),
@@ -56,11 +56,16 @@ fn a_server_that_means_nothing() -> anyhow::Result<()> {
         (json!({"container": {"image": "a:1", "env": env}}), "give value or valueFrom, not both"),
         (
             json!({"package": package, "credentials": {"headers": [{"name": "Authorization", "secretKeyRef": {"name": "a", "key": "b"}}]}}),
-            "credentials are for remote servers; a package or container takes env",
+            "credentials are for remote servers and services; a package or container takes env",
         ),
         (
             json!({"remote": remote, "exportTo": {"namespaces": {"from": "All", "selector": {}}}}),
             "selector is needed with from: Selector, and only there",
+        ),
+        (json!({"remote": remote, "workload": {}}), "workload is for package and container servers"),
+        (
+            json!({"package": package, "workload": {"volumes": [{"name": "v", "configMap": {"name": "a"}, "emptyDir": {}}]}}),
+            "give exactly one of configMap, secret, emptyDir and persistentVolumeClaim",
         ),
         (json!({"remote": remote, "timeouts": {"total": "soon"}}), "spec.timeouts.total"),
         (json!({"remote": {"url": "https://a.example", "transport": "Carrier"}}), "supported values"),
@@ -77,10 +82,16 @@ fn a_policy_that_means_nothing() -> anyhow::Result<()> {
     let from = |subject: Value| json!({"targetRefs": target, "access": [{"name": "a", "effect": "Allow", "from": [subject]}]});
     let limit = |limit: Value| json!({"targetRefs": target, "limits": [limit]});
     let rule = json!({"name": "a", "effect": "Deny", "from": [{"anyone": {}}]});
-    let one_kind = "give exactly one of user, group, authenticated and anyone";
+    let one_target = "give exactly one of targetRefs and namespaceSelector";
+    let one_kind = "give exactly one of user, group, serviceAccount, authenticated and anyone";
     let group = "the group of McpGateway and McpServer is mcpmesh.io, that of Namespace is empty";
     let cases = [
-        (json!({}), "spec.targetRefs: Required value"),
+        (json!({}), one_target),
+        (json!({"targetRefs": target, "namespaceSelector": {}}), one_target),
+        (
+            from(json!({"serviceAccount": {"name": "a"}, "issuer": "i"})),
+            "a serviceAccount has no issuer and no gateway: the cluster vouches for it",
+        ),
         (json!({"targetRefs": []}), "should have at least 1 items"),
         (json!({"targetRefs": [{"kind": "McpGateway", "group": "apps", "name": "main"}]}), group),
         (json!({"targetRefs": [{"kind": "Namespace", "group": "mcpmesh.io", "name": "team"}]}), group),
@@ -116,6 +127,15 @@ fn a_gateway_that_means_nothing() -> anyhow::Result<()> {
         (
             json!({"servers": {"namespaces": {"from": "Selector"}}}),
             "selector is needed with from: Selector, and only there",
+        ),
+        (json!({"listeners": [{"name": "a", "tls": {}}]}), "spec.listeners[0].tls.secretRef: Required value"),
+        (
+            json!({"proxy": {"replicas": 2, "autoscaling": {"maxReplicas": 3}}}),
+            "give replicas or autoscaling, not both",
+        ),
+        (
+            json!({"proxy": {"autoscaling": {"minReplicas": 4, "maxReplicas": 3}}}),
+            "minReplicas is above maxReplicas",
         ),
         (json!({"listeners": [{"name": "Web"}]}), "spec.listeners[0].name"),
         (json!({"listeners": [{"name": "a", "port": 70000}]}), "should be less than or equal to 65535"),
