@@ -398,7 +398,7 @@ fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {
     ServerStatus {
         id: id.clone(),
         state: observation.state.clone(),
-        protocol: versions(observation.eras),
+        protocol: observation.eras.revisions(),
         tools: observation.tools.len(),
     }
 }

@@ -50,6 +50,15 @@ pub struct Eras {
     pub legacy: Option<Revision>,
 }
 
+impl Eras {
+    /// Revisions, newest first.
+    #[must_use]
+    pub fn revisions(&self) -> Vec<&'static str> {
+        let modern = self.modern.then_some(Revision::V2026_07_28);
+        modern.into_iter().chain(self.legacy).map(Revision::as_str).collect()
+    }
+}
+
 /// Who else may be shown a list (2026-07-28, server/utilities/caching).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheScope {
