@@ -8,13 +8,13 @@ FUZZ_SECONDS ?= 5
 
 # .cargo/config.toml asks for mold; RUSTFLAGS overrides it where mold could not be installed.
 without_mold = $(shell command -v mold >/dev/null || [ "$$(uname -sm)" != "Linux x86_64" ] || \
-	echo RUSTFLAGS=-Clink-arg=-fuse-ld=bfd)
+	echo "RUSTFLAGS='-Ctarget-feature=+crt-static -Clink-arg=-fuse-ld=bfd'")
 CARGO = $(without_mold) cargo
 
-.PHONY: help setup fmt fmt-check lint generate check-generated unit fuzz test run bench
+.PHONY: help setup fmt fmt-check lint generate check-generated unit e2e tier1 tier2 tier3 fuzz test run bench
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## /{ printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing to build and test (a moment when all is there)
 	@.ci/setup.sh
@@ -25,11 +25,11 @@ run: ## Serve manifests/quickstart: one endpoint over two real MCP servers, unti
 test: ## Everything that CI runs, with a summary
 	@.ci/test.sh
 
-unit: ## All cargo tests: unit, golden, property, conformance, real clients
+unit: ## All cargo tests but for tier 2 and 3: unit, golden, property, conformance, real clients, a real API server
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 lint: ## clippy, rustdoc and cargo-deny, warnings are errors
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --test tier2 --test tier3 -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
 	$(MCPMESH_CACHE)/tools/bin/cargo-deny --all-features --locked check bans licenses sources
 
@@ -51,6 +51,16 @@ check-generated: ## Fail where generated files differ from what their sources ma
 	diff -u manifests/install.yaml "$$made/manifests/install.yaml" && \
 	diff -ru charts/mcpmesh/files/crds "$$made/charts/mcpmesh/files/crds" || \
 	{ echo "run 'make generate' and commit the result"; exit 1; }
+
+e2e: ## The tests on real Kubernetes clusters, of every tier (root; `make test` runs tiers 1 and 2)
+	@.ci/test.sh e2e
+
+tier1:
+	$(CARGO) test --locked -p mcpmesh-e2e --test tier1 --no-fail-fast
+
+tier2 tier3: ## The tests on a cluster with one node, with two (root)
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked -p mcpmesh-e2e --test $@ --no-fail-fast
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS
 	.ci/fuzz.sh $(FUZZ_SECONDS)

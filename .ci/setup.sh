@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and what is missing: the mold linker, cargo-deny, and through e2e/setup.sh
 # the MCP servers, clients and runners that the tests start. Done already: a moment. Nothing is changed outside the
-# cache folder but for `apt-get install mold`, which is tried as root or with sudo only.
+# cache folders but for what apt-get installs as root (mold, also with sudo; what nodes of the test cluster need).
 #   .ci/setup.sh        all of it
 #   .ci/setup.sh run    without what only tests need
 set -euo pipefail
@@ -46,5 +46,8 @@ install_mold
 # fd 8: two callers at once must not build into one folder.
 exec 8>"$cache/.tools.lock"
 flock 8
-[ "${1:-}" = run ] || install_cargo_deny
+if [ "${1:-}" != run ]; then
+  install_cargo_deny
+  e2e/cluster/setup.sh
+fi
 e2e/setup.sh

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Everything that must hold: runs each step even when one before it failed, then sums up. A step that counts its own
 # tests is counted by them, any other as one.
+#   .ci/test.sh        what CI runs
+#   .ci/test.sh e2e    the tests on clusters, of every tier
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 log="$(mktemp -d)"
 trap 'rm -rf "$log"' EXIT
-passed=0 failed=0 summary=
+passed=0 failed=0 not_run=0 summary=
 
 # step NAME COMMAND...
 step() {
@@ -24,14 +26,41 @@ step() {
   summary+="$(printf '%-16s %-6s %6s passed %4s failed %5s s' "$name" "$verdict" "$good" "$bad" "$((SECONDS - start))")"$'\n'
 }
 
+# tier N: the tests on a cluster of that tier, where the machine can have one; else said and counted, in CI a failure.
+tier() {
+  local tests reason
+  if reason="$(e2e/cluster/cluster can "$1" 2>&1)"; then
+    step "tier $1" make --no-print-directory "tier$1"
+    return
+  fi
+  printf '\n=== tier %s\n!!! NOT RUN: %s\n' "$1" "$reason"
+  tests="$(grep -rhc '^#\[test\]' "e2e/tests/tier$1" | awk '{ sum += $1 } END { print sum }')"
+  not_run=$((not_run + tests))
+  summary+="$(printf '%-16s %-6s %6s not run: %s' "tier $1" "$([ "${CI:-}" = true ] && echo FAILED || echo -)" "$tests" "$reason")"$'\n'
+  [ "${CI:-}" != true ] || failed=$((failed + 1))
+}
+
+# done_with: the table, and the verdict as the exit code.
+done_with() {
+  printf '\n%s\n' "$summary"
+  printf '%d passed, %d failed, %d not run\n' "$passed" "$failed" "$not_run"
+  [ "$failed" = 0 ]
+}
+
 step setup make --no-print-directory setup
 [ "$failed" = 0 ] || { printf '\nFAILED: without its tools nothing else can run\n'; exit 1; }
+if [ "${1:-}" = e2e ]; then
+  step flux e2e/cluster/setup.sh gitops
+  step "tier 1" make --no-print-directory tier1
+  tier 2
+  tier 3
+  done_with
+  exit
+fi
 step fmt make --no-print-directory fmt-check
 step lint make --no-print-directory lint
 step generated make --no-print-directory check-generated
 step tests make --no-print-directory unit
+tier 2
 step fuzz make --no-print-directory fuzz
-
-printf '\n%s\n' "$summary"
-printf '%d passed, %d failed\n' "$passed" "$failed"
-[ "$failed" = 0 ]
+done_with

@@ -1,10 +1,14 @@
 //! The command line: every command, option and example that `--help` shows.
 
+mod cluster;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mcpmesh_ir::{GatewayId, ServerId};
+
+pub(crate) use cluster::{ClusterArgs, InstallArgs, StatusArgs};
 
 /// One MCP endpoint in front of any number of MCP servers, with API keys, permissions, limits and metrics.
 #[derive(Debug, Parser)]
@@ -46,6 +50,10 @@ pub(crate) enum Command {
     /// Make API keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Put the operator into a Kubernetes cluster
+    Install(InstallArgs),
+    /// Show the servers, gateways and policies of a cluster, and what is wrong with them
+    Status(StatusArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:\n  \
         mcpmesh completions bash > ~/.local/share/bash-completion/completions/mcpmesh\n  \

@@ -5,15 +5,18 @@ mod call;
 mod can_i;
 mod check;
 mod client;
+mod cluster;
 mod compile;
 mod connect;
 mod exit;
 mod import;
+mod install;
 mod key;
 mod launch;
 mod names;
 mod private_file;
 mod source;
+mod status;
 mod tool_rules;
 mod tools;
 mod up;
@@ -51,6 +54,8 @@ fn run(command: Command) -> Outcome {
         Command::Import(args) => import::run(&args),
         Command::Connect(args) => connect::run(&args),
         Command::Key(command) => key::run(&command),
+        Command::Install(args) => in_runtime(install::run(&args)),
+        Command::Status(args) => in_runtime(status::run(&args)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mcpmesh", &mut std::io::stdout());
             Ok(())

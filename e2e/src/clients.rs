@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::{Map, Value};
 
-use crate::mesh::target_folder;
+use crate::mesh::built;
 use crate::process::Process;
 use crate::tools::{Tools, crate_folder};
 
@@ -41,19 +41,19 @@ impl Client {
         !matches!(self, Self::Mcp1 | Self::TypeScript1)
     }
 
-    fn command_line(self, tools: &Tools) -> Vec<PathBuf> {
+    fn command_line(self, tools: &Tools) -> anyhow::Result<Vec<PathBuf>> {
         let python = |environment: &str, script: &str| {
             vec![tools.python(environment), crate_folder().join("clients/python").join(script)]
         };
         let node = |script: &str| vec![tools.node(), crate_folder().join("clients/js").join(script)];
-        match self {
+        Ok(match self {
             Self::Mcp2 => python("mcp-2", "client_mcp2.py"),
             Self::Mcp1 => python("mcp-1", "client_mcp1.py"),
             Self::FastMcp => python("fastmcp", "client_fastmcp.py"),
             Self::TypeScript1 => node("client-v1.mjs"),
             Self::TypeScript2 => node("client-v2.mjs"),
-            Self::Rmcp => vec![target_folder().join("debug/client-rmcp")],
-        }
+            Self::Rmcp => vec![built("client-rmcp")?],
+        })
     }
 
     /// Runs it; `arguments` are those of `clients/README.md`. The verdicts are by step, and `protocol`.
@@ -62,7 +62,7 @@ impl Client {
     /// When it cannot be run or prints no verdicts. Failed steps are no error.
     pub async fn run(self, url: &str, arguments: &[&str]) -> anyhow::Result<Map<String, Value>> {
         let tools = Tools::installed()?;
-        let words = self.command_line(tools);
+        let words = self.command_line(tools)?;
         let mut command = tools.command(&words[0]);
         command.args(&words[1..]).arg(url).args(arguments);
         let mut process = Process::start(format!("{self:?}"), &mut command)?;

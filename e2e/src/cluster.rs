@@ -24,7 +24,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::process::Command;
 
 pub use fault::{Component, Fault, Faulty};
-pub use image::{Image, product};
+pub use image::Image;
 pub use sandbox::{Namespace, Sandbox};
 
 use script::{Running, Script};

@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::ensure;
-
-use crate::mesh::target_folder;
+use crate::mesh::built;
 use crate::process::Process;
 use crate::tools::{Tools, crate_folder};
 
@@ -52,7 +50,7 @@ impl Fixture {
             Self::Python => {
                 vec![Tools::installed()?.python("mcp-2"), crate_folder().join("fixtures/python/server.py")]
             }
-            Self::Rmcp => vec![rmcp_program()?],
+            Self::Rmcp => vec![built("fixture-rmcp")?],
         })
     }
 
@@ -69,11 +67,4 @@ impl Fixture {
             process.wait_for_line(START, |line| line.starts_with("http").then(|| line.to_owned())).await?;
         Ok((process, url))
     }
-}
-
-/// Cargo builds a package's binaries before its tests; only tests of other packages have to build it themselves.
-fn rmcp_program() -> anyhow::Result<PathBuf> {
-    let program = target_folder().join("debug/fixture-rmcp");
-    ensure!(program.is_file(), "{} is not built: cargo build -p mcpmesh-e2e", program.display());
-    Ok(program)
 }

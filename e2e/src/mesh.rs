@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tempfile::TempDir;
 
 use crate::process::Process;
-use crate::tools::{Tools, crate_folder};
+use crate::tools::Tools;
 
 /// How long `mcpmesh up` may take until it prints its addresses (far more than it should; the machine may be busy).
 const START: Duration = Duration::from_secs(60);
@@ -73,25 +73,26 @@ impl Mesh {
     }
 }
 
-/// The program under test: `MCPMESH_BIN`, else the debug build of this workspace.
+/// The program under test: `MCPMESH_BIN`, else what this build has made.
 ///
 /// # Errors
 /// When there is none.
 pub fn program() -> anyhow::Result<PathBuf> {
-    let program = match std::env::var_os("MCPMESH_BIN") {
-        Some(path) => PathBuf::from(path),
-        None => target_folder().join("debug/mcpmesh"),
+    let Some(path) = std::env::var_os("MCPMESH_BIN").map(PathBuf::from) else {
+        return built("mcpmesh");
     };
-    if !program.is_file() {
-        bail!("{} is not built: cargo build -p mcpmesh, or set MCPMESH_BIN", program.display());
-    }
-    program.canonicalize().context("resolving the program's path")
+    path.canonicalize().with_context(|| format!("MCPMESH_BIN={}", path.display()))
 }
 
-/// The folder with build results: `CARGO_TARGET_DIR`, else `target` of this workspace.
-#[must_use]
-pub fn target_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate_folder().join("../target"), PathBuf::from)
+/// A program of this workspace, of the same target and profile as the one that asks.
+///
+/// # Errors
+/// When it is not built.
+pub fn built(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    // Tests lie in `deps`, programs beside it.
+    let program = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|file| file.is_file());
+    program.with_context(|| format!("{name} is not built: cargo build --workspace --bins"))
 }
 
 /// The address in a line such as `endpoint  http://127.0.0.1:8080/mcp`.

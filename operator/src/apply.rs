@@ -87,7 +87,7 @@ pub(crate) fn due(outcome: &Outcome, world: &World, roots: &str) -> Vec<Write> {
                 name: keys,
             });
         }
-        for child in outcome.compiled.children.get(fleet).into_iter().flatten() {
+        for child in outcome.compiled.children.get(fleet).into_iter().flat_map(|all| all.iter()) {
             if let Some((kind, manifest)) = manifest(child, fleet.namespace()) {
                 want(kind, manifest, Some(&owner), world, (&mut wanted, &mut writes));
             }

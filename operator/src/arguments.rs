@@ -64,6 +64,15 @@ impl Arguments {
         format!("mcpmesh-operator.{}.svc", self.namespace)
     }
 
+    /// The names of the operator's certificate: its TLS name, and what proxies are told to connect to.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names = vec![self.server_name()];
+        let host = self.operator_address.as_deref().and_then(|address| address.rsplit_once(':'));
+        names.extend(host.map(|(host, _)| host.trim_matches(['[', ']']).to_owned()));
+        names.dedup();
+        names
+    }
+
     /// What the installation settles for the compile.
     pub(crate) fn cluster(&self) -> Cluster {
         let address = self.operator_address.clone();
@@ -97,5 +106,8 @@ mod tests {
             Arguments::parse_from(["mcpmesh-operator", "--namespace", "mesh", "--watch-namespaces", "a,b"]);
         assert_eq!(arguments.cluster().operator_address, "mcpmesh-operator.mesh.svc:9443");
         assert_eq!(arguments.watch_namespaces, ["a", "b"]);
+        assert_eq!(arguments.names(), ["mcpmesh-operator.mesh.svc"]);
+        let elsewhere = Arguments::parse_from(["mcpmesh-operator", "--operator-address", "[::1]:9443"]);
+        assert_eq!(elsewhere.names(), ["mcpmesh-operator.mcpmesh-system.svc", "::1"]);
     }
 }

@@ -53,7 +53,7 @@ pub(crate) struct Authority {
     loaded: ArcSwapOption<Loaded>,
     serving: Arc<Serving>,
     server: Arc<ServerConfig>,
-    /// DNS names of the operator.
+    /// Names and addresses of the operator.
     names: Vec<String>,
     lifetimes: Lifetimes,
 }
@@ -80,7 +80,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 impl Authority {
-    /// Of an operator with these DNS names; nothing is loaded.
+    /// Of an operator with these names and addresses; nothing is loaded.
     pub(crate) fn new(names: Vec<String>, lifetimes: Lifetimes) -> Result<Self, Error> {
         let serving = Arc::<Serving>::default();
         let mut server = ServerConfig::builder_with_provider(provider())
@@ -145,7 +145,10 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut names = Vec::new();
         for name in &self.names {
-            names.push(SanType::DnsName(Ia5String::try_from(name.as_str())?));
+            names.push(match name.parse() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName(Ia5String::try_from(name.as_str())?),
+            });
         }
         let chain = self.certificate(names, &key, &issuer, now)?;
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());

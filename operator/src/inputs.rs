@@ -27,7 +27,7 @@ pub(crate) struct Error(SecretId, #[source] kube::Error);
 pub(crate) struct Gatherer {
     client: kube::Client,
     world: Arc<World>,
-    secrets: BTreeMap<SecretId, (String, Secret)>,
+    secrets: BTreeMap<SecretId, (String, Arc<Secret>)>,
 }
 
 /// Inputs, and what is wrong with objects before a compile sees them.
@@ -69,7 +69,7 @@ impl Gatherer {
         for ((namespace, name), kept) in self.world.servers.all() {
             match &*kept {
                 Kept::Read(object) => {
-                    inputs.servers.insert(ServerId::new(namespace, name), object.clone());
+                    inputs.servers.insert(ServerId::new(namespace, name), Arc::clone(object));
                 }
                 Kept::Unread(unread) => {
                     diagnostics.push(finding(ObjectKind::McpServer, &namespace, &name, &unread.why));
@@ -79,7 +79,7 @@ impl Gatherer {
         for ((namespace, name), kept) in self.world.gateways.all() {
             match &*kept {
                 Kept::Read(object) => {
-                    inputs.gateways.insert(GatewayId::new(namespace, name), object.clone());
+                    inputs.gateways.insert(GatewayId::new(namespace, name), Arc::clone(object));
                 }
                 Kept::Unread(unread) => {
                     diagnostics.push(finding(ObjectKind::McpGateway, &namespace, &name, &unread.why));
@@ -88,11 +88,11 @@ impl Gatherer {
         }
         for ((namespace, name), kept) in self.world.policies.all() {
             let policy = match &*kept {
-                Kept::Read(object) => object.clone(),
+                Kept::Read(object) => Arc::clone(object),
                 Kept::Unread(unread) => {
                     diagnostics.push(finding(ObjectKind::McpPolicy, &namespace, &name, &unread.why));
                     let Some(policy) = closing(&unread.object) else { continue };
-                    policy
+                    Arc::new(policy)
                 }
             };
             inputs.policies.insert(PolicyId::new(namespace, name), policy);
@@ -112,7 +112,7 @@ impl Gatherer {
             let names = of.iter().flat_map(|slice| slice.ready.iter().filter_map(|(_, pod)| pod.clone()));
             pods.insert(key.clone(), names.collect());
             let ports = addresses(&ports, &of);
-            inputs.services.insert(key.clone(), Service { ports });
+            inputs.services.insert(key.clone(), Arc::new(Service { ports }));
         }
         pods
     }
@@ -135,7 +135,7 @@ impl Gatherer {
             }
             let api: Api<v1::Secret> = Api::namespaced(self.client.clone(), &key.0);
             match api.get_opt(&key.1).await {
-                Ok(Some(secret)) => _ = self.secrets.insert(id, (version, read(secret))),
+                Ok(Some(secret)) => _ = self.secrets.insert(id, (version, Arc::new(read(secret)))),
                 Ok(None) => _ = self.secrets.remove(&id),
                 // Not ours to read is as not there: the object that names it says so.
                 Err(kube::Error::Api(status)) if status.code == 403 => _ = self.secrets.remove(&id),
@@ -200,8 +200,11 @@ mod tests {
             "spec": {},
         });
         let inputs = Inputs {
-            gateways: BTreeMap::from([(GatewayId::new("a", "gw"), serde_json::from_value(gateway).unwrap())]),
-            policies: BTreeMap::from([(PolicyId::new("a", "p"), policy)]),
+            gateways: BTreeMap::from([(
+                GatewayId::new("a", "gw"),
+                Arc::new(serde_json::from_value(gateway).unwrap()),
+            )]),
+            policies: BTreeMap::from([(PolicyId::new("a", "p"), Arc::new(policy))]),
             ..Inputs::default()
         };
         let compiled = mcpmesh_compiler::compile(&inputs);

@@ -68,7 +68,7 @@ impl Shared {
             publisher: Arc::default(),
             reports: Arc::new(Reports::new(connected.clone())),
             connected,
-            authority: Arc::new(Authority::new(vec![arguments.server_name()], lifetimes)?),
+            authority: Arc::new(Authority::new(arguments.names(), lifetimes)?),
             metrics: Arc::default(),
             issuer: Arc::new(watch::Sender::new(None)),
             outcome: watch::Sender::new(Arc::default()),

@@ -68,21 +68,25 @@ impl Default for Publisher {
 
 impl Publisher {
     /// Puts new configurations in place of the old ones. A fleet that is there no more has an empty one.
-    pub(crate) fn publish(&self, fleets: BTreeMap<FleetId, Fleet>, marks: Marks, since: Instant) {
+    pub(crate) fn publish(&self, fleets: BTreeMap<FleetId, Arc<Fleet>>, marks: Marks, since: Instant) {
         {
             let mut known = self.fleets.lock();
             known.retain(|id, sender| fleets.contains_key(id) || sender.receiver_count() > 0);
             let gone: Vec<FleetId> = known.keys().filter(|id| !fleets.contains_key(id)).cloned().collect();
-            let empty = gone.into_iter().map(|id| (id.clone(), Fleet::new(id, [])));
+            let empty = gone.into_iter().map(|id| (id.clone(), Arc::new(Fleet::new(id, []))));
             for (id, fleet) in fleets.into_iter().chain(empty) {
                 let sender =
                     known.entry(id.clone()).or_insert_with(|| watch::Sender::new(Published::empty(id)));
+                // The compile keeps what did not change: most of ten thousand need not be hashed.
+                if Arc::ptr_eq(&sender.borrow().fleet, &fleet) {
+                    continue;
+                }
                 let revision = fleet.revision();
                 sender.send_if_modified(|published| {
                     let changed = published.revision != revision;
+                    published.fleet = fleet;
                     if changed {
-                        (published.fleet, published.revision, published.since) =
-                            (Arc::new(fleet), revision, since);
+                        (published.revision, published.since) = (revision, since);
                     }
                     changed
                 });
@@ -145,7 +149,7 @@ mod tests {
         FleetId::Gateway(GatewayId::new("a", "gw"))
     }
 
-    fn fleets(owner: &str) -> BTreeMap<FleetId, Fleet> {
+    fn fleets(owner: &str) -> BTreeMap<FleetId, Arc<Fleet>> {
         let key = mcpmesh_ir::ApiKey {
             secret: SecretId::new("a", "k"),
             sha256: String::new(),
@@ -153,7 +157,7 @@ mod tests {
             groups: Vec::new(),
             expires: None,
         };
-        BTreeMap::from([(id(), Fleet::new(id(), [Resource::new("a/k", &key).unwrap()]))])
+        BTreeMap::from([(id(), Arc::new(Fleet::new(id(), [Resource::new("a/k", &key).unwrap()])))])
     }
 
     fn mark(version: u64) -> Watermark {

@@ -106,10 +106,7 @@ impl Reconciler {
         compiled.diagnostics.extend(diagnostics);
         compiled.diagnostics.sort();
         self.count(&compiled, &inputs);
-        let mut published = std::mem::take(&mut compiled.fleets);
-        for fleet in published.values_mut() {
-            fleet.watermark = marks.changed.clone();
-        }
+        let published = std::mem::take(&mut compiled.fleets);
         let fleets = published.keys().chain(compiled.children.keys()).cloned().collect();
         self.publisher.publish(published, marks, since);
         self.outcome.send_replace(Arc::new(Outcome { compiled, fleets, pods }));

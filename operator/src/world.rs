@@ -24,7 +24,8 @@ use endpoints::{Ports, Slice};
 /// An object of one of our kinds. One that this version cannot read takes down no other.
 #[derive(Debug)]
 pub(crate) enum Kept<K> {
-    Read(K),
+    /// Shared: an unchanged object stays the same one for the compile.
+    Read(Arc<K>),
     Unread(Box<Unread>),
 }
 
@@ -212,7 +213,7 @@ fn kept<K: DeserializeOwned>(mut object: DynamicObject) -> Option<Kept<K>> {
     let metadata = object.metadata.clone();
     let value = serde_json::to_value(object).ok()?;
     Some(match serde_json::from_value(value.clone()) {
-        Ok(read) => Kept::Read(read),
+        Ok(read) => Kept::Read(Arc::new(read)),
         Err(error) => Kept::Unread(Box::new(Unread { metadata, object: value, why: error.to_string() })),
     })
 }

@@ -284,12 +284,12 @@ impl KeyTable {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use http::HeaderValue;
 
     use super::*;
 
-    fn gateway(anonymous: Anonymous) -> Gateway {
+    pub(in crate::identity) fn gateway(anonymous: Anonymous) -> Gateway {
         Gateway {
             id: GatewayId::new("a", "gw"),
             uid: String::new(),

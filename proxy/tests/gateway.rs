@@ -11,10 +11,14 @@ mod gateway {
     mod access;
     mod failures;
     mod leaks;
+    mod mesh;
     mod parser;
+    mod ports;
     mod property;
     mod reload;
+    mod service;
     mod sessions;
     mod translate;
     mod web;
+    pub(crate) mod wire;
 }

@@ -11,15 +11,6 @@ app.kubernetes.io/part-of: mcpmesh
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 
-{{/* Objects of the cluster: several namespaced installations have one each. */}}
-{{- define "mcpmesh.clusterName" -}}
-{{- if .Values.watchNamespaces -}}
-mcpmesh-operator-{{ .Release.Namespace }}
-{{- else -}}
-mcpmesh-operator
-{{- end -}}
-{{- end }}
-
 {{/* An image of ours: a dictionary of image and root. */}}
 {{- define "mcpmesh.image" -}}
 {{- if .image.digest -}}

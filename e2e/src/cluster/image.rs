@@ -1,23 +1,9 @@
 //! Our own programs as container images: from scratch, without a registry, loaded on every node.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, ensure};
+use std::path::Path;
 
 use super::{Cluster, script};
-
-/// A program that this workspace's build has made, for the profile that the test was built with.
-///
-/// # Errors
-/// When it is not built.
-pub fn product(name: &str) -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let profile = test.parent().and_then(Path::parent).context("the test is in no build folder")?;
-    let program = profile.join(name);
-    ensure!(program.is_file(), "{} is not built: cargo build --workspace --bins", program.display());
-    Ok(program)
-}
 
 /// An image of one static program, or of a folder.
 #[derive(Debug)]

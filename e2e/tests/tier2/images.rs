@@ -7,8 +7,9 @@ use anyhow::{Context as _, ensure};
 use http::Method;
 use k8s_openapi::api::core::v1::Pod;
 
-use mcpmesh_e2e::cluster::{Cluster, Image, Namespace, Sandbox, Tier, product};
+use mcpmesh_e2e::cluster::{Cluster, Image, Namespace, Sandbox, Tier};
 use mcpmesh_e2e::http::Client;
+use mcpmesh_e2e::mesh::built;
 use mcpmesh_e2e::process::eventually_within;
 
 /// How long a pod may take until it is ready (a few seconds; the machine may be busy).
@@ -16,7 +17,7 @@ const READY: Duration = Duration::from_secs(90);
 
 /// An image of one of the build's programs.
 fn load(sandbox: &Sandbox<'_>, reference: &str, program: &str) -> anyhow::Result<()> {
-    let content = product(program)?;
+    let content = built(program)?;
     sandbox.cluster.load(&Image { reference, content: &content, entry_point: &[] })
 }
 
@@ -79,7 +80,7 @@ fn the_proxy_runs_from_scratch_and_its_service_and_pod_answer() -> anyhow::Resul
                 let client = Client::new(&format!("http://{address}/metrics"))?;
                 let reply = client.send(Method::GET, &[], "").await?;
                 let text = String::from_utf8_lossy(&reply.body);
-                ensure!(text.contains("mcpmesh_proxy_"), "{address}: {text}");
+                ensure!(text.contains("mcpmesh_requests_in_flight 0"), "{address}: {text}");
                 Ok(())
             })
             .await?;

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use hyper_util::client::legacy::Client;
@@ -80,7 +81,7 @@ impl Running {
             versions: BTreeMap::from([("McpPolicy".to_owned(), version)]),
         };
         let marks = Marks { changed: mark.clone(), seen: mark };
-        self.service.publisher.publish(BTreeMap::from([(id, fleet)]), marks, Instant::now());
+        self.service.publisher.publish(BTreeMap::from([(id, Arc::new(fleet))]), marks, Instant::now());
     }
 
     fn client(&self) -> PushClient<Client<Connector, tonic::body::Body>> {

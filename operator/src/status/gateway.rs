@@ -26,7 +26,8 @@ pub(crate) fn gateway(view: &View, id: &GatewayId, object: &McpGateway) -> McpGa
     McpGatewayStatus {
         observed_generation: generation,
         conditions: conditions.finish(),
-        url: url(&fleet, object),
+        // Without a configuration nothing listens.
+        url: view.revisions.contains_key(&fleet).then(|| url(&fleet, object)),
         servers: Some(ServersStatus {
             attached: count(servers.len()),
             ready: count(servers.iter().filter(|server| is_ready(view, server)).count()),
@@ -87,9 +88,9 @@ fn tools(view: &View, server: &ServerId) -> usize {
 }
 
 /// Inside the cluster, of the first listener.
-fn url(fleet: &FleetId, object: &McpGateway) -> Option<String> {
+fn url(fleet: &FleetId, object: &McpGateway) -> String {
     let first = object.spec.listeners.first();
     let port = first.and_then(|listener| listener.port).unwrap_or(8080);
     let path = first.and_then(|listener| listener.path.as_deref()).unwrap_or("/mcp");
-    Some(format!("http://{}.{}.svc:{port}{path}", base_name(fleet), fleet.namespace()))
+    format!("http://{}.{}.svc:{port}{path}", base_name(fleet), fleet.namespace())
 }

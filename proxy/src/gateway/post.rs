@@ -85,17 +85,16 @@ impl Gateway {
             let caller = view.config.keys.caller(&credential, at, &view.config.policy)?;
             Ok((credential, caller))
         };
-        let (credential, caller) =
-            KeyTable::credential(&headers, arrival).and_then(identify).map_err(|refusal| self.unknown(refusal))?;
+        let (credential, caller) = KeyTable::credential(&headers, arrival)
+            .and_then(identify)
+            .map_err(|refusal| self.unknown(refusal))?;
         let headers = Arc::new(headers);
         Ok(Exchange { gateway: Arc::clone(self), view, caller, credential, headers, started: Instant::now() })
     }
 
     fn unknown(&self, refusal: Refusal) -> Answer {
         let answer = match refusal.status() {
-            StatusCode::UNAUTHORIZED => {
-                web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing)
-            }
+            StatusCode::UNAUTHORIZED => web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing),
             status => web::refuse(status, &refusal.to_string()),
         };
         self.shell.refused(&self.id, "", refusal.as_str(), answer.status().as_u16());

@@ -184,3 +184,6 @@ fn usable(key: serde_json::Value) -> Option<(String, (DecodingKey, Algorithm))> 
     };
     Some((id, (DecodingKey::from_jwk(&key).ok()?, algorithm)))
 }
+
+#[cfg(test)]
+mod tests;

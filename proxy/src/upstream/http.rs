@@ -47,7 +47,7 @@ pub(crate) struct Http {
 #[derive(Clone)]
 enum Reach {
     /// Where the URL says.
-    Url(Client<HttpsConnector<Guarded>, Full<Bytes>>),
+    Url(Box<Client<HttpsConnector<Guarded>, Full<Bytes>>>),
     /// Any address of a Service.
     Service(Arc<Service>),
     /// One of them, for all that belongs together.
@@ -89,7 +89,7 @@ impl Http {
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .build(connector);
-        Self::over(config, url, Reach::Url(client))
+        Self::over(config, url, Reach::Url(Box::new(client)))
     }
 
     /// Over the addresses of a Service.

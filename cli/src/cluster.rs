@@ -1,0 +1,27 @@
+//! The Kubernetes cluster that the kubeconfig or the pod's own account leads to.
+
+use anyhow::Context;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use crate::args::ClusterArgs;
+
+/// A client of the cluster, as kubectl would find it.
+///
+/// # Errors
+/// When there is no configuration for one, or it is malformed.
+pub(crate) async fn client(args: &ClusterArgs) -> anyhow::Result<Client> {
+    let config = match &args.context {
+        Some(context) => {
+            let options = KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
+            let file = Kubeconfig::read().context("cannot read the kubeconfig")?;
+            Config::from_custom_kubeconfig(file, &options)
+                .await
+                .with_context(|| format!("cannot use the context {context:?}"))?
+        }
+        None => Config::infer()
+            .await
+            .context("there is no cluster: set KUBECONFIG, or make the context that kubectl uses")?,
+    };
+    Client::try_from(config).context("cannot make a client of the cluster")
+}

@@ -1,0 +1,136 @@
+//! Listeners: their ports and their certificates.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use mcpmesh_ir::gateway::{Listener, ListenerTls};
+use mcpmesh_ir::{Resource, ResourceKind, Secret, SecretId, Snapshot};
+use mcpmesh_proxy::Bind;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::fake::{Catalogue, Fake, Speaks};
+use super::harness::{Gate, Setup, soon};
+use super::wire::{Root, ask_tls, changed, discover, own_ip};
+
+fn listener(port: u16, host: Option<&str>, secret: Option<&str>) -> Listener {
+    Listener {
+        name: format!("l{port}-{}", host.unwrap_or("any")),
+        port,
+        hostname: host.map(str::to_owned),
+        path: "/mcp".to_owned(),
+        allowed_origins: vec![],
+        tls: secret.map(|name| ListenerTls::Secret(SecretId::new("a", name))),
+    }
+}
+
+fn with(setup: &Setup, listeners: &[Listener], secrets: &[(&str, &(String, String))]) -> Snapshot {
+    let secret = |(name, (chain, key)): &(&str, &(String, String))| {
+        let data = BTreeMap::from([("tls.crt".into(), chain.clone()), ("tls.key".into(), key.clone())]);
+        Resource::new(format!("a/{name}"), &Secret { data }).unwrap()
+    };
+    let more = secrets.iter().map(secret).collect();
+    changed(setup.snapshot(), |gateway| gateway.listeners = listeners.to_vec(), more)
+}
+
+async fn gate(setup: &Setup) -> (Gate, std::net::IpAddr) {
+    let ip = own_ip();
+    (Gate::with(setup, |options| options.bind = Bind::Listeners(ip)).await, ip)
+}
+
+#[tokio::test]
+async fn ports_open_and_close_and_what_stays_keeps_its_connections() {
+    let fake = Fake::start(Speaks::Modern, Catalogue::tools(&["read"])).await;
+    let setup = Setup::open(&[&fake]);
+    let (gate, ip) = gate(&setup).await;
+    let (stays, goes) = (SocketAddr::new(ip, 20080), SocketAddr::new(ip, 20081));
+    gate.proxy.apply(vec![with(&setup, &[listener(20080, None, None), listener(20081, None, None)], &[])]);
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, http_body_util::Full<bytes::Bytes>>(
+            hyper_util::rt::TokioIo::new(TcpStream::connect(stays).await.unwrap()),
+        )
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    assert!(TcpStream::connect(goes).await.is_ok());
+    for _ in 0..3 {
+        gate.proxy.apply(vec![with(&setup, &[listener(20080, None, None)], &[])]);
+        assert!(TcpStream::connect(goes).await.is_err(), "closed");
+        let answered = soon("an answer", sender.send_request(discover("127.0.0.1", &[]))).await.unwrap();
+        assert_eq!(answered.status(), 200);
+        drop(super::harness::whole(answered).await);
+        gate.proxy.apply(vec![with(
+            &setup,
+            &[listener(20080, None, None), listener(20081, None, None)],
+            &[],
+        )]);
+        assert!(TcpStream::connect(goes).await.is_ok(), "free again at once");
+    }
+}
+
+#[tokio::test]
+async fn a_path_belongs_to_its_own_port() {
+    let fake = Fake::start(Speaks::Modern, Catalogue::tools(&["read"])).await;
+    let setup = Setup::open(&[&fake]);
+    let (gate, ip) = gate(&setup).await;
+    let mut other = listener(20081, None, None);
+    other.path = "/other".to_owned();
+    gate.proxy.apply(vec![with(&setup, &[listener(20080, None, None), other], &[])]);
+    for (port, expected) in [(20080, 200), (20081, 404)] {
+        let mut request = discover("127.0.0.1", &[]);
+        *request.uri_mut() = format!("http://{}/mcp", SocketAddr::new(ip, port)).parse().unwrap();
+        assert_eq!(gate.ask(request).await.status, expected, "{port}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told_and_the_rest_is_served() {
+    let fake = Fake::start(Speaks::Modern, Catalogue::tools(&["read"])).await;
+    let setup = Setup::open(&[&fake]);
+    let (gate, ip) = gate(&setup).await;
+    let _taken = TcpListener::bind((ip, 20082)).await.unwrap();
+    let listeners = [listener(20082, None, None), listener(20083, None, None)];
+    let rejected = gate.proxy.apply(vec![with(&setup, &listeners, &[])]);
+    assert_eq!(rejected.len(), 1);
+    assert_eq!((rejected[0].kind, rejected[0].name.as_str()), (ResourceKind::Gateway, "a/gw"));
+    assert!(rejected[0].reason.starts_with("cannot listen on port 20082"), "{}", rejected[0]);
+    assert!(TcpStream::connect((ip, 20083)).await.is_ok());
+}
+
+#[tokio::test]
+async fn each_host_is_shown_its_own_certificate_and_a_new_one_counts_at_once() {
+    let (root, fake) = (Root::new(), Fake::start(Speaks::Modern, Catalogue::tools(&["read"])).await);
+    let setup = Setup::open(&[&fake]);
+    let (gate, ip) = gate(&setup).await;
+    let address = SocketAddr::new(ip, 20443);
+    let listeners =
+        [listener(20443, Some("a.test"), Some("ca")), listener(20443, Some("b.test"), Some("cb"))];
+    let (a, b) = (root.pair("a.test"), root.pair("b.test"));
+    assert_eq!(gate.proxy.apply(vec![with(&setup, &listeners, &[("ca", &a), ("cb", &b)])]), []);
+    let ask = async |host: &str| ask_tls(address, root.client(), host, discover(host, &[])).await;
+    let (answered, first) = ask("a.test").await.unwrap();
+    assert_eq!(answered.status, 200);
+    assert_eq!(ask("b.test").await.unwrap().0.status, 200);
+    assert!(ask("c.test").await.is_err(), "no certificate for this name");
+    let renewed = root.pair("a.test");
+    assert_eq!(gate.proxy.apply(vec![with(&setup, &listeners, &[("ca", &renewed), ("cb", &b)])]), []);
+    assert_ne!(ask("a.test").await.unwrap().1, first);
+}
+
+#[tokio::test]
+async fn a_listener_without_a_usable_pair_is_not_served_and_never_plain() {
+    let (root, fake) = (Root::new(), Fake::start(Speaks::Modern, Catalogue::tools(&["read"])).await);
+    let setup = Setup::open(&[&fake]);
+    let (gate, ip) = gate(&setup).await;
+    let (good, other) = (root.pair("a.test"), root.pair("a.test"));
+    let mixed = (good.0.clone(), other.1);
+    let listeners = [listener(20443, None, Some("bad")), listener(20444, None, Some("good"))];
+    for (bad, why) in [(mixed, "do not belong together"), (("x".to_owned(), good.1.clone()), "tls.crt")] {
+        let rejected = gate.proxy.apply(vec![with(&setup, &listeners, &[("bad", &bad), ("good", &good)])]);
+        assert_eq!(rejected.len(), 1);
+        assert_eq!((rejected[0].kind, rejected[0].name.as_str()), (ResourceKind::Secret, "a/bad"));
+        assert!(rejected[0].reason.contains(why), "{}", rejected[0]);
+        assert!(TcpStream::connect((ip, 20443)).await.is_err());
+        let asked = ask_tls((ip, 20444).into(), root.client(), "a.test", discover("a.test", &[])).await;
+        assert!(asked.is_ok());
+    }
+}
