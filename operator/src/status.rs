@@ -142,6 +142,7 @@ fn is_reference(reason: Reason) -> bool {
             | Reason::ServerNotFound
             | Reason::TargetNotFound
             | Reason::CredentialsNotExportable
+            | Reason::ServiceNotFound
     )
 }
 

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use mcpmesh_compiler::Inputs;
-
+use mcpmesh_compiler::child::base_name;
 use mcpmesh_crds::{EnvFromSource, EnvVar};
 use mcpmesh_ir::FleetId;
 
 use crate::watch::Key;
-use mcpmesh_compiler::child::base_name;
 
 /// Secrets by name.
 pub(super) fn secrets(inputs: &Inputs) -> BTreeSet<Key> {
@@ -23,6 +22,11 @@ pub(super) fn secrets(inputs: &Inputs) -> BTreeSet<Key> {
         }
         if let Some(container) = &server.spec.container {
             environment(&container.env, &container.env_from, &mut add);
+        }
+    }
+    for (id, gateway) in &inputs.gateways {
+        for tls in gateway.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+            found.insert((id.namespace.clone(), tls.secret_ref.name.clone()));
         }
     }
     found
@@ -48,10 +52,18 @@ pub(super) fn namespaces_with_keys(inputs: &Inputs) -> BTreeSet<String> {
     gateways.map(|(id, _)| id.namespace.clone()).collect()
 }
 
-/// Services: those of every fleet, of which the gateways' tell how many proxies there are.
+/// Services: those that servers name, and those of every fleet, which tell how many proxies there are.
 pub(super) fn services(inputs: &Inputs) -> BTreeSet<Key> {
-    let servers = inputs.servers.iter().filter(|(_, server)| server.spec.remote.is_none());
-    let servers = servers.map(|(id, _)| FleetId::Server(id.clone()));
+    let named = inputs
+        .servers
+        .iter()
+        .filter_map(|(id, server)| Some((id.namespace.clone(), server.spec.service.as_ref()?.name.clone())));
+    let run = inputs
+        .servers
+        .iter()
+        .filter(|(_, server)| server.spec.package.is_some() || server.spec.container.is_some());
+    let servers = run.map(|(id, _)| FleetId::Server(id.clone()));
     let gateways = inputs.gateways.keys().map(|id| FleetId::Gateway(id.clone()));
-    servers.chain(gateways).map(|fleet| (fleet.namespace().to_owned(), base_name(&fleet))).collect()
+    let fleets = servers.chain(gateways).map(|fleet| (fleet.namespace().to_owned(), base_name(&fleet)));
+    fleets.chain(named).collect()
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mcpmesh_compiler::{Diagnostic, Inputs, ObjectKind, ObjectRef, Reason, Severity};
-use mcpmesh_crds::{From, NamespaceSelection};
+use mcpmesh_crds::{From, LabelSelector, NamespaceSelection};
 
 /// Refuses every other choice and puts `Same` in its place.
 pub(super) fn to_namespaces(inputs: &mut Inputs, diagnostics: &mut Vec<Diagnostic>) {
@@ -26,6 +26,24 @@ pub(super) fn to_namespaces(inputs: &mut Inputs, diagnostics: &mut Vec<Diagnosti
         let object = || ObjectRef::new(ObjectKind::McpGateway, &id.namespace, &id.name);
         refuse(choice, "spec.servers.namespaces.from", object, diagnostics);
     }
+    for (id, policy) in &mut inputs.policies {
+        let known = policy.spec.namespace_selector.as_ref().is_none_or(|selector| needs_no_labels(selector));
+        if !known {
+            // A mesh level only takes away: where it is not known whom it spares, it spares nobody.
+            Arc::make_mut(policy).spec.namespace_selector = Some(LabelSelector::default());
+            let object = ObjectRef::new(ObjectKind::McpPolicy, &id.namespace, &id.name);
+            let message =
+                "this installation does not know the labels of namespaces: it holds for all that are served";
+            let help = "select by kubernetes.io/metadata.name, or use a cluster-wide installation";
+            diagnostics.push(finding(object, "spec.namespaceSelector", message, help));
+        }
+    }
+}
+
+/// Whether a selector asks only for the label that every namespace has.
+fn needs_no_labels(selector: &LabelSelector) -> bool {
+    let expressions = selector.match_expressions.iter().map(|requirement| &requirement.key);
+    selector.match_labels.keys().chain(expressions).all(|key| key == "kubernetes.io/metadata.name")
 }
 
 fn refuse(
@@ -36,15 +54,20 @@ fn refuse(
 ) {
     let Some(choice) = choice else { return };
     *choice = NamespaceSelection::default();
-    diagnostics.push(Diagnostic {
-        object: Some(object()),
+    let message = "this installation serves single namespaces and crosses none: Same holds";
+    diagnostics.push(finding(object(), path, message, "use `from: Same`, or a cluster-wide installation"));
+}
+
+fn finding(object: ObjectRef, path: &str, message: &str, help: &str) -> Diagnostic {
+    Diagnostic {
+        object: Some(object),
         path: path.to_owned(),
         severity: Severity::Error,
         reason: Reason::InvalidValue,
-        message: "this installation serves single namespaces and crosses none: Same holds".to_owned(),
-        help: Some("use `from: Same`, or a cluster-wide installation".to_owned()),
+        message: message.to_owned(),
+        help: Some(help.to_owned()),
         location: None,
-    });
+    }
 }
 
 #[cfg(test)]
@@ -65,5 +88,26 @@ mod tests {
         assert_eq!(diagnostics.len(), 1);
         let server = &inputs.servers[&ServerId::new("a", "s")];
         assert_eq!(server.spec.export_to.as_ref().unwrap().namespaces.from, From::Same);
+    }
+
+    #[test]
+    fn a_mesh_policy_that_selects_by_labels_holds_for_all() {
+        let policy = |selector: serde_json::Value| {
+            let policy = serde_json::json!({
+                "apiVersion": "mcpmesh.io/v1alpha1", "kind": "McpPolicy", "metadata": {"name": "p", "namespace": "mesh"},
+                "spec": {"namespaceSelector": selector},
+            });
+            let policy: mcpmesh_crds::McpPolicy = serde_json::from_value(policy).unwrap();
+            let mut inputs = Inputs::default();
+            inputs.policies.insert(mcpmesh_ir::PolicyId::new("mesh", "p"), policy.into());
+            let mut diagnostics = Vec::new();
+            to_namespaces(&mut inputs, &mut diagnostics);
+            let selector =
+                inputs.policies.into_values().next().unwrap().spec.namespace_selector.clone().unwrap();
+            (diagnostics.len(), selector == LabelSelector::default())
+        };
+        assert_eq!(policy(serde_json::json!({"matchLabels": {"tier": "gold"}})), (1, true));
+        let by_name = serde_json::json!({"matchLabels": {"kubernetes.io/metadata.name": "a"}});
+        assert_eq!(policy(by_name), (0, false));
     }
 }

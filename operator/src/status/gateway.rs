@@ -92,5 +92,6 @@ fn url(fleet: &FleetId, object: &McpGateway) -> String {
     let first = object.spec.listeners.first();
     let port = first.and_then(|listener| listener.port).unwrap_or(8080);
     let path = first.and_then(|listener| listener.path.as_deref()).unwrap_or("/mcp");
-    format!("http://{}.{}.svc:{port}{path}", base_name(fleet), fleet.namespace())
+    let scheme = if first.is_some_and(|listener| listener.tls.is_some()) { "https" } else { "http" };
+    format!("{scheme}://{}.{}.svc:{port}{path}", base_name(fleet), fleet.namespace())
 }
