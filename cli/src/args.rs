@@ -47,6 +47,10 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Show or write the configuration with which a client uses the endpoint
     Connect(ConnectArgs),
+    /// Put the proxy of an McpServer beside the server in a Deployment of your own: YAML in, YAML out
+    Inject(InjectArgs),
+    /// Print the lock that pins the tools which servers offer now
+    Lock(LockArgs),
     /// Make API keys
     #[command(subcommand)]
     Key(KeyCommand),
@@ -267,6 +271,84 @@ pub(crate) struct CallArgs {
     /// How the result is written
     #[arg(short, long, value_enum, default_value_t = AnswerFormat::Text)]
     pub(crate) output: AnswerFormat,
+}
+
+/// `mcpmesh inject`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mcpmesh inject -f deployment.yaml > injected.yaml
+  mcpmesh inject -f deployment.yaml --server search -n team-a | kubectl apply -f -
+  helm template . | mcpmesh inject -f - -n team-a
+
+A Deployment is meant when its annotation mcpmesh.io/server names an McpServer with
+`service: {.., sidecar: Injected}`. Other documents stay as they are. Injecting again replaces what
+was injected.
+
+Exit codes: 0 good; 1 something cannot have a proxy, and nothing is printed; 2 wrong use.")]
+pub(crate) struct InjectArgs {
+    /// YAML or JSON with the Deployment; - for standard input
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The McpServer of the one Deployment without the annotation
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<String>,
+    /// The namespace of Deployments that name none
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// The image of the proxy
+    #[arg(long, value_name = "IMAGE", default_value = PROXY_IMAGE)]
+    pub(crate) proxy_image: String,
+    /// Where proxies find the operator
+    #[arg(long, value_name = "HOST:PORT", default_value = "mcpmesh-operator.mcpmesh-system.svc:9443")]
+    pub(crate) operator_address: String,
+}
+
+/// That of the chart.
+const PROXY_IMAGE: &str = concat!("ghcr.io/mcpmesh/mcpmesh-proxy:", env!("CARGO_PKG_VERSION"));
+
+/// `mcpmesh lock`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mcpmesh lock files -f manifests/                 start it, and print the patch that pins its tools
+  mcpmesh lock orders --url http://127.0.0.1:8081/mcp   ask a server where it is, such as at the end
+                                                   of `kubectl port-forward`; not a gateway, which
+                                                   may rename tools
+  mcpmesh lock files > lock.yaml && kubectl patch mcpserver files --type merge --patch-file lock.yaml
+
+Only the tools that the McpServer keeps are pinned. Look at what changed before you apply it: a lock is
+what you approve of.
+
+Exit codes: 0 good, 1 a server could not be asked, 2 wrong use.")]
+pub(crate) struct LockArgs {
+    /// The McpServers: NAME or NAMESPACE/NAME
+    #[arg(value_name = "SERVER", required = true, value_parser = server_id)]
+    pub(crate) names: Vec<ServerId>,
+    /// What becomes of tools that are not as pinned
+    #[arg(long, value_enum, default_value_t = LockMode::Enforce)]
+    pub(crate) mode: LockMode,
+    /// Files and folders of YAML with the McpServers, started for this command; may be repeated
+    #[arg(short = 'f', long = "file", value_name = "PATH", default_value = ".", conflicts_with = "url")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The one server's own endpoint
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<url::Url>,
+    /// A header for that endpoint; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header, requires = "url")]
+    pub(crate) headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// Seconds to wait for a server
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+}
+
+/// What becomes of tools that are not as pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LockMode {
+    /// The server's status says so
+    Warn,
+    /// They are not there for anybody
+    Enforce,
 }
 
 /// `mcpmesh import`

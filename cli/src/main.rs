@@ -10,9 +10,11 @@ mod compile;
 mod connect;
 mod exit;
 mod import;
+mod inject;
 mod install;
 mod key;
 mod launch;
+mod lock;
 mod names;
 mod private_file;
 mod source;
@@ -53,6 +55,8 @@ fn run(command: Command) -> Outcome {
         Command::Call(args) => in_runtime(call::run(&args)),
         Command::Import(args) => import::run(&args),
         Command::Connect(args) => connect::run(&args),
+        Command::Inject(args) => inject::run(&args),
+        Command::Lock(args) => in_runtime(lock::run(&args)),
         Command::Key(command) => key::run(&command),
         Command::Install(args) => in_runtime(install::run(&args)),
         Command::Status(args) => in_runtime(status::run(&args)),

@@ -20,16 +20,16 @@ use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use mcpmesh_crds::{McpGatewaySpec, McpServerSpec};
-use mcpmesh_ir::{Fleet, FleetId, Gateway, ResourceKind, Server};
+use mcpmesh_ir::{Fleet, FleetId, Gateway, ResourceKind, Server, ServerId};
 
 use crate::inputs::{Cluster, Inputs};
 use crate::secret;
 use crate::workload::Workload;
 
-pub use inject::{Injection, NotInjected, inject};
 pub use name::{base_name, keys_name, labels};
 
 pub(crate) use check::{check_gateway, check_server};
+pub(crate) use inject::{Injection, inject};
 
 /// Where a sidecar serves.
 pub const SIDECAR_PORT: u16 = 17080;
@@ -80,6 +80,13 @@ pub(crate) fn of_gateway(spec: &McpGatewaySpec, fleet: &Fleet, cluster: &Cluster
     })
 }
 
+/// The children of a server whose pods a team makes, with a proxy injected: what that proxy is known by, and the rule
+/// that only it is reached. In the order in which they are applied.
+pub(crate) fn of_injected(id: &ServerId) -> Vec<Child> {
+    let fleet = FleetId::Server(id.clone());
+    vec![gateway::account(&fleet), network::of_injected(&fleet)]
+}
+
 /// The children of a server that is run. In the order in which they are applied.
 pub(crate) fn of_server(
     spec: &McpServerSpec,
@@ -89,11 +96,13 @@ pub(crate) fn of_server(
 ) -> Vec<Child> {
     let environment = workload.environment(&inputs.secrets);
     let digest = secret::digest(&inputs.install.version_key, &(workload, &environment.0)).unwrap_or_default();
+    let variables = environment.0.iter().map(|(name, _)| name.as_str()).collect();
     server::server(&server::ServerPlan {
         id: &workload.server,
         spec,
         launch: &workload.launch,
         digest: &digest,
+        variables: &variables,
         cluster,
     })
 }

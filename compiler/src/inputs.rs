@@ -86,6 +86,10 @@ pub struct Cluster {
     pub npm_image: String,
     /// The image with uvx in which PyPI packages run.
     pub pypi_image: String,
+    /// Where npm packages come from, a URL. None: the public registry.
+    pub npm_registry: Option<String>,
+    /// Where PyPI packages come from, the URL of a simple index. None: the public one.
+    pub pypi_index: Option<String>,
     /// The issuer of service-account tokens and its keys; none when it cannot be read.
     pub token_issuer: Option<ClusterIssuer>,
 }

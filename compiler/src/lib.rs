@@ -6,6 +6,7 @@
 
 pub mod child;
 pub mod diagnostic;
+pub mod inject;
 pub mod inputs;
 pub mod manifest;
 pub mod workload;

@@ -12,7 +12,10 @@ use serde_saphyr::{MessageFormatter, Spanned, UserMessageFormatter};
 
 use crate::diagnostic::{Diagnostic, Location, ObjectRef, Reason, Severity, printable};
 use crate::inputs::{Inputs, Install, Secret};
-use node::{Document, Node, Place};
+use node::Node;
+
+pub(crate) use decode::is_name;
+pub(crate) use node::{Document, Place};
 
 /// What a text holds.
 #[derive(Debug, Clone, Default)]
@@ -84,6 +87,15 @@ fn options() -> serde_saphyr::Options {
     }
 }
 
+/// The documents of a text, of whatever kind, to be written again. A number such as `0644` is octal, as kubectl takes it.
+pub(crate) fn documents(file: &str, text: &str) -> Result<Vec<Document>, Diagnostic> {
+    let mut options = options();
+    options.legacy_octal_numbers = true;
+    let documents = serde_saphyr::from_multiple_with_options::<Spanned<Node>>(text, options);
+    let documents = documents.map_err(|error| syntax(file, &error))?;
+    Ok(documents.into_iter().map(Document::new).collect())
+}
+
 fn syntax(file: &str, error: &serde_saphyr::Error) -> Diagnostic {
     let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
     let message = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
@@ -128,7 +140,7 @@ impl Parsed {
 }
 
 /// The place of a path, else of the nearest thing around it that is there.
-fn nearest(places: &BTreeMap<String, Place>, mut path: &str) -> Place {
+pub(crate) fn nearest(places: &BTreeMap<String, Place>, mut path: &str) -> Place {
     loop {
         if let Some(&place) = places.get(path) {
             return place;

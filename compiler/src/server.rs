@@ -6,10 +6,12 @@ mod run;
 pub(crate) mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mcpmesh_crds::{
-    ExportTo, From as Namespaces, McpServer, McpServerSpec, State, ToolAnnotations, ToolOverride,
+    ExportTo, From as Namespaces, McpServer, McpServerSpec, ServiceSidecar, State, ToolAnnotations,
+    ToolOverride,
 };
 use mcpmesh_ir::catalog::Hints;
 use mcpmesh_ir::policy::NameGlobs;
@@ -67,12 +69,15 @@ pub(crate) fn compile(id: &ServerId, object: &McpServer, inputs: &Inputs) -> Ser
     let exports = exports(spec, !keys.is_empty(), &mut findings);
     let outcome = match source {
         _ if spec.state == State::Disabled => Err("is disabled"),
-        Some((endpoint, workload)) if !invalid => {
+        Some(Source { endpoint, workload, sidecars }) if !invalid => {
             let body = server::Server { id: id.clone(), endpoint, headers, tools, timeouts, lock };
             let labels = object.metadata.labels.clone().unwrap_or_default();
-            let made = workload.as_ref().zip(inputs.install.cluster.as_ref());
-            let children = made.map(|(run, cluster)| child::of_server(spec, run, inputs, cluster));
-            views(&body, workload.is_some(), inputs).map_err(|_| "has no canonical form").map(
+            let children = match (&workload, &inputs.install.cluster) {
+                (Some(run), Some(cluster)) => Some(child::of_server(spec, run, inputs, cluster)),
+                (None, Some(_)) if sidecars.is_some() => Some(child::of_injected(id)),
+                _ => None,
+            };
+            views(&body, sidecars.as_deref()).map_err(|_| "has no canonical form").map(
                 |(inside, outside, beside)| CompiledServer {
                     id: id.clone(),
                     labels,
@@ -94,36 +99,57 @@ pub(crate) fn compile(id: &ServerId, object: &McpServer, inputs: &Inputs) -> Ser
 /// A server as the gateways of its namespace, those of others, and its own sidecars see it.
 fn views(
     body: &server::Server,
-    is_run: bool,
-    inputs: &Inputs,
+    sidecars: Option<&[SocketAddr]>,
 ) -> Result<(Resource, Resource, Option<Resource>), resource::Error> {
     let made = |body: &server::Server| Resource::new(body.id.to_string(), body);
-    if is_run && inputs.install.cluster.is_some() {
-        let inside = made(&sidecar::upstream(body, Door::Local, inputs))?;
-        let outside = made(&sidecar::upstream(body, Door::Exported, inputs))?;
+    if let Some(sidecars) = sidecars {
+        let inside = made(&sidecar::upstream(body, Door::Local, sidecars))?;
+        let outside = made(&sidecar::upstream(body, Door::Exported, sidecars))?;
         return Ok((inside, outside, Some(made(&sidecar::beside(body))?)));
     }
     let one = made(body)?;
     Ok((one.clone(), one, None))
 }
 
-fn source(
-    id: &ServerId,
-    spec: &McpServerSpec,
-    inputs: &Inputs,
-    findings: &mut Findings,
-) -> Option<(Endpoint, Option<Workload>)> {
+/// What a server is, as the proxies see it that are nearest to it.
+struct Source {
+    endpoint: Endpoint,
+    workload: Option<Workload>,
+    /// Where gateways find the proxies beside it; none when there are none.
+    sidecars: Option<Vec<SocketAddr>>,
+}
+
+impl Source {
+    /// Gateways go there themselves.
+    fn direct(endpoint: Endpoint) -> Self {
+        Self { endpoint, workload: None, sidecars: None }
+    }
+}
+
+fn source(id: &ServerId, spec: &McpServerSpec, inputs: &Inputs, findings: &mut Findings) -> Option<Source> {
     let run = |workload: Option<Workload>| {
         let workload = workload?;
         let environment = workload.environment(&inputs.secrets);
         let digest = secret::digest(&inputs.install.version_key, &(&workload, &environment.0)).ok()?;
-        Some((Endpoint::Workload { digest }, Some(workload)))
+        let sidecars = inputs.install.cluster.is_some().then(|| service::of_children(id, inputs));
+        Some(Source { endpoint: Endpoint::Workload { digest }, workload: Some(workload), sidecars })
     };
     match (&spec.remote, &spec.service, &spec.package, &spec.container) {
         (Some(remote), None, None, None) => {
-            Some((remote::endpoint(remote, inputs.install.allow_private, findings)?, None))
+            remote::endpoint(remote, inputs.install.allow_private, findings).map(Source::direct)
         }
-        (None, Some(service), None, None) => Some((service::endpoint(id, service, inputs, findings)?, None)),
+        (None, Some(service), None, None) => {
+            let (endpoint, addresses) = service::endpoint(id, service, inputs, findings)?;
+            Some(match service.sidecar {
+                ServiceSidecar::None => Source::direct(endpoint),
+                ServiceSidecar::Injected => {
+                    let key = &inputs.install.version_key;
+                    let digest = secret::digest(key, &(id, service)).ok()?;
+                    let endpoint = Endpoint::Workload { digest };
+                    Source { endpoint, workload: None, sidecars: Some(service::sidecars(&addresses)) }
+                }
+            })
+        }
         (None, None, Some(package), None) => run(run::package(id, package, inputs, findings)),
         (None, None, None, Some(container)) => run(run::container(id, container, inputs, findings)),
         _ => {
@@ -150,6 +176,16 @@ fn headers(
             Reason::InvalidUnion,
             message,
             "give a package or container env instead",
+        );
+        return Vec::new();
+    }
+    if spec.service.as_ref().is_some_and(|service| service.sidecar == ServiceSidecar::Injected) {
+        let message = "an injected sidecar is given no headers: it knows gateways by their certificates";
+        findings.error(
+            "spec.credentials",
+            Reason::InvalidUnion,
+            message,
+            "give the server's own pods what it needs",
         );
         return Vec::new();
     }

@@ -3,7 +3,7 @@
 //! decisions.md 6: a server's own level is judged in exactly one place. Gateways of its namespace judge it themselves and
 //! come in at `/local`; gateways of others come in at `/exported`, where it is judged on the caller that they assert.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 
 use mcpmesh_ir::gateway::{Anonymous, Attachment, Gateway, Level, LevelKind, Listener, ListenerTls, Naming};
 use mcpmesh_ir::resource::{self, Resource};
@@ -13,8 +13,6 @@ use mcpmesh_ir::{Fleet, FleetId, GatewayId, PolicyId, ServerId};
 use crate::child::{OBSERVABILITY_PORT, SIDECAR_PORT, base_name};
 use crate::compile::Namespace;
 use crate::gateway;
-use crate::inputs::Inputs;
-use crate::server::service;
 
 /// Ports of a pod that the proxy in it needs itself: admin, metrics, calls.
 pub(crate) const RESERVED_PORTS: [u16; 3] = [17000, OBSERVABILITY_PORT, SIDECAR_PORT];
@@ -49,12 +47,11 @@ pub(crate) struct Peers {
 
 /// The server as gateways see it: one of its sidecars. What is renamed is renamed there; a lock is held beside the
 /// server, on definitions that nobody has touched.
-pub(crate) fn upstream(body: &Server, door: Door, inputs: &Inputs) -> Server {
+pub(crate) fn upstream(body: &Server, door: Door, sidecars: &[SocketAddr]) -> Server {
     let id = &body.id;
     let base = base_name(&FleetId::Server(id.clone()));
-    let service = inputs.services.get(&(id.namespace.clone(), base.clone()));
     let endpoint = Endpoint::Service {
-        addresses: service::addresses(service.map(Arc::as_ref), SIDECAR_PORT),
+        addresses: sidecars.to_vec(),
         host: format!("{base}.{}.svc:{SIDECAR_PORT}", id.namespace),
         path: format!("/{}", door.name()),
         transport: Transport::StreamableHttp,

@@ -23,7 +23,11 @@ fn cluster() -> Cluster {
 }
 
 fn compile_text(text: &str) -> Compiled {
-    let install = Install { version_key: [7; 32], cluster: Some(cluster()), ..Install::default() };
+    compile_in(cluster(), text)
+}
+
+fn compile_in(cluster: Cluster, text: &str) -> Compiled {
+    let install = Install { version_key: [7; 32], cluster: Some(cluster), ..Install::default() };
     let parsed = manifest::parse("in.yaml", text);
     assert!(parsed.diagnostics.is_empty(), "{text}\n{:?}", parsed.diagnostics);
     let (inputs, _) = manifest::gather(&parsed.objects, install);
@@ -315,6 +319,42 @@ fn a_secret_that_changes_makes_other_pods_and_its_value_is_in_none() {
     let changed: Vec<_> = one.lines().zip(other.lines()).filter(|(a, b)| a != b).collect();
     assert_eq!(changed.len(), 1);
     assert!(changed[0].0.contains(child::DIGEST_ANNOTATION));
+}
+
+#[test]
+fn packages_come_from_the_installations_registries_unless_a_server_says_otherwise() {
+    let registries = Cluster {
+        npm_registry: Some("https://npm.house.example/".to_owned()),
+        pypi_index: Some("https://pypi.house.example/simple".to_owned()),
+        ..cluster()
+    };
+    let value = |registry: &str, env: Value, name: &str| {
+        let whole = json!([{ "secretRef": { "name": "own" } }]);
+        let env_from = if env.is_null() { whole } else { json!([]) };
+        let package = json!({ "package": {
+            "registry": registry, "name": "a", "version": "1.0.0",
+            "env": if env.is_null() { json!([]) } else { env }, "envFrom": env_from,
+        } });
+        let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "own" },
+            "stringData": { "NPM_CONFIG_REGISTRY": "https://own.example/" } });
+        let text = format!("{}\n---\n{secret}", server(&package, &json!({})));
+        let [pod] = pods(&compile_in(registries.clone(), &text)).try_into().unwrap();
+        let all = pod["containers"][0]["env"].as_array().unwrap().clone();
+        let mut found = all.into_iter().filter(|one| one["name"] == name);
+        (found.next().map(|one| one["value"].clone()), found.next())
+    };
+    let own = |name: &str| json!([{ "name": name, "value": "https://own.example/" }]);
+    let is = |url: &str| (Some(json!(url)), None);
+    let (npm, uv) = ("npm_config_registry", "UV_DEFAULT_INDEX");
+    assert_eq!(value("Npm", json!([]), npm), is("https://npm.house.example/"));
+    assert_eq!(value("PyPI", json!([]), uv), is("https://pypi.house.example/simple"));
+    assert_eq!(value("Npm", json!([]), uv), (None, None), "to each runner its own");
+    assert_eq!(value("Npm", own(npm), npm), is("https://own.example/"));
+    assert_eq!(value("Npm", own("NPM_CONFIG_REGISTRY"), npm), (None, None));
+    assert_eq!(value("PyPI", own("UV_INDEX_URL"), uv), (None, None));
+    assert_eq!(value("Npm", Value::Null, npm), (None, None), "a whole Secret says it, too");
+    let without = compile_text(&server(&sources()[0], &json!({})));
+    assert!(!render(&without).contains(npm));
 }
 
 #[test]

@@ -41,8 +41,8 @@ pub use policy::{
 pub use selector::{From, LabelSelector, LabelSelectorRequirement, NamespaceSelection, SelectorOperator};
 pub use server::{
     Container, ContainerTransport, CredentialHeader, Credentials, ExportTo, McpServer, McpServerSpec,
-    Package, Registry, Remote, RemoteTransport, SecretKeyRef, Service, State, Timeouts, ToolAnnotations,
-    ToolOverride, Tools,
+    Package, Registry, Remote, RemoteTransport, SecretKeyRef, Service, ServiceSidecar, State, Timeouts,
+    ToolAnnotations, ToolOverride, Tools,
 };
 
 pub use status::{

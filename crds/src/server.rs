@@ -36,6 +36,7 @@ use crate::workload::Workload;
 #[x_kube(validation = Rule::new("[has(self.remote), has(self.service), has(self.__package__), has(self.container)].filter(source, source).size() == 1").message("give exactly one of remote, service, package and container"))]
 #[x_kube(validation = Rule::new("!has(self.credentials) || has(self.remote) || has(self.service)").message("credentials are for remote servers and services; a package or container takes env"))]
 #[x_kube(validation = Rule::new("!has(self.workload) || has(self.__package__) || has(self.container)").message("workload is for package and container servers"))]
+#[x_kube(validation = Rule::new("!(has(self.credentials) && has(self.service) && self.service.sidecar == 'Injected')").message("credentials are not presented to an injected sidecar, which knows gateways by their certificates"))]
 pub struct McpServerSpec {
     /// An MCP endpoint at a URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,6 +114,19 @@ pub struct Service {
     /// How MCP is spoken there.
     #[serde(default)]
     pub transport: RemoteTransport,
+    /// Whether its pods have a proxy of this McpServer beside the server.
+    #[serde(default)]
+    pub sidecar: ServiceSidecar,
+}
+
+/// Whether the pods behind a Service have a proxy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ServiceSidecar {
+    /// They have none: gateways go to the Service's port.
+    #[default]
+    None,
+    /// `mcpmesh inject` has put it there: gateways go to it, and to nothing else of the pods.
+    Injected,
 }
 
 /// A package from a registry, spoken to over stdio.

@@ -82,6 +82,8 @@ impl Arguments {
             proxy_image: self.proxy_image.clone(),
             npm_image: self.npm_image.clone(),
             pypi_image: self.pypi_image.clone(),
+            npm_registry: None,
+            pypi_index: None,
             token_issuer: None,
         }
     }

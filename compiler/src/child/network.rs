@@ -13,7 +13,7 @@ use mcpmesh_ir::FleetId;
 use mcpmesh_ir::server::Endpoint;
 use url::Url;
 
-use super::name::{SERVER_LABEL, metadata, selector};
+use super::name::{SERVER_LABEL, label_value, metadata, selector};
 use super::{Child, OBSERVABILITY_PORT, PUSH_PORT, SIDECAR_PORT};
 use crate::inputs::Cluster;
 
@@ -93,10 +93,22 @@ pub(super) fn of_gateway(
 /// In: gateways at the sidecar, metrics. Out: everything but link-local and metadata addresses, since what a server
 /// needs only the server knows.
 pub(super) fn of_server(fleet: &FleetId) -> Child {
-    let calls =
-        NetworkPolicyIngressRule { ports: Some(tcp(&[SIDECAR_PORT])), from: Some(vec![any_namespace()]) };
     let out = NetworkPolicyEgressRule { ports: None, to: Some(everything_but_link_local()) };
-    policy(fleet, vec![calls, metrics()], vec![dns(), out])
+    policy(fleet, vec![calls(), metrics()], vec![dns(), out])
+}
+
+/// In: gateways at the sidecar, metrics; a team that wants more in adds a NetworkPolicy of its own. Out is the team's.
+pub(super) fn of_injected(fleet: &FleetId) -> Child {
+    let labels = BTreeMap::from([(SERVER_LABEL.to_owned(), label_value(fleet.name()))]);
+    Child::NetworkPolicy(Box::new(NetworkPolicy {
+        metadata: metadata(fleet, &BTreeMap::new()),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(LabelSelector { match_labels: Some(labels), match_expressions: None }),
+            policy_types: Some(vec!["Ingress".to_owned()]),
+            ingress: Some(vec![calls(), metrics()]),
+            egress: None,
+        }),
+    }))
 }
 
 fn policy(
@@ -113,6 +125,10 @@ fn policy(
             egress: Some(egress),
         }),
     }))
+}
+
+fn calls() -> NetworkPolicyIngressRule {
+    NetworkPolicyIngressRule { ports: Some(tcp(&[SIDECAR_PORT])), from: Some(vec![any_namespace()]) }
 }
 
 fn metrics() -> NetworkPolicyIngressRule {

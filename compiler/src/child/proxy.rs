@@ -34,6 +34,9 @@ pub(super) const BINARY: &str = "mcpmesh-binary";
 pub(super) const FOLDERS: [&str; 2] = ["/var/run/mcpmesh", BINARY_FOLDER];
 pub(super) const BINARY_FOLDER: &str = "/mcpmesh";
 
+/// The container of a proxy beside a server.
+pub(super) const BESIDE: &str = "mcpmesh-proxy";
+
 /// Names of variables of ours.
 pub(super) const VARIABLES: [&str; 2] = ["POD_NAME", "POD_IP"];
 

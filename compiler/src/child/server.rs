@@ -36,6 +36,8 @@ pub(crate) struct ServerPlan<'a> {
     pub(crate) launch: &'a Launch,
     /// The keyed hash of what is run.
     pub(crate) digest: &'a str,
+    /// The names of the variables that it is given, by whole Secrets too.
+    pub(crate) variables: &'a BTreeSet<&'a str>,
     pub(crate) cluster: &'a Cluster,
 }
 
@@ -170,9 +172,9 @@ fn environment(plan: &ServerPlan<'_>) -> (Vec<EnvVar>, Vec<EnvFromSource>) {
         (None, Some(container)) => (container.env.as_slice(), container.env_from.as_slice()),
         (None, None) => none,
     };
-    let named: BTreeSet<&str> = env.iter().map(|variable| variable.name.as_str()).collect();
     let ours = if is_package(plan.launch) { runner_env() } else { Vec::new() };
-    let ours = ours.into_iter().filter(|variable| !named.contains(variable.name.as_str()));
+    let ours = ours.into_iter().filter(|variable| !plan.variables.contains(variable.name.as_str()));
+    let ours = ours.chain(registry(plan));
     let all = ours.chain(env.iter().map(variable)).collect();
     (all, env_from.iter().map(whole_secret).collect())
 }
@@ -188,6 +190,24 @@ fn runner_env() -> Vec<EnvVar> {
         proxy::variable("UV_CACHE_DIR", &format!("{HOME}/.cache/uv")),
         proxy::variable("UV_TOOL_DIR", &format!("{HOME}/.local/share/uv/tools")),
     ]
+}
+
+/// Where the installation has its packages come from, unless the server says so itself in one of its runner's ways.
+fn registry(plan: &ServerPlan<'_>) -> Option<EnvVar> {
+    let (name, ways, place): (&str, &[&str], _) = match plan.launch {
+        Launch::Npm { .. } => ("npm_config_registry", &["npm_config_registry"], &plan.cluster.npm_registry),
+        Launch::PyPI { .. } => {
+            let ways = &["UV_DEFAULT_INDEX", "UV_INDEX_URL"];
+            ("UV_DEFAULT_INDEX", ways, &plan.cluster.pypi_index)
+        }
+        Launch::Container { .. } => return None,
+    };
+    // npm reads its variables in any case.
+    let says = |given: &&str| ways.iter().any(|way| way.eq_ignore_ascii_case(given));
+    if plan.variables.iter().any(|given| says(&given)) {
+        return None;
+    }
+    place.as_ref().map(|url| proxy::variable(name, &literal(url)))
 }
 
 fn variable(given: &mcpmesh_crds::EnvVar) -> EnvVar {
@@ -250,7 +270,7 @@ fn copy(cluster: &Cluster) -> Container {
 
 /// The proxy beside a server that speaks HTTP: a native sidecar, there before the server and after it.
 pub(super) fn sidecar(fleet: &FleetId, upstream: &str, cluster: &Cluster) -> Container {
-    let mut sidecar = proxy::container("mcpmesh-proxy", &cluster.proxy_image);
+    let mut sidecar = proxy::container(proxy::BESIDE, &cluster.proxy_image);
     let mut args = vec!["sidecar".to_owned(), "--upstream".to_owned(), upstream.to_owned()];
     args.extend(proxy::arguments(fleet, cluster));
     sidecar.args = Some(args);

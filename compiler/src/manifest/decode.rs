@@ -216,6 +216,11 @@ fn metadata(value: &Value) -> Result<(), Mistake> {
     }
 }
 
+/// Whether a text may be the name of one of our objects.
+pub(crate) fn is_name(name: &str) -> bool {
+    dns(name, 253, true, "").is_ok()
+}
+
 /// RFC 1123 names, as Kubernetes wants them. Keeps slashes, spaces and control characters out of ids and logs.
 fn dns(name: &str, max: usize, dots: bool, path: &str) -> Result<(), Mistake> {
     let label = |label: &str| {

@@ -15,14 +15,14 @@ pub(super) enum Node {
 }
 
 /// Line and column, both from 1.
-pub(super) type Place = (u64, u64);
+pub(crate) type Place = (u64, u64);
 
 /// A document: the plain value, and the places of its keys and values by path.
 #[derive(Default)]
-pub(super) struct Document {
-    pub(super) value: Value,
+pub(crate) struct Document {
+    pub(crate) value: Value,
     /// Where a reader looks first: a scalar itself, else the key that holds the list or mapping.
-    pub(super) places: BTreeMap<String, Place>,
+    pub(crate) places: BTreeMap<String, Place>,
     /// Where each key stands.
     pub(super) keys: BTreeMap<String, Place>,
 }

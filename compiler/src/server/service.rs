@@ -2,21 +2,27 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use mcpmesh_crds::{RemoteTransport, Service};
-use mcpmesh_ir::ServerId;
+use mcpmesh_crds::{RemoteTransport, Service, ServiceSidecar};
 use mcpmesh_ir::server::{Endpoint, Transport};
+use mcpmesh_ir::{FleetId, ServerId};
 
 use super::remote;
+use crate::child::{SIDECAR_PORT, base_name};
 use crate::diagnostic::{Findings, Reason};
-use crate::inputs::{self, Inputs};
+use crate::inputs::Inputs;
 
+/// The Service's port itself, and the addresses behind it.
 pub(super) fn endpoint(
     id: &ServerId,
     service: &Service,
     inputs: &Inputs,
     findings: &mut Findings,
-) -> Option<Endpoint> {
-    let Service { name, port, path, transport } = service;
+) -> Option<(Endpoint, Vec<SocketAddr>)> {
+    let Service { name, port, path, transport, sidecar } = service;
+    if (transport, sidecar) == (&RemoteTransport::Sse, &ServiceSidecar::Injected) {
+        let message = "a sidecar speaks Streamable HTTP with its server";
+        findings.error("spec.service.transport", Reason::InvalidUnion, message, "remove it, or the sidecar");
+    }
     if inputs.install.cluster.is_none() {
         let help = "use remote, package or container here; with a cluster, apply it there";
         findings.error("spec.service", Reason::NotInCluster, "there are no Services on one machine", help);
@@ -52,7 +58,8 @@ pub(super) fn endpoint(
     }
     let host = format!("{name}.{}.svc:{port}", id.namespace);
     let transport = transport_of(*transport);
-    Some(Endpoint::Service { addresses, host, path: path.to_owned(), transport, mesh: None })
+    let path = path.to_owned();
+    Some((Endpoint::Service { addresses: addresses.clone(), host, path, transport, mesh: None }, addresses))
 }
 
 /// The addresses of a port, sorted, each once. Private ones are what Services have; what no pod can have is left out,
@@ -68,13 +75,23 @@ pub(crate) fn reachable(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     addresses
 }
 
-/// Those of a port of a Service, none when there is no such Service or port.
-pub(crate) fn addresses(service: Option<&inputs::Service>, port: u16) -> Vec<SocketAddr> {
-    service.and_then(|service| service.ports.get(&port)).map(|found| reachable(found)).unwrap_or_default()
+/// The proxies beside a server that is run: behind the Service that the operator makes for it.
+pub(super) fn of_children(id: &ServerId, inputs: &Inputs) -> Vec<SocketAddr> {
+    let base = base_name(&FleetId::Server(id.clone()));
+    let service = inputs.services.get(&(id.namespace.clone(), base));
+    let found = service.and_then(|service| service.ports.get(&SIDECAR_PORT));
+    found.map(|found| reachable(found)).unwrap_or_default()
+}
+
+/// The proxies in the pods behind a Service of the team's own: the same pods, on the proxies' port.
+pub(super) fn sidecars(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let beside: Vec<_> =
+        addresses.iter().map(|address| SocketAddr::new(address.ip(), SIDECAR_PORT)).collect();
+    reachable(&beside)
 }
 
 /// Whether a text is an absolute path without query.
-pub(super) fn is_path(path: &str) -> bool {
+pub(crate) fn is_path(path: &str) -> bool {
     path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
 }
 
