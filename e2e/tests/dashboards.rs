@@ -19,6 +19,7 @@ apiVersion: mcpmesh.io/v1alpha1
 kind: McpGateway
 metadata: {name: main}
 spec:
+  naming: {prefix: OnConflict}
   authentication: {anonymous: Allow, apiKeys: {}}
 ---
 apiVersion: mcpmesh.io/v1alpha1
