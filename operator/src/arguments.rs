@@ -50,6 +50,12 @@ pub(crate) struct Arguments {
     /// The image with uvx in which PyPI packages run.
     #[arg(long, value_name = "IMAGE", default_value = "ghcr.io/astral-sh/uv:python3.13-bookworm-slim")]
     pub(crate) pypi_image: String,
+    /// The npm registry of npm packages, where their own env names none. Left out: npm's.
+    #[arg(long, value_name = "URL")]
+    pub(crate) npm_registry: Option<String>,
+    /// The index of PyPI packages, where their own env names none. Left out: uv's.
+    #[arg(long, value_name = "URL")]
+    pub(crate) pypi_index: Option<String>,
     /// How long the certificates of proxies last.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub(crate) certificate_lifetime: Duration,
@@ -82,8 +88,8 @@ impl Arguments {
             proxy_image: self.proxy_image.clone(),
             npm_image: self.npm_image.clone(),
             pypi_image: self.pypi_image.clone(),
-            npm_registry: None,
-            pypi_index: None,
+            npm_registry: self.npm_registry.clone(),
+            pypi_index: self.pypi_index.clone(),
             token_issuer: None,
         }
     }

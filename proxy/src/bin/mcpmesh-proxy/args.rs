@@ -67,7 +67,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "HOST:PORT", requires = "fleet", value_parser = operator)]
     pub(crate) operator: Option<String>,
     /// Whose proxy this is: gateway/NAMESPACE/NAME or server/NAMESPACE/NAME.
-    #[arg(long, value_name = "FLEET", requires = "operator")]
+    #[arg(long, value_name = "FLEET", requires = "operator", conflicts_with = "config")]
     pub(crate) fleet: Option<FleetId>,
     /// Where clients come, with --config: it stands for the ports of all listeners.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", conflicts_with = "operator")]
