@@ -11,7 +11,7 @@ without_mold = $(shell command -v mold >/dev/null || [ "$$(uname -sm)" != "Linux
 	echo "RUSTFLAGS='-Ctarget-feature=+crt-static -Clink-arg=-fuse-ld=bfd'")
 CARGO = $(without_mold) cargo
 
-.PHONY: help setup fmt fmt-check lint generate check-generated unit e2e tier1 tier2 tier3 fuzz test run bench
+.PHONY: cluster cluster-down help setup fmt fmt-check lint generate check-generated unit e2e tier1 tier2 tier3 fuzz test run bench
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## /{ printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,13 @@ tier1:
 tier2 tier3: ## The tests on a cluster with one node, with two (root)
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked -p mcpmesh-e2e --test $@ --no-fail-fast
+
+cluster: setup ## Start a Kubernetes cluster with the mesh and the quickstart in it (root), until cluster-down
+	$(CARGO) build --locked --bins -p mcpmesh-operator -p mcpmesh-proxy -p mcpmesh-cli
+	@CLUSTER_NAME=mesh e2e/cluster/mesh demo "$${CARGO_TARGET_DIR:-target}/$$(rustc --print host-tuple)/debug"
+
+cluster-down: ## Remove that cluster
+	@CLUSTER_NAME=mesh e2e/cluster/cluster down
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS
 	.ci/fuzz.sh $(FUZZ_SECONDS)
