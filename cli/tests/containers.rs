@@ -55,7 +55,8 @@ impl Folder {
             }
         }
         child.kill().unwrap();
-        panic!("it ended without saying: {wanted}");
+        let ended = child.wait().unwrap();
+        unreachable!("it ended ({ended}) without saying: {wanted}");
     }
 
     fn told(&self) -> Vec<String> {

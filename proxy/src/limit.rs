@@ -1,6 +1,6 @@
 //! Rate limits: GCRA buckets (governor), kept over a swap of configuration as long as the limit says the same.
 //!
-//! A limit says what the whole fleet grants. One of n proxies grants its share ([`Share`]), and keeps its buckets when
+//! A limit says what the whole fleet grants. One of n proxies grants its share (`limit::share`), and keeps its buckets when
 //! n changes.
 
 use std::collections::HashMap;

@@ -113,7 +113,8 @@ impl Subscriber {
     pub async fn run(self, stop: CancellationToken) {
         let certificate = certificate::keep(Arc::clone(&self.settings));
         let work = async { tokio::join!(self.subscribe(), certificate) };
-        stop.run_until_cancelled(work).await;
+        // Boxed: a configuration on its way makes a large future.
+        stop.run_until_cancelled(Box::pin(work)).await;
     }
 
     /// One stream after another, for ever.
@@ -152,7 +153,7 @@ impl Subscriber {
                     None => return Err(Ended::Closed),
                     Some(ToProxy { told: Some(Told::Behind(_)) }) => return Err(Ended::ReplicaBehind),
                     Some(ToProxy { told: Some(Told::Update(mut update)) }) => {
-                        observer.observe(std::mem::take(&mut update.observe));
+                        observer.observe(&std::mem::take(&mut update.observe));
                         self.update(update, &say).await?;
                         backoff.reset();
                         confirmed = true;

@@ -204,7 +204,7 @@ fn registry(plan: &ServerPlan<'_>) -> Option<EnvVar> {
     };
     // npm reads its variables in any case.
     let says = |given: &&str| ways.iter().any(|way| way.eq_ignore_ascii_case(given));
-    if plan.variables.iter().any(|given| says(&given)) {
+    if plan.variables.iter().any(says) {
         return None;
     }
     place.as_ref().map(|url| proxy::variable(name, &literal(url)))

@@ -27,7 +27,7 @@ pub(super) fn to_namespaces(inputs: &mut Inputs, diagnostics: &mut Vec<Diagnosti
         refuse(choice, "spec.servers.namespaces.from", object, diagnostics);
     }
     for (id, policy) in &mut inputs.policies {
-        let known = policy.spec.namespace_selector.as_ref().is_none_or(|selector| needs_no_labels(selector));
+        let known = policy.spec.namespace_selector.as_ref().is_none_or(needs_no_labels);
         if !known {
             // A mesh level only takes away: where it is not known whom it spares, it spares nobody.
             Arc::make_mut(policy).spec.namespace_selector = Some(LabelSelector::default());

@@ -43,7 +43,7 @@ impl Observer {
     }
 
     /// From now on these, as `namespace/name`.
-    pub(super) fn observe(&mut self, servers: Vec<String>) {
+    pub(super) fn observe(&mut self, servers: &[String]) {
         self.servers = servers.iter().filter_map(|id| id.parse().ok()).collect();
         self.seen.retain(|id, _| self.servers.contains(id));
         self.due = Some(Instant::now() + DEBOUNCE);

@@ -29,7 +29,6 @@ use crate::upstream::tls::provider;
 #[expect(
     unreachable_pub,
     unused_qualifications,
-    clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     reason = "generated code"
 )]

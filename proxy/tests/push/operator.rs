@@ -28,6 +28,7 @@ use self::generated::push_server::{Push, PushServer};
     unused_qualifications,
     unreachable_pub,
     clippy::allow_attributes,
+    clippy::too_many_lines,
     clippy::allow_attributes_without_reason,
     reason = "generated code"
 )]
