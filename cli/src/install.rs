@@ -58,16 +58,13 @@ fn objects(args: &InstallArgs) -> anyhow::Result<Vec<Value>> {
     Ok(objects)
 }
 
-fn set_namespace(object: &mut Value, namespace: &str) {
-    if object["kind"] == "Namespace" {
-        object["metadata"]["name"] = json!(namespace);
-    }
-    if let Some(own) = object.pointer_mut("/metadata/namespace") {
-        *own = json!(namespace);
-    }
-    let subjects = object.get_mut("subjects").and_then(Value::as_array_mut);
-    for subject in subjects.into_iter().flatten().filter(|subject| subject["namespace"] == NAMESPACE) {
-        subject["namespace"] = json!(namespace);
+/// Wherever the manifests name the namespace, as a whole word of YAML: of objects, subjects and rights.
+fn set_namespace(value: &mut Value, namespace: &str) {
+    match value {
+        Value::String(text) if text == NAMESPACE => namespace.clone_into(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| set_namespace(item, namespace)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| set_namespace(field, namespace)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

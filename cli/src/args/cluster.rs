@@ -18,8 +18,7 @@ pub(crate) struct ClusterArgs {
 Examples:
   mcpmesh install                             into the cluster of the current context
   mcpmesh install --dry-run > install.yaml    for GitOps: print, touch nothing
-  mcpmesh install --operator-image registry.example.com/mcpmesh-operator:0.1.0 \\
-                  --proxy-image registry.example.com/mcpmesh-proxy:0.1.0
+  mcpmesh install --proxy-image registry.example.com/mcpmesh-proxy:0.1.0
 
 Applies what manifests/install.yaml holds, by server-side apply: run it again to upgrade. For more
 settings use the Helm chart (docs/install.md).
