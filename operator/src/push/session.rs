@@ -26,7 +26,15 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct Outstanding {
     sequence: u64,
-    since: Instant,
+    /// When we were told of the change; none for what a proxy gets because it has come.
+    since: Option<Instant>,
+}
+
+/// An update that was on its way is in force.
+#[derive(Debug)]
+pub(super) struct InForce {
+    /// How long it took from our being told of the change.
+    pub(super) took: Option<Duration>,
 }
 
 /// What was told last, but for the resources.
@@ -96,7 +104,10 @@ impl Session {
         let removed = self.unknown.drain(..).chain(gone).collect();
         self.have = published.fleet.versions();
         self.sequence += 1;
-        self.outstanding = Some(Outstanding { sequence: self.sequence, since: published.since });
+        self.outstanding = Some(Outstanding {
+            sequence: self.sequence,
+            since: self.last.is_some().then_some(published.since),
+        });
         self.floor = highest(&self.floor, &marks.changed);
         let update = Update {
             sequence: self.sequence,
@@ -111,11 +122,10 @@ impl Session {
         Some(update)
     }
 
-    /// How long it took from our being told of a change until the proxy had it; none when this answers no update that
-    /// is on its way.
-    pub(super) fn acknowledged(&mut self, ack: &Ack) -> Option<Duration> {
+    /// None when this answers no update that is on its way.
+    pub(super) fn acknowledged(&mut self, ack: &Ack) -> Option<InForce> {
         let outstanding = self.outstanding.take_if(|one| one.sequence == ack.sequence)?;
-        Some(outstanding.since.elapsed())
+        Some(InForce { took: outstanding.since.map(|since| since.elapsed()) })
     }
 }
 
@@ -202,9 +212,13 @@ mod tests {
         assert_eq!(session.next(&published("x"), &marks(1)).unwrap().changed.len(), 1);
         assert!(session.next(&published("y"), &marks(2)).is_none());
         assert!(session.acknowledged(&ack(7)).is_none(), "an acknowledgement of something else");
-        session.acknowledged(&ack(1)).unwrap();
+        assert!(
+            session.acknowledged(&ack(1)).unwrap().took.is_none(),
+            "it was sent because the proxy has come"
+        );
         let update = session.next(&published("z"), &marks(3)).unwrap();
         assert_eq!((update.sequence, update.changed.len()), (2, 1));
+        assert!(session.acknowledged(&ack(2)).unwrap().took.is_some());
     }
 
     #[test]

@@ -108,8 +108,10 @@ impl ProxyStream {
     }
 
     fn acknowledged(&mut self, ack: Ack) {
-        if let Some(took) = self.session.acknowledged(&ack) {
-            self.metrics.propagation.observe(took.as_secs_f64());
+        if let Some(in_force) = self.session.acknowledged(&ack) {
+            if let Some(took) = in_force.took {
+                self.metrics.propagation.observe(took.as_secs_f64());
+            }
             for rejection in &ack.rejections {
                 let (kind, name, reason) = (&rejection.kind, &rejection.name, &rejection.reason);
                 tracing::warn!(fleet = %self.fleet, kind, name, reason, "a proxy rejects a resource");
