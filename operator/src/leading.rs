@@ -11,7 +11,7 @@ use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
 };
 use kube::core::ObjectMeta;
-use mcpmesh_compiler::ObjectKind;
+use mcpmesh_compiler::{Child, ObjectKind};
 use mcpmesh_crds::{CONTROLLER, McpGateway, McpPolicy, McpServer};
 use mcpmesh_ir::FleetId;
 use tokio::sync::watch;
@@ -135,7 +135,10 @@ impl Leading {
         view.attached = outcome.compiled.attached.clone();
         view.revisions = self.publisher.revisions();
         view.revisions.retain(|fleet, _| outcome.fleets.contains(fleet));
-        view.deployed = outcome.compiled.children.keys().cloned().collect();
+        // An injected server's pods are its team's own.
+        let has_pods = |made: &[Child]| made.iter().any(|child| matches!(child, Child::Deployment(_)));
+        let made = outcome.compiled.children.iter().filter(|(_, made)| has_pods(made));
+        view.deployed = made.map(|(fleet, _)| fleet.clone()).collect();
         if let Some(deployments) = self.world.children.get("Deployment") {
             let of = |fleet: &FleetId| {
                 let live = deployments.get(fleet.namespace(), &base_name(fleet))?;

@@ -8,7 +8,7 @@ use mcpmesh_compiler::{compile, manifest};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let install = Install { implied_gateway: true, allow_private: true, version_key: [7; 32] };
+    let install = Install { implied_gateway: true, allow_private: true, version_key: [7; 32], ..Install::default() };
     let read = || {
         let parsed = manifest::parse("fuzz.yaml", text);
         let (inputs, mut diagnostics) = manifest::gather(&parsed.objects, install.clone());
