@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::hidden_text::deceives;
 use crate::metrics::Shared;
 
 /// Records that wait for the writer.
@@ -125,14 +126,6 @@ impl AccessLog {
             tracing::warn!("the access log was not written to its end");
         }
     }
-}
-
-/// Characters that change what a terminal or a reader sees: controls (JSON escapes only the first 32 of them), line
-/// separators, zero width, direction.
-pub(crate) fn deceives(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// JSON in which everything that deceives is escaped.

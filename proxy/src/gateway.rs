@@ -12,6 +12,7 @@ mod pump;
 mod record;
 mod session_task;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub use post::Incoming;
 
 use crate::access_log::{AccessLog, Record};
-use crate::catalog::{Config, View};
+use crate::catalog::{Attached, Config, View};
 use crate::mcp::handle::{Binding, KeyRing};
 use crate::metrics::Shared;
 use crate::session::Sessions;
@@ -137,7 +138,7 @@ impl Gateway {
             sessions: Sessions::default(),
             naming: Mutex::new(CancellationToken::new()),
         });
-        gateway.count_quarantined();
+        gateway.count_objects();
         gateway.follow(config);
         gateway
     }
@@ -148,7 +149,10 @@ impl Gateway {
             // Held over both: the task of the old configuration must not publish it once more after this.
             let naming = self.naming.lock();
             naming.cancel();
+            let before = self.view();
             self.publish(&config);
+            let kept: HashSet<_> = config.attached.iter().map(|attached| &attached.id).collect();
+            self.uncount_objects(before.config.attached.iter().filter(|one| !kept.contains(&one.id)));
         }
         self.follow(config);
     }
@@ -162,14 +166,21 @@ impl Gateway {
     fn publish(&self, config: &Arc<Config>) {
         let generation = self.view.load().generation + 1;
         self.view.store(Arc::new(Self::see(config, generation)));
-        self.count_quarantined();
+        self.count_objects();
         self.changes.send_replace(generation);
     }
 
-    fn count_quarantined(&self) {
+    fn count_objects(&self) {
         let view = self.view.load();
         for (attached, seen) in view.config.attached.iter().zip(&view.observed) {
             self.shell.metrics.quarantined(&self.id, &attached.id, attached.quarantined(seen));
+            self.shell.metrics.hiding(&self.id, &attached.id, seen.hiding());
+        }
+    }
+
+    fn uncount_objects<'a>(&self, gone: impl Iterator<Item = &'a Attached>) {
+        for attached in gone {
+            self.shell.metrics.forget_objects(&self.id, &attached.id);
         }
     }
 
@@ -246,6 +257,7 @@ impl Gateway {
     pub fn end(&self) {
         self.naming.lock().cancel();
         self.sessions.end_all();
+        self.uncount_objects(self.view().config.attached.iter());
     }
 
     fn binding<'a>(view: &'a View, principal: &'a str) -> Binding<'a> {

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod certificate;
 pub mod config;
 pub mod gateway;
+mod hidden_text;
 pub mod http;
 pub mod identity;
 pub mod limit;

@@ -80,6 +80,7 @@ pub struct Metrics {
     refused: Family<Refused, Counter>,
     servers: Family<State, Gauge>,
     quarantined: Family<OfServer, Gauge>,
+    hiding: Family<OfServer, Gauge>,
     sessions: Family<OfGateway, Gauge>,
     streams: Family<OfGateway, Gauge>,
     /// Requests that are being answered.
@@ -114,6 +115,7 @@ impl Default for Metrics {
             refused: Family::default(),
             servers: Family::default(),
             quarantined: Family::default(),
+            hiding: Family::default(),
             sessions: Family::default(),
             streams: Family::default(),
             in_flight: Gauge::default(),
@@ -176,6 +178,11 @@ impl Metrics {
             "mcpmesh_quarantined_tools",
             "Tools that are not there because their definitions are not those that a lock pins",
             self.quarantined.clone(),
+        );
+        registry.register(
+            "mcpmesh_hidden_text_objects",
+            "Objects from whose texts hidden characters were taken out",
+            self.hiding.clone(),
         );
         registry.register("mcpmesh_sessions", "Open sessions of legacy clients", self.sessions.clone());
         registry.register("mcpmesh_streams", "Open event streams to clients", self.streams.clone());
@@ -264,15 +271,18 @@ impl Metrics {
 
     /// Shows how many tools of a server are quarantined; none: it has no lock.
     pub fn quarantined(&self, gateway: &GatewayId, server: &ServerId, tools: Option<usize>) {
-        let labels = OfServer { gateway: gateway.to_string(), server: server.to_string() };
-        match tools {
-            Some(tools) => {
-                self.quarantined.get_or_create(&labels).set(i64::try_from(tools).unwrap_or(i64::MAX));
-            }
-            None => {
-                self.quarantined.remove(&labels);
-            }
-        }
+        show(&self.quarantined, gateway, server, tools);
+    }
+
+    /// Shows how many objects of a server hide something in their texts.
+    pub fn hiding(&self, gateway: &GatewayId, server: &ServerId, objects: usize) {
+        show(&self.hiding, gateway, server, (objects > 0).then_some(objects));
+    }
+
+    /// A gateway does not have this server any more.
+    pub fn forget_objects(&self, gateway: &GatewayId, server: &ServerId) {
+        show(&self.quarantined, gateway, server, None);
+        show(&self.hiding, gateway, server, None);
     }
 
     /// Shows the state of a server.
@@ -343,6 +353,19 @@ impl Drop for Open {
 
 /// The metrics as everyone holds them.
 pub type Shared = Arc<Metrics>;
+
+/// A server's number, or nothing of it.
+fn show(gauge: &Family<OfServer, Gauge>, gateway: &GatewayId, server: &ServerId, count: Option<usize>) {
+    let labels = OfServer { gateway: gateway.to_string(), server: server.to_string() };
+    match count {
+        Some(count) => {
+            gauge.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        None => {
+            gauge.remove(&labels);
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -5,8 +5,10 @@
 
 #[cfg(test)]
 mod gateway {
+    pub(crate) mod client;
     pub(crate) mod fake;
     pub(crate) mod harness;
+    pub(crate) mod setup;
 
     mod access;
     mod failures;

@@ -9,7 +9,7 @@ use mcpmesh_ir::gateway::Naming;
 use super::item;
 use super::names::{Claim, allot};
 use super::view::Attached;
-use crate::access_log::deceives;
+use crate::hidden_text::{Named, deceives, stripped};
 use crate::mcp::header::ParamHeaders;
 use crate::mcp::{json, uri};
 use crate::upstream::{Item, Observation};
@@ -79,7 +79,7 @@ pub(super) fn tools(naming: Naming, observed: Observed<'_>) -> Section {
             server: 0,
             key: item.key.clone(),
             advertised: advertised.to_owned(),
-            raw: item::tool(&item.raw, advertised, change, wrap)?,
+            raw: stripped(&item::tool(&item.raw, advertised, change, wrap)?, Named::Identifier)?,
             pinned: change.map(|change| change.annotations).unwrap_or_default(),
             claimed: item::hints(&item.raw),
             param_headers: (!headers.is_empty()).then_some(headers),
@@ -94,7 +94,8 @@ pub(super) fn prompts(naming: Naming, observed: Observed<'_>) -> Section {
         unnamed.extend(observation.prompts.iter().map(|item| Unnamed { server, item, base: &item.key }));
     }
     named(naming, observed, &unnamed, |_, item, advertised| {
-        Some(plain(item, advertised, item::renamed(&item.raw, "name", advertised)?))
+        let raw = item::renamed(&item.raw, "name", advertised)?;
+        Some(plain(item, advertised, stripped(&raw, Named::Identifier)?))
     })
 }
 
@@ -181,6 +182,7 @@ pub(super) fn located(naming: Naming, observed: Observed<'_>, kind: Located) -> 
             } else {
                 item::renamed(&item.raw, kind.member(), &advertised)
             };
+            let raw = raw.and_then(|raw| stripped(&raw, Named::Text));
             let (false, Some(raw)) = (duplicate, raw) else { continue };
             let place = section.entries.len();
             section.resolve.insert(wrapped, place);

@@ -16,6 +16,7 @@ use super::list::{List, ListKind};
 use super::resource::could_expand;
 use super::section::{self, Entry, Located, Section};
 use crate::certificate::Served;
+use crate::hidden_text::visible;
 use crate::identity::KeyTable;
 use crate::limit::Limiter;
 use crate::mcp::era::{Era, Revision};
@@ -298,8 +299,9 @@ impl View {
         let mut out = String::new();
         for (server, (attached, observation)) in self.config.attached.iter().zip(&self.observed).enumerate() {
             let Some(text) = observation.instructions.as_deref().filter(|_| sees(server)) else { continue };
+            let text = visible(text);
             let part: Cow<'_, str> = match self.config.attached.len() {
-                1 => text.into(),
+                1 => text,
                 _ => format!("## {}\n{text}\n", attached.prefix).into(),
             };
             if out.len() + part.len() <= limit {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::{Error, Kind};
+use crate::hidden_text::{Named, hides, visible};
 use crate::mcp::envelope::Method;
 use crate::mcp::era::Revision;
 use crate::mcp::header::ParamHeaders;
@@ -170,6 +171,21 @@ impl Default for Observation {
 }
 
 impl Observation {
+    /// How many of its objects, its instructions being one, carry hidden characters in what is shown of them.
+    #[must_use]
+    pub fn hiding(&self) -> usize {
+        let lists = [
+            (&self.tools, Named::Identifier),
+            (&self.prompts, Named::Identifier),
+            (&self.resources, Named::Text),
+            (&self.templates, Named::Text),
+        ];
+        let objects =
+            lists.iter().flat_map(|(items, named)| items.iter().filter(|item| hides(&item.raw, *named)));
+        let instructions = self.instructions.as_deref().is_some_and(|text| visible(text) != text);
+        objects.count() + usize::from(instructions)
+    }
+
     /// The same but for `state` and `generation`?
     pub(crate) fn offers_the_same(&self, other: &Self) -> bool {
         self.eras == other.eras

@@ -292,6 +292,10 @@ impl Core {
             change(&mut next);
             if !next.offers_the_same(current) {
                 next.generation += 1;
+                let objects = next.hiding();
+                if objects > 0 {
+                    tracing::warn!(server = %self.config.id, objects, "hidden characters in the texts of this server's objects: taken out");
+                }
             }
             *current = Arc::new(next);
         });

@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::fake::{self, Catalogue, Fake, Speaks, data, fed};
-use super::harness::{Gate, Setup, server, soon, until};
+use super::harness::{Gate, soon, until};
+use super::setup::{Setup, server};
 
 #[tokio::test]
 async fn a_hanging_server_costs_its_own_callers_one_error_and_nobody_else_anything() {

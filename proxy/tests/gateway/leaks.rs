@@ -6,8 +6,10 @@ use mcpmesh_ir::Secret;
 use mcpmesh_ir::gateway::Naming;
 use serde_json::json;
 
+use super::client::META;
 use super::fake::{self, Catalogue, Fake, Speaks, tool};
-use super::harness::{Gate, META, Setup, Sink, bearer, server, until};
+use super::harness::{Gate, Sink, until};
+use super::setup::{Setup, bearer, server};
 
 /// Characters that change what a person or a terminal sees: controls, line separators, zero width, bidi.
 fn deceives(c: char) -> bool {

@@ -12,7 +12,8 @@ use mcpmesh_proxy::Bind;
 use serde_json::json;
 
 use super::fake::{Catalogue, Fake, Speaks};
-use super::harness::{Gate, Setup, gateway_id, policy, rule, user};
+use super::harness::Gate;
+use super::setup::{Setup, gateway_id, policy, rule, user};
 use super::wire::{Root, ask_tls, changed, discover, own_ip};
 
 const PORT: u16 = 17080;

@@ -4,8 +4,10 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::client::META;
 use super::fake::Fake;
-use super::harness::{Gate, META, Setup};
+use super::harness::Gate;
+use super::setup::Setup;
 
 /// A call of `s0_echo` with its `params` and the rest of the message left to the test.
 fn meta() -> String {

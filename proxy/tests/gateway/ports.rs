@@ -9,7 +9,8 @@ use mcpmesh_proxy::Bind;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::fake::{Catalogue, Fake, Speaks};
-use super::harness::{Gate, Setup, soon};
+use super::harness::{Gate, soon};
+use super::setup::Setup;
 use super::wire::{Root, ask_tls, changed, discover, own_ip};
 
 fn listener(port: u16, host: Option<&str>, secret: Option<&str>) -> Listener {

@@ -13,7 +13,8 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 
 use super::fake::{Catalogue, Fake, Speaks};
-use super::harness::{Gate, Setup, gateway_id, until};
+use super::harness::{Gate, until};
+use super::setup::{Setup, gateway_id};
 
 /// What two of the servers have; overlapping, with names that mimic prefixes.
 const TOOLS: [&str; 5] = ["read", "write", "s1_read", "read_all", "x"];

@@ -6,7 +6,8 @@ use mcpmesh_ir::policy::{Effect, To};
 use serde_json::json;
 
 use super::fake::{Catalogue, Fake, Speaks};
-use super::harness::{Gate, Setup, anyone, policy, rule, soon, tools, until};
+use super::harness::{Gate, soon, until};
+use super::setup::{Setup, anyone, policy, rule, tools};
 
 #[tokio::test]
 async fn no_request_fails_while_configurations_change() {

@@ -7,7 +7,8 @@ use mcpmesh_proxy::catalog::digest;
 use serde_json::json;
 
 use super::fake::{Catalogue, Fake, Speaks, tool};
-use super::harness::{Gate, Setup};
+use super::harness::Gate;
+use super::setup::Setup;
 
 fn service(fakes: &[&Fake], dead: Option<SocketAddr>) -> Setup {
     let mut setup = Setup::open(&fakes[..1]);

@@ -6,8 +6,10 @@ use futures_util::{FutureExt, stream};
 use mcpmesh_ir::gateway::Anonymous;
 use serde_json::{Value, json};
 
+use super::client::Legacy;
 use super::fake::{self, Catalogue, Fake, Speaks, data, fed, tool};
-use super::harness::{Gate, Legacy, Setup, soon, until};
+use super::harness::{Gate, soon, until};
+use super::setup::Setup;
 
 const REVISIONS: [&str; 3] = ["2025-03-26", "2025-06-18", "2025-11-25"];
 

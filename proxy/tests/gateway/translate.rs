@@ -5,7 +5,8 @@ use mcpmesh_ir::gateway::Naming;
 use serde_json::{Value, json};
 
 use super::fake::{self, Catalogue, Fake, Speaks};
-use super::harness::{Gate, Setup};
+use super::harness::Gate;
+use super::setup::Setup;
 
 /// Answers with everything that holds a URI.
 fn linking(fake: &Fake) {

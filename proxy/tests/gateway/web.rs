@@ -6,8 +6,10 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::client::META;
 use super::fake::Fake;
-use super::harness::{Gate, META, Setup, soon};
+use super::harness::{Gate, soon};
+use super::setup::Setup;
 
 async fn gate() -> (Fake, Gate) {
     let fake = Fake::modern(&["echo"]).await;
@@ -146,7 +148,7 @@ async fn the_clients_key_never_reaches_a_server_and_the_servers_own_does() {
     let fake = Fake::modern(&["echo"]).await;
     let mut setup = Setup::open(&[&fake]).keys(&["alice"]);
     setup.anonymous = mcpmesh_ir::gateway::Anonymous::Deny;
-    setup.servers[0].headers = vec![super::harness::bearer("a/token")];
+    setup.servers[0].headers = vec![super::setup::bearer("a/token")];
     let token = mcpmesh_ir::Secret { data: [("token".to_owned(), "its-own".to_owned())].into() };
     setup.secrets.insert("a/token".into(), token);
     let gate = Gate::start(&setup).await;
@@ -163,7 +165,7 @@ async fn the_clients_key_never_reaches_a_server_and_the_servers_own_does() {
 async fn credentials_must_be_one_bearer_and_known() {
     let fake = Fake::modern(&["echo"]).await;
     let mut setup = Setup::open(&[&fake]).keys(&["alice"]);
-    let mut expired = super::harness::key("key-old", "old");
+    let mut expired = super::setup::key("key-old", "old");
     expired.expires = Some(1_000_000_000);
     setup.keys.push(expired);
     for anonymous in [mcpmesh_ir::gateway::Anonymous::Deny, mcpmesh_ir::gateway::Anonymous::Allow] {
