@@ -214,6 +214,11 @@ impl Fake {
         self.inner.seen.lock().clone()
     }
 
+    /// What it saw since the last look.
+    pub(crate) fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.inner.seen.lock())
+    }
+
     /// Everything that ever came in, heads included.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.inner.bytes.lock().clone()

@@ -1,13 +1,13 @@
 //! Changes of configuration under traffic.
 
 use mcpmesh_ir::PolicyId;
-use mcpmesh_ir::gateway::{Anonymous, Level, LevelKind};
+use mcpmesh_ir::gateway::{Anonymous, LevelKind};
 use mcpmesh_ir::policy::{Effect, To};
 use serde_json::json;
 
 use super::fake::{Catalogue, Fake, Speaks};
 use super::harness::{Gate, soon, until};
-use super::setup::{Setup, anyone, policy, rule, tools};
+use super::setup::{Setup, anyone, level, policy, rule, tools};
 
 #[tokio::test]
 async fn no_request_fails_while_configurations_change() {
@@ -122,16 +122,9 @@ async fn a_policy_that_cannot_be_understood_closes_what_it_guards_and_nothing_el
     let mut setup = Setup::open(&all);
     let good = setup.snapshot();
     // At one server's level.
-    setup.policies.push(guard.clone());
-    let level = Level { kind: LevelKind::Server, policies: vec![guard.id.clone()], closed: None };
-    setup.server_levels.insert("s0".into(), vec![level]);
+    setup.elsewhere.push(guard.clone());
+    setup.server_levels.insert("s0".into(), vec![level(LevelKind::Server, &[guard.clone()])]);
     let mut snapshot = setup.snapshot();
-    // The guard belongs to the server alone.
-    let mut gateway: mcpmesh_ir::Gateway =
-        snapshot.of_kind(mcpmesh_ir::ResourceKind::Gateway).next().unwrap().decode().unwrap();
-    gateway.levels[0].policies.pop();
-    let name = snapshot.resources[0].name.clone();
-    snapshot.resources[0] = mcpmesh_ir::Resource::new(name, &gateway).unwrap();
     let gate = Gate::start(&Setup::open(&all)).await;
     let modern = gate.modern(None);
     assert_eq!(modern.tools().await, ["s0_echo", "s1_echo"]);

@@ -20,7 +20,12 @@ pub(crate) struct Setup {
     pub(crate) keys: Vec<ApiKey>,
     pub(crate) servers: Vec<Server>,
     pub(crate) secrets: BTreeMap<String, Secret>,
+    /// At the gateway's level.
     pub(crate) policies: Vec<Policy>,
+    /// At the mesh's level.
+    pub(crate) mesh: Vec<Policy>,
+    /// What `server_levels` name.
+    pub(crate) elsewhere: Vec<Policy>,
     pub(crate) server_levels: BTreeMap<String, Vec<Level>>,
     pub(crate) allowed_origins: Vec<String>,
     /// Replaces the body of a policy's resource by what no proxy understands.
@@ -49,6 +54,10 @@ pub(crate) fn tools(globs: &[&str]) -> To {
 
 pub(crate) fn policy(name: &str, access: Vec<AccessRule>) -> Policy {
     Policy { id: PolicyId::new("a", name), mode: Mode::Enforce, access, limits: vec![] }
+}
+
+pub(crate) fn level(kind: LevelKind, policies: &[Policy]) -> Level {
+    Level { kind, policies: policies.iter().map(|policy| policy.id.clone()).collect(), closed: None }
 }
 
 pub(crate) fn limit(name: &str, per: Vec<Dimension>, count: u32) -> Limit {
@@ -82,6 +91,8 @@ impl Setup {
             servers: servers.collect(),
             secrets: BTreeMap::new(),
             policies: vec![policy("open", vec![rule("all", Effect::Allow, anyone(), To::default())])],
+            mesh: vec![],
+            elsewhere: vec![],
             server_levels: BTreeMap::new(),
             allowed_origins: vec![],
             spoiled: None,
@@ -121,17 +132,17 @@ impl Setup {
             api_keys: self.keys.iter().map(|key| key.secret.to_string()).collect(),
             token_issuers: Vec::new(),
             peers: Vec::new(),
-            levels: vec![Level {
-                kind: LevelKind::Gateway,
-                policies: self.policies.iter().map(|policy| policy.id.clone()).collect(),
-                closed: None,
-            }],
+            levels: [(LevelKind::Mesh, &self.mesh), (LevelKind::Gateway, &self.policies)]
+                .into_iter()
+                .filter(|(kind, policies)| *kind == LevelKind::Gateway || !policies.is_empty())
+                .map(|(kind, policies)| level(kind, policies))
+                .collect(),
         };
         let mut resources = vec![Resource::new(gateway_id().to_string(), &gateway).unwrap()];
         resources.extend(self.servers.iter().map(|one| Resource::new(one.id.to_string(), one).unwrap()));
         resources.extend(self.keys.iter().map(|one| Resource::new(one.secret.to_string(), one).unwrap()));
         resources.extend(self.secrets.iter().map(|(name, one)| Resource::new(name.clone(), one).unwrap()));
-        for policy in &self.policies {
+        for policy in self.policies.iter().chain(&self.mesh).chain(&self.elsewhere) {
             let mut resource = Resource::new(policy.id.to_string(), policy).unwrap();
             if self.spoiled.as_ref() == Some(&policy.id) {
                 resource.requires.push("a-feature-of-tomorrow".into());
