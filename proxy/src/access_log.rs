@@ -8,9 +8,11 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use mcpmesh_ir::GatewayId;
 use serde::Serialize;
 
 use crate::hidden_text::deceives;
+use crate::http::Answer;
 use crate::metrics::Shared;
 
 /// Records that wait for the writer.
@@ -115,6 +117,29 @@ impl AccessLog {
         let entry = Entry::Record(Box::new(record));
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send(entry) {
             self.metrics.log_dropped.inc();
+        }
+    }
+
+    /// Counts and writes down a request that was refused before there was anything to decide: `gateway` where it came
+    /// that far, `principal` where it is known.
+    pub fn refused(
+        &self,
+        gateway: Option<&GatewayId>,
+        principal: &str,
+        reason: &'static str,
+        answer: &Answer,
+    ) {
+        self.metrics.refused(gateway, reason);
+        if self.enabled() {
+            self.write(Record {
+                time: jiff::Timestamp::now().to_string(),
+                gateway: gateway.map(ToString::to_string).unwrap_or_default(),
+                principal: principal.to_owned(),
+                outcome: "refused",
+                reason: Some(reason),
+                status: answer.status().as_u16(),
+                ..Record::default()
+            });
         }
     }
 

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use post::Incoming;
 
-use crate::access_log::{AccessLog, Record};
+use crate::access_log::AccessLog;
 use crate::catalog::{Attached, Config, View};
 use crate::mcp::handle::{Binding, KeyRing};
 use crate::metrics::Shared;
@@ -59,24 +59,6 @@ pub struct Shell {
     pub denials: Arc<DefaultDirectRateLimiter>,
     /// Cancelled when the process drains: streams end with their last word.
     pub draining: CancellationToken,
-}
-
-impl Shell {
-    /// Counts and writes down a request that was refused before there was anything to decide.
-    fn refused(&self, gateway: &GatewayId, principal: &str, reason: &'static str, status: u16) {
-        self.metrics.refused(gateway, reason);
-        if self.log.enabled() {
-            self.log.write(Record {
-                time: jiff::Timestamp::now().to_string(),
-                gateway: gateway.to_string(),
-                principal: principal.to_owned(),
-                outcome: "refused",
-                reason: Some(reason),
-                status,
-                ..Record::default()
-            });
-        }
-    }
 }
 
 /// Bounds on clients.

@@ -162,18 +162,26 @@ pub fn unauthorized(message: &str, invalid: bool) -> Answer {
     answer
 }
 
-/// Refuses foreign hosts and origins (DNS rebinding, cross-site requests) before anything is read.
+/// The answer to a verb that means nothing here.
+pub fn method_not_allowed(allow: &'static str) -> Answer {
+    let mut answer = status(StatusCode::METHOD_NOT_ALLOWED);
+    answer.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static(allow));
+    answer
+}
+
+/// Refuses foreign hosts and origins (DNS rebinding, cross-site requests) before anything is read; says why, for the
+/// metrics.
 pub fn check_origin(
     headers: &HeaderMap,
     uri: &Uri,
     listener: &Listener,
     local: IpAddr,
-) -> Result<(), Answer> {
+) -> Result<(), (&'static str, Answer)> {
     let host = host(headers, uri).unwrap_or_default();
     let named = listener.hostname.as_deref().map(|name| name.eq_ignore_ascii_case(host));
     let known = named.unwrap_or(!local.is_loopback()) || (local.is_loopback() && is_loopback(host));
     if !known || headers.get_all(HOST).iter().nth(1).is_some() {
-        return Err(refuse(StatusCode::FORBIDDEN, "this Host is not served here"));
+        return Err(("foreign_host", refuse(StatusCode::FORBIDDEN, "this Host is not served here")));
     }
     let mut origins = headers.get_all(ORIGIN).iter();
     let Some(origin) = origins.next() else { return Ok(()) };
@@ -183,7 +191,10 @@ pub fn check_origin(
             listener.allowed_origins.iter().any(|allowed| allowed == origin)
                 || from.is_some_and(|from| from.eq_ignore_ascii_case(host) || is_loopback(&from))
         });
-    if allowed { Ok(()) } else { Err(refuse(StatusCode::FORBIDDEN, "this Origin is not allowed here")) }
+    if allowed {
+        return Ok(());
+    }
+    Err(("foreign_origin", refuse(StatusCode::FORBIDDEN, "this Origin is not allowed here")))
 }
 
 /// What a browser may send across sites without asking is never taken: the content type must be JSON.

@@ -29,6 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::lengths::Watched;
+use crate::access_log::AccessLog;
 use crate::certificate::Kind;
 use crate::gateway::Incoming;
 use crate::http::{self as web, Answer};
@@ -59,6 +60,8 @@ pub struct Serving {
     pub routes: Arc<ArcSwap<Routes>>,
     /// Where panics are counted.
     pub metrics: Shared,
+    /// Where refusals are written down.
+    pub log: AccessLog,
     /// Requests that may be on their way to an answer at once: the next one is told to come again.
     pub admission: Arc<Semaphore>,
     /// TLS handshakes at once: the next one waits.
@@ -235,7 +238,7 @@ where
         let (serving, way) = (serving.clone(), Arc::clone(&way));
         async move {
             Ok::<_, Infallible>(match contradiction {
-                true => two_lengths(),
+                true => two_lengths(&serving),
                 false => guarded(&serving, request, &way).await,
             })
         }
@@ -244,10 +247,11 @@ where
 }
 
 /// Refuses a request that two parsers would end at different bytes, and all that follows it.
-fn two_lengths() -> Answer {
+fn two_lengths(serving: &Serving) -> Answer {
     let message = "Content-Length and Transfer-Encoding in one request";
     let mut answer = web::refuse(StatusCode::BAD_REQUEST, message);
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    serving.log.refused(None, "", "two_lengths", &answer);
     answer
 }
 
@@ -256,7 +260,9 @@ async fn guarded(serving: &Serving, request: Request<Body>, way: &Way) -> Answer
     let Ok(_admitted) = serving.admission.try_acquire() else {
         let message = "too many requests are being answered".into();
         let fault = Fault::Unavailable { message, retry_after: Some(Duration::from_secs(1)) };
-        return web::fault(&fault, Era::Modern, None);
+        let answer = web::fault(&fault, Era::Modern, None);
+        serving.log.refused(None, "", "overloaded", &answer);
+        return answer;
     };
     match AssertUnwindSafe(route(serving, request, way)).catch_unwind().await {
         Ok(answer) => answer,
@@ -273,10 +279,13 @@ async fn route(serving: &Serving, request: Request<Body>, way: &Way) -> Answer {
     let host = web::host(&parts.headers, &parts.uri);
     let routes = serving.routes.load();
     let Some(route) = routes.find(way, parts.uri.path(), host).cloned() else {
-        return web::refuse(StatusCode::NOT_FOUND, "nothing is served at this path");
+        let answer = web::refuse(StatusCode::NOT_FOUND, "nothing is served at this path");
+        serving.log.refused(None, "", "unknown_path", &answer);
+        return answer;
     };
     drop(routes);
-    if let Err(answer) = web::check_origin(&parts.headers, &parts.uri, &route.listener, way.local) {
+    if let Err((reason, answer)) = web::check_origin(&parts.headers, &parts.uri, &route.listener, way.local) {
+        serving.log.refused(Some(&route.gateway.id), "", reason, &answer);
         return answer;
     }
     let arrival = match route.listener.tls {

@@ -265,8 +265,9 @@ impl Metrics {
     }
 
     /// Counts a request that was refused before any decision.
-    pub fn refused(&self, gateway: &GatewayId, reason: &'static str) {
-        self.refused.get_or_create(&Refused { gateway: gateway.to_string(), reason }).inc();
+    pub fn refused(&self, gateway: Option<&GatewayId>, reason: &'static str) {
+        let gateway = gateway.map(ToString::to_string).unwrap_or_default();
+        self.refused.get_or_create(&Refused { gateway, reason }).inc();
     }
 
     /// Shows how many tools of a server are quarantined; none: it has no lock.
@@ -375,7 +376,7 @@ mod tests {
     fn the_exposition_is_openmetrics_with_units_in_the_names() {
         let metrics = Metrics::default();
         let gateway = GatewayId::new("a", "gw");
-        metrics.refused(&gateway, "unknown_credentials");
+        metrics.refused(Some(&gateway), "unknown_credentials");
         let _session = metrics.session(&gateway);
         let text = metrics.render();
         assert!(

@@ -169,6 +169,7 @@ impl Proxy {
         let serving = Serving {
             routes: Arc::clone(&routes),
             metrics: Arc::clone(&metrics),
+            log: log.clone(),
             admission: Arc::new(Semaphore::new(options.bounds.requests)),
             handshakes: Arc::new(Semaphore::new(listener::HANDSHAKES)),
             mesh: options.mesh.clone(),

@@ -39,6 +39,15 @@ struct Facts<'a> {
     nonce: String,
 }
 
+/// Why a request belongs to no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoSession {
+    /// It names none: 400.
+    Unnamed,
+    /// None that is this caller's: 404, and the client begins again.
+    Unknown,
+}
+
 impl Exchange {
     /// Opens a session.
     pub(super) async fn initialize(mut self, request: &Request, revision: Revision) -> Answer {
@@ -87,15 +96,25 @@ impl Exchange {
         Ok(session)
     }
 
-    /// The session that the request names: 400 without a name, 404 for one that is not this caller's.
-    pub(super) fn session(&self) -> Result<Arc<Session>, Answer> {
-        let Some(id) = web::single(&self.headers, &SESSION_ID) else {
-            let message = "neither a 2026-07-28 request (with _meta) nor one of a session (with Mcp-Session-Id); \
-                           send initialize first";
-            return Err(web::refuse(StatusCode::BAD_REQUEST, message));
+    /// The session that the request names.
+    pub(super) fn session(&self) -> Result<Arc<Session>, NoSession> {
+        let id = web::single(&self.headers, &SESSION_ID).ok_or(NoSession::Unnamed)?;
+        self.gateway.sessions.get(id, &self.caller.principal).ok_or(NoSession::Unknown)
+    }
+
+    pub(super) fn without_session(&self, missing: NoSession) -> Answer {
+        let (reason, status, message) = match missing {
+            NoSession::Unnamed => (
+                "no_session",
+                StatusCode::BAD_REQUEST,
+                "neither a 2026-07-28 request (with _meta) nor one of a session (with Mcp-Session-Id); send \
+                 initialize first",
+            ),
+            NoSession::Unknown => {
+                ("unknown_session", StatusCode::NOT_FOUND, "no such session; send initialize")
+            }
         };
-        let session = self.gateway.sessions.get(id, &self.caller.principal);
-        session.ok_or_else(|| web::refuse(StatusCode::NOT_FOUND, "no such session; send initialize"))
+        self.refused(reason, web::refuse(status, message))
     }
 
     pub(super) async fn legacy(self, session: Arc<Session>, message: Message) -> Answer {
@@ -269,21 +288,25 @@ impl Exchange {
     /// A GET: the session's own stream, or one that is taken up again.
     pub(super) fn get(self) -> Answer {
         if !self.headers.contains_key(SESSION_ID) {
-            return method_not_allowed();
+            return self.refused("verb", web::method_not_allowed("POST"));
         }
         let session = match self.session() {
             Ok(session) => session,
-            Err(answer) => return answer,
+            Err(missing) => return self.without_session(missing),
         };
         if !web::accepts(&self.headers, "text/event-stream") {
-            return web::refuse(StatusCode::NOT_ACCEPTABLE, "Accept must name text/event-stream");
+            let answer = web::refuse(StatusCode::NOT_ACCEPTABLE, "Accept must name text/event-stream");
+            return self.refused("media_type", answer);
         }
         let last = self.headers.get("last-event-id").map(HeaderValue::to_str);
         let (stream, after) = match last {
             None => (Arc::clone(&session.outbox), session.outbox.unread_from()),
             Some(last) => match last.ok().and_then(|last| session.resume(last)) {
                 Some(found) => found,
-                None => return web::refuse(StatusCode::NOT_FOUND, "no such event"),
+                None => {
+                    return self
+                        .refused("unknown_event", web::refuse(StatusCode::NOT_FOUND, "no such event"));
+                }
             },
         };
         let open = self.gateway.shell.metrics.stream(&self.gateway.id);
@@ -296,9 +319,13 @@ impl Exchange {
 
     /// A DELETE ends the session.
     pub(super) fn delete(self) -> Answer {
-        let Some(id) = web::single(&self.headers, &SESSION_ID) else { return method_not_allowed() };
-        let ended = self.gateway.sessions.remove(id, &self.caller.principal);
-        web::status(if ended { StatusCode::OK } else { StatusCode::NOT_FOUND })
+        let Some(id) = web::single(&self.headers, &SESSION_ID) else {
+            return self.refused("verb", web::method_not_allowed("POST"));
+        };
+        if self.gateway.sessions.remove(id, &self.caller.principal) {
+            return web::status(StatusCode::OK);
+        }
+        self.without_session(NoSession::Unknown)
     }
 }
 
@@ -332,12 +359,6 @@ impl Drop for Closing {
     fn drop(&mut self) {
         self.0.close();
     }
-}
-
-fn method_not_allowed() -> Answer {
-    let mut answer = web::status(StatusCode::METHOD_NOT_ALLOWED);
-    answer.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
-    answer
 }
 
 /// The stream of a call, primed where the revision knows how to resume one that broke before its first event.

@@ -9,6 +9,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mcpmesh_ir::policy::Caller;
 
+use super::legacy::NoSession;
 use super::record::Record;
 use super::{Gateway, now};
 use crate::catalog::View;
@@ -16,7 +17,7 @@ use crate::http::{self as web, Answer, BodyError};
 use crate::identity::{Arrival, Credential, KeyTable, Refusal};
 use crate::mcp::envelope::Message as One;
 use crate::mcp::envelope::{self, Incoming as Message, Limits, Method};
-use crate::mcp::era::{Classified, Era, Revision, SESSION_ID, classify};
+use crate::mcp::era::{Classified, Era, Revision, classify};
 use crate::mcp::fault::Fault;
 
 /// A request whose listener has been checked.
@@ -68,12 +69,7 @@ impl Gateway {
             },
             Verb::GET => exchange.get(),
             Verb::DELETE => exchange.delete(),
-            _ => {
-                let mut answer = web::status(StatusCode::METHOD_NOT_ALLOWED);
-                let allow = http::HeaderValue::from_static("POST, GET, DELETE");
-                answer.headers_mut().insert(http::header::ALLOW, allow);
-                answer
-            }
+            _ => exchange.refused("verb", web::method_not_allowed("POST, GET, DELETE")),
         }
     }
 
@@ -97,7 +93,7 @@ impl Gateway {
             StatusCode::UNAUTHORIZED => web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing),
             status => web::refuse(status, &refusal.to_string()),
         };
-        self.shell.refused(&self.id, "", refusal.as_str(), answer.status().as_u16());
+        self.shell.log.refused(Some(&self.id), "", refusal.as_str(), &answer);
         answer
     }
 
@@ -106,10 +102,7 @@ impl Gateway {
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
-        let refused = |reason, answer: Answer| {
-            self.shell.refused(&self.id, &exchange.caller.principal, reason, answer.status().as_u16());
-            Err(answer)
-        };
+        let refused = |reason, answer| Err(exchange.refused(reason, answer));
         if let Err(answer) = web::check_media(&exchange.headers) {
             return refused("media_type", answer);
         }
@@ -170,7 +163,7 @@ impl Exchange {
             },
             Ok(Classified::Legacy(_)) => match self.session() {
                 Ok(session) => self.legacy(session, message).await,
-                Err(answer) => answer,
+                Err(missing) => self.without_session(missing),
             },
             Err(fault) => self.refuse(&fault, Era::Modern, id.as_ref()),
         }
@@ -185,12 +178,12 @@ impl Exchange {
             Ok(_) => {
                 self.refuse(&Fault::InvalidRequest("this revision has no batches".into()), Era::Legacy, None)
             }
-            Err(_) if !self.headers.contains_key(SESSION_ID) => self.refuse(
+            Err(NoSession::Unnamed) => self.refuse(
                 &Fault::InvalidRequest("batches belong to 2025-03-26 sessions".into()),
                 Era::Legacy,
                 None,
             ),
-            Err(answer) => answer,
+            Err(missing @ NoSession::Unknown) => self.without_session(missing),
         }
     }
 
@@ -205,8 +198,12 @@ impl Exchange {
             _ => "invalid_params",
         };
         let answer = web::fault(fault, era, id);
-        let Gateway { id: gateway, shell, .. } = &*self.gateway;
-        shell.refused(gateway, &self.caller.principal, reason, answer.status().as_u16());
+        self.refused(reason, answer)
+    }
+
+    /// Counts and writes down that this is all that the client gets.
+    pub(super) fn refused(&self, reason: &'static str, answer: Answer) -> Answer {
+        self.gateway.shell.log.refused(Some(&self.gateway.id), &self.caller.principal, reason, &answer);
         answer
     }
 }

@@ -397,33 +397,84 @@ async fn other_verbs_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_refused_before_a_decision_is_one_line_of_the_access_log() {
+async fn what_is_refused_before_a_decision_is_one_line_of_the_access_log_and_one_in_the_metrics() {
     let fake = Fake::modern(&["echo"]).await;
     let gate = Gate::start(&Setup::open(&[&fake]).keys(&["alice"])).await;
     let alice = ("authorization", "Bearer key-alice");
     let json = ("content-type", "application/json");
+    let session = ("mcp-session-id", "gw1.x");
     let forged = "x\r\n{\"outcome\":\"ok\"}";
-    assert_eq!(gate.post(&[json, ("authorization", "Bearer wrong")], body()).await.status, 401);
-    assert_eq!(gate.post(&[json, alice], forged).await.status, 400);
-    assert_eq!(gate.post(&[json, alice, ("mcp-protocol-version", "2026-07-28")], body()).await.status, 400);
-    assert_eq!(gate.post(&[alice, ("content-type", "text/plain")], body()).await.status, 415);
-    assert_eq!(gate.post(&[json, alice], vec![b' '; (4 << 20) + 1]).await.status, 413);
+    let foreign = || gate.request("POST", &[json, alice], body());
+    let with = |mut request: Request<Full<bytes::Bytes>>, name: &'static str, value: &'static str| {
+        request.headers_mut().insert(name, value.parse().unwrap());
+        request
+    };
+    let mut nowhere = foreign();
+    *nowhere.uri_mut() = format!("{}/", gate.url()).parse().unwrap();
+    let post = |headers: &[(&str, &str)], body: String| gate.request("POST", headers, body);
+    // (request, status, reason, whether it came as far as the gateway, whether it was known who asked)
+    let refused = [
+        (post(&[json, ("authorization", "Bearer wrong")], body()), 401, "unknown_credentials", true, false),
+        (post(&[json, alice], forged.into()), 400, "parse_error", true, true),
+        (
+            post(&[json, alice, ("mcp-protocol-version", "2026-07-28")], body()),
+            400,
+            "header_mismatch",
+            true,
+            true,
+        ),
+        (post(&[alice, ("content-type", "text/plain")], body()), 415, "media_type", true, true),
+        (post(&[json, alice], " ".repeat((4 << 20) + 1)), 413, "too_large", true, true),
+        (nowhere, 404, "unknown_path", false, false),
+        (with(foreign(), "host", "evil.example"), 403, "foreign_host", true, false),
+        (with(foreign(), "origin", "https://evil.example"), 403, "foreign_origin", true, false),
+        (gate.request("PUT", &[alice], ""), 405, "verb", true, true),
+        (gate.request("GET", &[alice], ""), 405, "verb", true, true),
+        (gate.request("GET", &[alice, session], ""), 404, "unknown_session", true, true),
+        (gate.request("DELETE", &[alice, session], ""), 404, "unknown_session", true, true),
+        (
+            post(&[json, alice], r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#.into()),
+            400,
+            "no_session",
+            true,
+            true,
+        ),
+    ];
+    let mut wanted = Vec::new();
+    for (request, status, reason, arrived, named) in refused {
+        assert_eq!(gate.ask(request).await.status, status, "{reason}");
+        wanted.push((reason.to_owned(), u64::from(status), arrived, named));
+    }
+    let chunked = format!("{:x}\r\n{}\r\n0\r\n\r\n", body().len(), body());
+    gate.raw(&raw("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", &chunked)).await;
+    wanted.push(("two_lengths".to_owned(), 400, false, false));
     let lines = || gate.log.lines();
-    super::harness::until("five lines", || lines().len() == 5).await;
+    super::harness::until("all lines", || lines().len() == wanted.len()).await;
     let said: Vec<_> = lines()
         .iter()
         .map(|line| {
-            assert_eq!((&line["outcome"], &line["gateway"]), (&json!("refused"), &json!("a/gw")));
+            assert_eq!(line["outcome"], "refused");
             let named = line["principal"].as_str().unwrap().contains("alice");
-            (line["reason"].as_str().unwrap().to_owned(), line["status"].as_u64().unwrap(), named)
+            let reason = line["reason"].as_str().unwrap().to_owned();
+            (reason, line["status"].as_u64().unwrap(), line["gateway"] == "a/gw", named)
         })
         .collect();
-    let wanted = [
-        ("unknown_credentials", 401, false),
-        ("parse_error", 400, true),
-        ("header_mismatch", 400, true),
-        ("media_type", 415, true),
-        ("too_large", 413, true),
-    ];
-    assert_eq!(said, wanted.map(|(reason, status, named)| (reason.to_owned(), status, named)));
+    assert_eq!(said, wanted);
+    let metrics = gate.metrics().await;
+    for (reason, _, arrived, _) in &wanted {
+        let count = wanted.iter().filter(|one| (&one.0, one.2) == (reason, *arrived)).count();
+        let gateway = if *arrived { "a/gw" } else { "" };
+        let line =
+            format!("mcpmesh_refused_requests_total{{gateway=\"{gateway}\",reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_admitted_is_told_so_and_counted() {
+    let fake = Fake::modern(&["echo"]).await;
+    let gate = Gate::with(&Setup::open(&[&fake]), |options| options.bounds.requests = 0).await;
+    let answered = gate.modern(None).call("s0_echo", json!({})).await;
+    assert_eq!((answered.status.as_u16(), answered.header("retry-after")), (503, Some("1")));
+    assert!(gate.metrics().await.contains("{gateway=\"\",reason=\"overloaded\"} 1\n"));
 }
