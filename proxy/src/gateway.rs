@@ -2,6 +2,7 @@
 //! keys of its handles.
 
 mod answer;
+mod audience;
 mod legacy;
 mod listen;
 mod local;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use post::Incoming;
 
+use self::audience::Audiences;
 use crate::access_log::AccessLog;
 use crate::catalog::{Attached, Config, View};
 use crate::mcp::handle::{Binding, KeyRing};
@@ -103,6 +105,7 @@ pub struct Gateway {
     changes: watch::Sender<u64>,
     updates: broadcast::Sender<Update>,
     sessions: Sessions,
+    audiences: Audiences,
     naming: Mutex<CancellationToken>,
 }
 
@@ -118,6 +121,7 @@ impl Gateway {
             changes: watch::Sender::new(0),
             updates: broadcast::Sender::new(UPDATES),
             sessions: Sessions::default(),
+            audiences: Audiences::default(),
             naming: Mutex::new(CancellationToken::new()),
         });
         gateway.count_objects();
@@ -133,6 +137,7 @@ impl Gateway {
             naming.cancel();
             let before = self.view();
             self.publish(&config);
+            self.show(Some(&config));
             let kept: HashSet<_> = config.attached.iter().map(|attached| &attached.id).collect();
             self.uncount_objects(before.config.attached.iter().filter(|one| !kept.contains(&one.id)));
         }
@@ -167,10 +172,11 @@ impl Gateway {
     }
 
     /// Publishes unless another configuration is in force by now.
-    fn publish_until(&self, config: &Arc<Config>, until: &CancellationToken) {
+    fn publish_until(self: &Arc<Self>, config: &Arc<Config>, until: &CancellationToken) {
         let _naming = self.naming.lock();
         if !until.is_cancelled() {
             self.publish(config);
+            self.show(None);
         }
     }
 
@@ -233,12 +239,14 @@ impl Gateway {
     /// Ends sessions that nobody uses.
     pub fn tidy(&self) {
         self.sessions.expire(self.shell.bounds.session_idle);
+        self.audiences.tidy();
     }
 
     /// Ends every session: the gateway is gone or the process ends.
     pub fn end(&self) {
         self.naming.lock().cancel();
         self.sessions.end_all();
+        self.audiences.end();
         self.uncount_objects(self.view().config.attached.iter());
     }
 

@@ -400,7 +400,7 @@ fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {
         id: id.clone(),
         state: observation.state.clone(),
         protocol: observation.eras.revisions(),
-        tools: observation.tools.len(),
+        tools: observation.lists.tools.len(),
     }
 }
 

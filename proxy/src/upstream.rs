@@ -28,6 +28,7 @@ mod events;
 mod http;
 mod inbox;
 mod legacy_sse;
+mod lists;
 mod observe;
 mod pool;
 mod reply;
@@ -38,11 +39,12 @@ mod stdio;
 pub mod tls;
 mod wire;
 
-pub use catalogue::{CacheScope, Eras, Item, Observation, Offers, State};
+pub use catalogue::{CacheScope, Eras, Item, Lists, Observation, Offers, State};
 pub use config::{Config, ConnectError, Connected, Connector, Deps, Endpoint, Guard, Timeouts, Transport};
 pub use egress::EgressRule;
 pub use error::{Error, Kind, Phase};
 pub use inbox::{Answerer, Unsolicited};
+pub use lists::{Declared, Offered};
 pub use reply::{Body, BodyStream, Event, Reply};
 pub use service::Addresses;
 pub use session::SessionLink;
@@ -138,6 +140,8 @@ struct Core {
     pool: Pool,
     live: watch::Sender<Option<Arc<Live>>>,
     observation: watch::Sender<Arc<Observation>>,
+    /// What it lists to clients that can be asked something.
+    audiences: lists::Audiences,
     /// Rung by the server when a list has changed.
     changed: Arc<Notify>,
     /// Rung when what is known of the server's era no longer holds.
@@ -183,6 +187,7 @@ impl Upstream {
             pool: Pool::new(exclusive),
             live: watch::Sender::new(None),
             observation: watch::Sender::new(Arc::default()),
+            audiences: lists::Audiences::default(),
             changed: Arc::default(),
             refresh: Notify::new(),
             doubted: Notify::new(),
@@ -212,6 +217,13 @@ impl Upstream {
     #[must_use]
     pub fn observation(&self) -> watch::Receiver<Arc<Observation>> {
         self.core.observation.subscribe()
+    }
+
+    /// What the server lists to clients that declare this, in their era. Found out in the background, and kept up to
+    /// date while a receiver lives.
+    #[must_use]
+    pub fn offered(&self, declared: Declared) -> watch::Receiver<Offered> {
+        self.core.offered(declared)
     }
 
     /// Whole `notifications/resources/updated` messages that came in no client's own session: for

@@ -11,6 +11,7 @@ mod gateway {
     pub(crate) mod setup;
 
     mod access;
+    mod audiences;
     mod failures;
     mod leaks;
     mod mesh;

@@ -53,10 +53,10 @@ fn index(seen: &Observation) -> CatalogIndex {
     };
     CatalogIndex {
         versions: seen.eras.revisions().into_iter().map(str::to_owned).collect(),
-        tools: seen.tools.iter().map(tool).collect(),
-        prompts: keys(&seen.prompts),
-        resources: keys(&seen.resources),
-        resource_templates: keys(&seen.templates),
+        tools: seen.lists.tools.iter().map(tool).collect(),
+        prompts: keys(&seen.lists.prompts),
+        resources: keys(&seen.lists.resources),
+        resource_templates: keys(&seen.lists.templates),
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
     use crate::mcp::era::Revision;
-    use crate::upstream::Eras;
+    use crate::upstream::{Eras, Lists};
 
     #[test]
     fn a_digest_depends_on_the_definition_and_not_on_how_it_is_written() {
@@ -103,7 +103,7 @@ mod tests {
             state: State::Failed { reason: "gone".to_owned(), since: std::time::SystemTime::UNIX_EPOCH },
             eras: Eras { modern: true, legacy: Some(Revision::V2025_11_25) },
             server_info: Some(Bytes::from_static(br#"{"name":"s","version":"2","title":"x"}"#)),
-            tools: [Item { key: "t".to_owned(), raw }].into(),
+            lists: Lists { tools: [Item { key: "t".to_owned(), raw }].into(), ..Lists::default() },
             generation: 1,
             ..Observation::default()
         });

@@ -59,7 +59,7 @@ type Observed<'a> = &'a [(&'a Attached, &'a Observation)];
 pub(super) fn tools(naming: Naming, observed: Observed<'_>) -> Section {
     let mut unnamed = Vec::new();
     for (server, (attached, observation)) in observed.iter().enumerate() {
-        for item in observation.tools.iter().filter(|item| attached.exposes(item)) {
+        for item in observation.lists.tools.iter().filter(|item| attached.exposes(item)) {
             let rename = attached.rules.overrides.get(&item.key).and_then(|change| change.rename.as_deref());
             unnamed.push(Unnamed { server, item, base: rename.unwrap_or(&item.key) });
         }
@@ -91,7 +91,11 @@ pub(super) fn tools(naming: Naming, observed: Observed<'_>) -> Section {
 pub(super) fn prompts(naming: Naming, observed: Observed<'_>) -> Section {
     let mut unnamed = Vec::new();
     for (server, (_, observation)) in observed.iter().enumerate() {
-        unnamed.extend(observation.prompts.iter().map(|item| Unnamed { server, item, base: &item.key }));
+        unnamed.extend(observation.lists.prompts.iter().map(|item| Unnamed {
+            server,
+            item,
+            base: &item.key,
+        }));
     }
     named(naming, observed, &unnamed, |_, item, advertised| {
         let raw = item::renamed(&item.raw, "name", advertised)?;
@@ -156,8 +160,8 @@ fn readable(uri: &str) -> bool {
 /// that several servers have.
 pub(super) fn located(naming: Naming, observed: Observed<'_>, kind: Located) -> Section {
     let items = |observation: &'_ Observation| match kind {
-        Located::Resource => observation.resources.clone(),
-        Located::Template => observation.templates.clone(),
+        Located::Resource => observation.lists.resources.clone(),
+        Located::Template => observation.lists.templates.clone(),
     };
     let all: Vec<(usize, _)> =
         observed.iter().map(|(_, observation)| items(observation)).enumerate().collect();

@@ -90,7 +90,7 @@ impl Attached {
     #[must_use]
     pub fn quarantined(&self, seen: &Observation) -> Option<usize> {
         self.lock.as_ref()?;
-        Some(seen.tools.iter().filter(|tool| self.names(&tool.key) && self.quarantines(tool)).count())
+        Some(seen.lists.tools.iter().filter(|tool| self.names(&tool.key) && self.quarantines(tool)).count())
     }
 }
 

@@ -92,7 +92,9 @@ impl Exchange {
                 retry_after: None,
             });
         }
-        session_task::start(self.clone(), &session, inbox);
+        let mut exchange = self.clone();
+        exchange.declares(Era::Legacy, session.terms.capabilities.set());
+        session_task::start(exchange, &session, inbox);
         Ok(session)
     }
 
@@ -117,7 +119,8 @@ impl Exchange {
         self.refused(reason, web::refuse(status, message))
     }
 
-    pub(super) async fn legacy(self, session: Arc<Session>, message: Message) -> Answer {
+    pub(super) async fn legacy(mut self, session: Arc<Session>, message: Message) -> Answer {
+        self.declares(Era::Legacy, session.terms.capabilities.set());
         match message {
             Message::Request(request) => self.legacy_request(session, request).await,
             Message::Notification(said) => {

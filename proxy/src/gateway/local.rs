@@ -15,6 +15,8 @@ use crate::mcp::era::{Era, Revision};
 use crate::mcp::fault::Fault;
 use crate::mcp::handle::Purpose;
 use crate::mcp::json;
+use crate::mcp::meta::CapabilitySet;
+use crate::upstream::Declared;
 
 /// Bytes of the servers' instructions that are passed on.
 const INSTRUCTIONS: usize = 16 * 1024;
@@ -90,7 +92,7 @@ impl Exchange {
 
     /// Lists are filtered by caller, so they are private; they are as fresh as the least fresh part.
     fn caching(&self) -> Bytes {
-        let ttl = self.view.observed.iter().map(|observation| observation.ttl_ms).min().unwrap_or(0);
+        let ttl = self.view.observed.iter().map(|observation| observation.lists.ttl_ms).min().unwrap_or(0);
         Bytes::from(format!(r#""ttlMs":{ttl},"cacheScope":"private""#))
     }
 
@@ -132,8 +134,25 @@ impl Exchange {
         if text.is_empty() { Bytes::new() } else { answer::member("instructions", &answer::text(&text)) }
     }
 
+    /// From here on the client sees what servers list to those that declare this.
+    pub(super) fn declares(&mut self, era: Era, capabilities: CapabilitySet) {
+        self.audience = Declared::of(era, capabilities).and_then(|declared| self.gateway.audience(declared));
+        if self.audience.is_some() {
+            self.refresh();
+        }
+    }
+
     /// Waits, at most `grace` after the newest server was attached, until every server has been heard of or `found`.
     pub(super) async fn settle(&mut self, grace: Duration, found: impl Fn(&View) -> bool) {
+        self.settle_servers(grace, &found).await;
+        let Some(audience) = self.audience.clone() else { return };
+        if !audience.is_settled() && !found(&self.view) {
+            audience.settle(grace).await;
+            self.refresh();
+        }
+    }
+
+    async fn settle_servers(&mut self, grace: Duration, found: impl Fn(&View) -> bool) {
         if self.view.settled() || found(&self.view) {
             return;
         }
@@ -155,7 +174,7 @@ impl Exchange {
     /// Takes the view in force now, as the same caller; keeps the old one when the caller is not known there, or when
     /// its key is somebody else's by now.
     pub(super) fn refresh(&mut self) -> bool {
-        let view = self.gateway.view();
+        let view = self.audience.as_ref().map_or_else(|| self.gateway.view(), |audience| audience.view());
         if !Arc::ptr_eq(&view.config, &self.view.config) {
             let at = i64::try_from(now()).unwrap_or(i64::MAX);
             let Ok(caller) = view.config.keys.caller(&self.credential, at, &view.config.policy) else {

@@ -20,11 +20,13 @@ impl Exchange {
     pub(super) async fn modern(mut self, request: Request, revision: Revision) -> Answer {
         let mut record = self.record(request.method.clone());
         record.revision(revision);
+        let declared = request.params.meta().client_capabilities().unwrap_or_default();
+        self.declares(Era::Modern, declared.set());
         let answered = if is_call(&request.method) {
             let meta = request.params.meta();
             let asker = Asker {
                 revision,
-                capabilities: meta.client_capabilities().unwrap_or_default(),
+                capabilities: declared,
                 log_level: meta.log_level().unwrap_or_default(),
                 session: None,
             };

@@ -9,6 +9,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mcpmesh_ir::policy::Caller;
 
+use super::audience::Audience;
 use super::legacy::NoSession;
 use super::record::Record;
 use super::{Gateway, now};
@@ -37,6 +38,8 @@ pub struct Incoming<B> {
 pub(super) struct Exchange {
     pub(super) gateway: Arc<Gateway>,
     pub(super) view: Arc<View>,
+    /// Whose view it is, where the client declares something that lists may depend on.
+    pub(super) audience: Option<Arc<Audience>>,
     pub(super) caller: Arc<Caller>,
     pub(super) credential: Credential,
     pub(super) headers: Arc<HeaderMap>,
@@ -85,7 +88,15 @@ impl Gateway {
             .and_then(identify)
             .map_err(|refusal| self.unknown(refusal))?;
         let headers = Arc::new(headers);
-        Ok(Exchange { gateway: Arc::clone(self), view, caller, credential, headers, started: Instant::now() })
+        Ok(Exchange {
+            gateway: Arc::clone(self),
+            view,
+            audience: None,
+            caller,
+            credential,
+            headers,
+            started: Instant::now(),
+        })
     }
 
     fn unknown(&self, refusal: Refusal) -> Answer {

@@ -35,6 +35,12 @@ async fn attend(mut exchange: Exchange, session: Weak<Session>, mut inbox: mpsc:
     let (revision, id) = (live.terms.revision, live.terms.id.clone());
     let mut changes = exchange.gateway.changes();
     let mut updates = exchange.gateway.updates.subscribe();
+    // What the client's first list waits for is no change of it.
+    let grace = exchange.gateway.shell.bounds.list_grace;
+    tokio::select! {
+        () = live.ended() => return,
+        () = exchange.settle(grace, |_| false) => {}
+    }
     let mut seen = exchange.digests(revision);
     let draining = exchange.gateway.shell.draining.clone();
     loop {

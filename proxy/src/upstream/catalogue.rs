@@ -134,6 +134,15 @@ pub struct Observation {
     pub offers: Offers,
     /// Its instructions: untrusted text.
     pub instructions: Option<String>,
+    /// What it lists to a client that declares nothing.
+    pub lists: Lists,
+    /// Grows whenever a list, the capabilities or the instructions change; not with `state`.
+    pub generation: u64,
+}
+
+/// The lists of a server, as it answers one kind of client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lists {
     /// In the server's order. Tools that cannot be called over HTTP are left out.
     pub tools: Arc<[Item]>,
     /// In the server's order.
@@ -142,8 +151,6 @@ pub struct Observation {
     pub resources: Arc<[Item]>,
     /// In the server's order.
     pub templates: Arc<[Item]>,
-    /// Grows whenever a list, the capabilities or the instructions change; not with `state`.
-    pub generation: u64,
     /// The shortest `ttlMs` of the lists; 0 where none was given.
     pub ttl_ms: u64,
     /// The narrowest `cacheScope` of the lists.
@@ -159,13 +166,8 @@ impl Default for Observation {
             capabilities: Bytes::from_static(b"{}"),
             offers: Offers::default(),
             instructions: None,
-            tools: Arc::default(),
-            prompts: Arc::default(),
-            resources: Arc::default(),
-            templates: Arc::default(),
+            lists: Lists::default(),
             generation: 0,
-            ttl_ms: 0,
-            cache_scope: CacheScope::Private,
         }
     }
 }
@@ -175,10 +177,10 @@ impl Observation {
     #[must_use]
     pub fn hiding(&self) -> usize {
         let lists = [
-            (&self.tools, Named::Identifier),
-            (&self.prompts, Named::Identifier),
-            (&self.resources, Named::Text),
-            (&self.templates, Named::Text),
+            (&self.lists.tools, Named::Identifier),
+            (&self.lists.prompts, Named::Identifier),
+            (&self.lists.resources, Named::Text),
+            (&self.lists.templates, Named::Text),
         ];
         let objects =
             lists.iter().flat_map(|(items, named)| items.iter().filter(|item| hides(&item.raw, *named)));
@@ -192,11 +194,7 @@ impl Observation {
             && self.server_info == other.server_info
             && self.capabilities == other.capabilities
             && self.instructions == other.instructions
-            && self.tools == other.tools
-            && self.prompts == other.prompts
-            && self.resources == other.resources
-            && self.templates == other.templates
-            && (self.ttl_ms, self.cache_scope) == (other.ttl_ms, other.cache_scope)
+            && self.lists == other.lists
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::catalogue::{CacheScope, Eras, Item, Listing, Observation, Offers, State};
+use super::catalogue::{Eras, Observation, Offers, State};
 use super::config::{Endpoint, Transport};
 use super::detect::{self, Live, Opened, Wire};
 use super::egress::EgressRule;
@@ -332,23 +332,7 @@ impl Core {
     pub(super) async fn refresh_lists(self: &Arc<Self>, live: &Arc<Live>) -> Result<(), Error> {
         let handshake = self.describe(live).await?;
         let offers = Offers::read(&handshake.capabilities);
-        let mut terms = (u64::MAX, CacheScope::Public);
-        let mut read = async |wanted: bool, method: Method| -> Result<Arc<[Item]>, Error> {
-            if !wanted {
-                return Ok(Arc::default());
-            }
-            let (items, ttl, scope) = self.list(live, method).await?;
-            terms.0 = terms.0.min(ttl);
-            if scope == CacheScope::Private {
-                terms.1 = CacheScope::Private;
-            }
-            Ok(items)
-        };
-        let tools = read(offers.tools, Method::ToolsList).await?;
-        let prompts = read(offers.prompts, Method::PromptsList).await?;
-        let resources = read(offers.resources, Method::ResourcesList).await?;
-        let templates = read(offers.resources, Method::ResourcesTemplatesList).await?;
-        let (ttl_ms, cache_scope) = if terms.0 == u64::MAX { (0, CacheScope::Private) } else { terms };
+        let lists = self.read_lists(live, offers, None).await?;
         self.publish(|observation| {
             *observation = Observation {
                 state: State::Ready,
@@ -357,13 +341,8 @@ impl Core {
                 capabilities: handshake.capabilities,
                 offers,
                 instructions: handshake.instructions,
-                tools,
-                prompts,
-                resources,
-                templates,
+                lists,
                 generation: observation.generation,
-                ttl_ms,
-                cache_scope,
             };
         });
         Ok(())
@@ -372,7 +351,7 @@ impl Core {
     /// What the server says of itself: now if it is modern, else when its session was opened.
     async fn describe(self: &Arc<Self>, live: &Arc<Live>) -> Result<Handshake, Error> {
         if let Some(modern) = &live.modern {
-            let raw = self.ask(live, Method::ServerDiscover, Bytes::new()).await?;
+            let raw = self.ask(live, Method::ServerDiscover, Bytes::new(), None).await?;
             let said = match wire::answer(&raw) {
                 Some(Answer::Result(result)) => Handshake::read(result, Era::Modern),
                 _ => None,
@@ -384,45 +363,5 @@ impl Core {
         }
         let way = self.route(live, &Outgoing::new(Era::Legacy, Method::ToolsList, Bytes::new())).await?;
         way.session().map(|session| session.handshake.clone()).ok_or(Error::unsent(Kind::Unavailable))
-    }
-
-    async fn list(
-        self: &Arc<Self>,
-        live: &Arc<Live>,
-        method: Method,
-    ) -> Result<(Arc<[Item]>, u64, CacheScope), Error> {
-        let mut listing = Listing::new(method.clone());
-        let mut members = Bytes::new();
-        loop {
-            let raw = self.ask(live, method.clone(), members).await?;
-            let next = match wire::answer(&raw) {
-                Some(Answer::Result(result)) => listing.page(result)?,
-                // Declared but not there (templates, often): an empty list.
-                Some(Answer::Error(_, crate::mcp::fault::METHOD_NOT_FOUND)) => None,
-                Some(Answer::Error(..)) => return Err(Error::protocol("a list was refused")),
-                None => return Err(Error::protocol("a list without an answer")),
-            };
-            match next {
-                Some(next) => members = next,
-                None => {
-                    let (ttl, scope) = (listing.ttl_ms, listing.scope);
-                    return Ok((listing.finish(), ttl, scope));
-                }
-            }
-        }
-    }
-
-    /// A request of our own: the breaker and the queue are for others.
-    async fn ask(self: &Arc<Self>, live: &Arc<Live>, method: Method, members: Bytes) -> Result<Bytes, Error> {
-        let era = if live.modern.is_some() { Era::Modern } else { Era::Legacy };
-        let request = Outgoing::new(era, method, members);
-        let bounds = self.bounds(self.config.timeouts.first_byte, false);
-        let mut reply = self.attempt_on(live, &request, bounds).await?;
-        while let Some(event) = reply.next().await {
-            if let Event::Response(body) = event? {
-                return body.collect().await;
-            }
-        }
-        Err(Error::sent(Kind::Reset))
     }
 }

@@ -40,7 +40,7 @@ fn needs_session(link: &SessionLink, request: &Outgoing) -> bool {
         || matches!(request.method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe)
 }
 
-fn is_askable(set: CapabilitySet) -> bool {
+pub(super) fn is_askable(set: CapabilitySet) -> bool {
     ASKABLE.iter().any(|one| set.contains(*one))
 }
 
@@ -106,8 +106,12 @@ impl Core {
     /// The same era as the client's whenever the server speaks it.
     pub(super) async fn route(self: &Arc<Self>, live: &Arc<Live>, request: &Outgoing) -> Result<Way, Error> {
         // A server of the mesh speaks both: a session there belongs to one caller, and only what needs one opens it.
-        let sessionless =
-            live.of_mesh && !request.session.as_ref().is_some_and(|link| needs_session(link, request));
+        let needs = match &request.session {
+            Some(link) => needs_session(link, request),
+            // Lists for legacy clients that can be asked: their sidecar must see what they declare.
+            None => request.era == Era::Legacy && is_askable(request.capabilities.set()),
+        };
+        let sessionless = live.of_mesh && !needs;
         let modern =
             live.modern.is_some() && (request.era == Era::Modern || live.legacy.is_none() || sessionless);
         if modern {
@@ -295,7 +299,7 @@ impl Core {
                 tracing::debug!(server = %self.config.id, %error, "could not refresh the tools after a header mismatch");
             }
             let observation = self.observation.borrow().clone();
-            let tool = observation.tools.iter().find(|tool| Some(&tool.key) == request.name.as_ref());
+            let tool = observation.lists.tools.iter().find(|tool| Some(&tool.key) == request.name.as_ref());
             tool.and_then(|tool| param_headers(tool, &request.members)).unwrap_or_default()
         })
     }

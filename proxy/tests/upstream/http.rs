@@ -21,9 +21,9 @@ async fn a_modern_server_is_observed_and_called_without_a_session() {
     let upstream = fake.upstream();
     let seen = ready(&upstream).await;
     assert_eq!(seen.eras, Eras { modern: true, legacy: None });
-    assert_eq!(seen.tools[0].key, "echo");
+    assert_eq!(seen.lists.tools[0].key, "echo");
     assert_eq!(seen.instructions.as_deref(), Some("be nice"));
-    assert_eq!((seen.ttl_ms, seen.cache_scope), (9, CacheScope::Public));
+    assert_eq!((seen.lists.ttl_ms, seen.lists.cache_scope), (9, CacheScope::Public));
     assert_eq!(seen.server_info.as_deref(), Some(&br#"{"name":"fake","version":"1"}"#[..]));
 
     let mut request = call(Era::Modern);
@@ -270,7 +270,7 @@ async fn tools_whose_headers_cannot_be_built_are_left_out() {
     })
     .await;
     let seen = ready(&fake.upstream()).await;
-    assert_eq!(seen.tools.iter().map(|tool| &tool.key[..]).collect::<Vec<_>>(), ["echo"]);
+    assert_eq!(seen.lists.tools.iter().map(|tool| &tool.key[..]).collect::<Vec<_>>(), ["echo"]);
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn a_changed_list_is_announced_on_a_subscription_and_read_again() {
         &json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": {"_meta": meta}}),
     ))
     .unwrap();
-    let second = fake::observe(&upstream, |one| one.tools.len() == 2).await;
+    let second = fake::observe(&upstream, |one| one.lists.tools.len() == 2).await;
     assert!(second.generation > first.generation);
 }
 
@@ -364,5 +364,5 @@ async fn a_server_that_dies_is_noticed_by_a_call_and_its_lists_stand() {
     // The pooled connection may break first, the next one is refused.
     while !matches!(send(&upstream, call(Era::Modern)).await.unwrap_err().kind, Kind::Connect(_)) {}
     let gone = fake::observe(&upstream, |one| matches!(one.state, State::Failed { .. })).await;
-    assert_eq!(gone.tools.len(), 1);
+    assert_eq!(gone.lists.tools.len(), 1);
 }

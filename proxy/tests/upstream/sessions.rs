@@ -99,7 +99,7 @@ async fn a_changed_list_on_the_observers_stream_is_read_again() {
     count.store(3, Ordering::Relaxed);
     let changed = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
     streams.lock().unwrap()[0].send(data(&changed)).unwrap();
-    assert_eq!(fake::observe(&upstream, |one| one.tools.len() == 3).await.state, State::Ready);
+    assert_eq!(fake::observe(&upstream, |one| one.lists.tools.len() == 3).await.state, State::Ready);
 }
 
 #[tokio::test]

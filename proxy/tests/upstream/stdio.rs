@@ -25,7 +25,7 @@ async fn an_old_process_is_initialized_after_its_error_and_its_chatter_is_skippe
     let upstream = processes.upstream();
     let seen = ready(&upstream).await;
     assert_eq!(seen.eras, Eras { modern: false, legacy: Some(Revision::V2025_11_25) });
-    assert_eq!(seen.tools[0].key, "echo");
+    assert_eq!(seen.lists.tools[0].key, "echo");
     assert!(send(&upstream, call(Era::Modern)).await.unwrap()["result"].is_object());
     assert_eq!(processes.started(), 1);
     drop(upstream);
@@ -142,7 +142,7 @@ async fn a_process_that_exits_on_the_probe_is_started_again_and_never_probed_aga
     let failed = send(&upstream, call(Era::Legacy)).await.unwrap_err();
     assert_eq!((failed.kind, failed.executed), (Kind::Reset, true));
     let gone = observe(&upstream, |one| matches!(one.state, State::Failed { .. })).await;
-    assert_eq!(gone.tools.len(), 1, "the last lists stand");
+    assert_eq!(gone.lists.tools.len(), 1, "the last lists stand");
     let back = ready(&upstream).await;
     assert_eq!(back.generation, gone.generation, "nothing changed");
     assert_eq!((processes.started(), probes.load(Ordering::Relaxed)), (3, 1));

@@ -1,0 +1,198 @@
+//! Reading what a server lists, and what it lists to clients that can be asked something: some servers have more tools
+//! for those (2026-07-28, server/utilities/caching: what a result depends on is part of its key).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::catalogue::{CacheScope, Item, Listing, Lists, Offers, State};
+use super::detect::Live;
+use super::error::{Error, Kind};
+use super::reply::Event;
+use super::route::is_askable;
+use super::wire::{self, Answer};
+use super::{Core, Outgoing};
+use crate::mcp::envelope::Method;
+use crate::mcp::era::Era;
+use crate::mcp::meta::{Capabilities, CapabilitySet};
+
+/// What a client's requests declare at a server, as far as lists may depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Declared {
+    era: Era,
+    set: CapabilitySet,
+}
+
+impl Declared {
+    /// None for a client that cannot be asked anything.
+    #[must_use]
+    pub fn of(era: Era, set: CapabilitySet) -> Option<Self> {
+        let tasks = CapabilitySet::TASKS.with(CapabilitySet::LEGACY_TASKS);
+        is_askable(set).then(|| Self { era, set: CapabilitySet::from_bits(set.bits() & !tasks.bits()) })
+    }
+
+    fn capabilities(self) -> Capabilities {
+        Capabilities::new(self.set.to_json())
+    }
+
+    /// Between the eras nothing is asked, so nothing is declared there.
+    fn reaches(self, live: &Live) -> bool {
+        match self.era {
+            Era::Modern => live.modern.is_some(),
+            Era::Legacy => live.legacy.is_some(),
+        }
+    }
+}
+
+/// What a server lists to clients that declare something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Offered {
+    /// Not found out yet.
+    #[default]
+    Unknown,
+    /// What it lists to everyone.
+    Same,
+    /// Lists of their own.
+    Own(Arc<Lists>),
+}
+
+/// The kinds of clients that declare something and are looked after.
+pub(super) type Audiences = Mutex<HashMap<Declared, watch::Sender<Offered>>>;
+
+impl Core {
+    /// What the server lists to such clients, looked after for as long as somebody holds the receiver.
+    pub(super) fn offered(self: &Arc<Self>, declared: Declared) -> watch::Receiver<Offered> {
+        let mut audiences = self.audiences.lock();
+        if let Some(known) = audiences.get(&declared) {
+            return known.subscribe();
+        }
+        let sender = watch::Sender::default();
+        let receiver = sender.subscribe();
+        audiences.insert(declared, sender);
+        let (core, stop) = (Arc::clone(self), self.stop.clone());
+        tokio::spawn(async move { stop.run_until_cancelled(core.look_after(declared)).await });
+        receiver
+    }
+
+    /// Reads these clients' lists whenever everyone's have been read, until nobody wants them any more.
+    async fn look_after(self: &Arc<Self>, declared: Declared) {
+        let mut everyones = self.observation.subscribe();
+        loop {
+            everyones.mark_unchanged();
+            let offered = self.look(declared).await;
+            {
+                let mut audiences = self.audiences.lock();
+                let Some(sender) = audiences.get(&declared).filter(|sender| sender.receiver_count() > 0)
+                else {
+                    audiences.remove(&declared);
+                    return;
+                };
+                if let Some(offered) = offered {
+                    sender.send_if_modified(|current| std::mem::replace(current, offered.clone()) != offered);
+                }
+            }
+            if everyones.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// None where what is known stands.
+    async fn look(self: &Arc<Self>, declared: Declared) -> Option<Offered> {
+        let seen = self.observation.borrow().clone();
+        let live = self.live.borrow().clone();
+        let (Some(live), State::Ready) = (live, &seen.state) else {
+            // Of a server that cannot be reached nothing more will be known than of everyone's lists.
+            return matches!(seen.state, State::Failed { .. }).then_some(Offered::Same);
+        };
+        if !declared.reaches(&live) {
+            return Some(Offered::Same);
+        }
+        match self.read_lists(&live, seen.offers, Some(declared)).await {
+            Ok(lists) if lists == seen.lists => Some(Offered::Same),
+            Ok(lists) => Some(Offered::Own(Arc::new(lists))),
+            Err(error) => {
+                tracing::warn!(server = %self.config.id, %error, "could not read the lists for clients that can be asked");
+                Some(Offered::Same)
+            }
+        }
+    }
+
+    /// Reads all lists that the server has.
+    pub(super) async fn read_lists(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        offers: Offers,
+        declared: Option<Declared>,
+    ) -> Result<Lists, Error> {
+        let mut terms = (u64::MAX, CacheScope::Public);
+        let mut read = async |wanted: bool, method: Method| -> Result<Arc<[Item]>, Error> {
+            if !wanted {
+                return Ok(Arc::default());
+            }
+            let (items, ttl, scope) = self.list(live, method, declared).await?;
+            terms.0 = terms.0.min(ttl);
+            if scope == CacheScope::Private {
+                terms.1 = CacheScope::Private;
+            }
+            Ok(items)
+        };
+        let tools = read(offers.tools, Method::ToolsList).await?;
+        let prompts = read(offers.prompts, Method::PromptsList).await?;
+        let resources = read(offers.resources, Method::ResourcesList).await?;
+        let templates = read(offers.resources, Method::ResourcesTemplatesList).await?;
+        let (ttl_ms, cache_scope) = if terms.0 == u64::MAX { (0, CacheScope::Private) } else { terms };
+        Ok(Lists { tools, prompts, resources, templates, ttl_ms, cache_scope })
+    }
+
+    async fn list(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        method: Method,
+        declared: Option<Declared>,
+    ) -> Result<(Arc<[Item]>, u64, CacheScope), Error> {
+        let mut listing = Listing::new(method.clone());
+        let mut members = Bytes::new();
+        loop {
+            let raw = self.ask(live, method.clone(), members, declared).await?;
+            let next = match wire::answer(&raw) {
+                Some(Answer::Result(result)) => listing.page(result)?,
+                // Declared but not there (templates, often): an empty list.
+                Some(Answer::Error(_, crate::mcp::fault::METHOD_NOT_FOUND)) => None,
+                Some(Answer::Error(..)) => return Err(Error::protocol("a list was refused")),
+                None => return Err(Error::protocol("a list without an answer")),
+            };
+            match next {
+                Some(next) => members = next,
+                None => {
+                    let (ttl, scope) = (listing.ttl_ms, listing.scope);
+                    return Ok((listing.finish(), ttl, scope));
+                }
+            }
+        }
+    }
+
+    /// A request of our own: the breaker and the queue are for others.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        method: Method,
+        members: Bytes,
+        declared: Option<Declared>,
+    ) -> Result<Bytes, Error> {
+        let era = if live.modern.is_some() { Era::Modern } else { Era::Legacy };
+        let mut request = Outgoing::new(declared.map_or(era, |declared| declared.era), method, members);
+        request.capabilities = declared.map(Declared::capabilities).unwrap_or_default();
+        let bounds = self.bounds(self.config.timeouts.first_byte, false);
+        let mut reply = self.attempt_on(live, &request, bounds).await?;
+        while let Some(event) = reply.next().await {
+            if let Event::Response(body) = event? {
+                return body.collect().await;
+            }
+        }
+        Err(Error::sent(Kind::Reset))
+    }
+}
