@@ -86,7 +86,7 @@ fn ask(
     }
     let servers: BTreeMap<String, Server> = bodies(snapshot)?;
     let Some(server) = servers.get(&question.server.to_string()) else {
-        let reason = if loaded.inputs.servers.contains_key(&question.server) {
+        let reason = if loaded.inputs.of(&question.server.namespace).servers.contains_key(&question.server) {
             "the server is not behind this gateway: see `mcpmesh check`"
         } else {
             "there is no such server"

@@ -32,9 +32,9 @@ fn summary(loaded: &source::Loaded) -> String {
     let found = |severity| loaded.diagnostics.iter().filter(|found| found.severity == severity).count();
     format!(
         "{}, {}, {}: {}, {}",
-        count(inputs.servers.len(), "server", "servers"),
-        count(inputs.gateways.len(), "gateway", "gateways"),
-        count(inputs.policies.len(), "policy", "policies"),
+        count(inputs.servers().count(), "server", "servers"),
+        count(inputs.gateways().count(), "gateway", "gateways"),
+        count(inputs.policies().count(), "policy", "policies"),
         count(found(Severity::Error), "error", "errors"),
         count(found(Severity::Warning), "warning", "warnings"),
     )

@@ -54,7 +54,7 @@ impl Loaded {
 
     /// True when there is nothing to serve.
     pub(crate) fn is_empty(&self) -> bool {
-        self.inputs.servers.is_empty() && self.inputs.gateways.is_empty()
+        self.inputs.servers().next().is_none() && self.inputs.gateways().next().is_none()
     }
 
     /// True when both would serve and run the same.
@@ -67,7 +67,8 @@ impl Loaded {
     /// The implied gateway is in force and lets everyone in, since there is no key either.
     pub(crate) fn is_open(&self) -> bool {
         let implied = GatewayId::new(IMPLIED_GATEWAY.0, IMPLIED_GATEWAY.1);
-        let snapshot = self.compiled.snapshots.get(&implied).filter(|_| self.inputs.gateways.is_empty());
+        let snapshot =
+            self.compiled.snapshots.get(&implied).filter(|_| self.inputs.gateways().next().is_none());
         let mut gateways = snapshot.into_iter().flat_map(|snapshot| snapshot.of_kind(ResourceKind::Gateway));
         // What cannot be told is taken for open.
         gateways.any(|resource| {

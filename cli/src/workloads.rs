@@ -48,7 +48,7 @@ impl Workloads {
         let mut entries = self.entries.lock();
         let mut next = BTreeMap::new();
         for (server, workload) in &compiled.workloads {
-            let environment = workload.environment(&inputs.secrets);
+            let environment = workload.environment(&inputs.of(&server.namespace).secrets);
             let same = entries
                 .get(server)
                 .filter(|entry| entry.workload == **workload && entry.environment == environment);

@@ -34,8 +34,9 @@ fn inputs() -> Inputs {
     let cluster = Cluster { operator_namespace: "mcpmesh-system".to_owned(), ..Cluster::default() };
     let install = Install { cluster: Some(cluster), ..Install::default() };
     let mut inputs = manifest::gather(&objects, install).0;
-    for id in inputs.servers.keys() {
-        inputs.services.insert((id.namespace.clone(), id.name.clone()), service(1));
+    let ids: Vec<ServerId> = inputs.servers().map(|(id, _)| id.clone()).collect();
+    for id in ids {
+        inputs.of_mut(&id.namespace).services.insert(id.name, service(1));
     }
     inputs
 }
@@ -54,20 +55,22 @@ fn main() {
         println!(
             "{what:>28}: {:6.1} ms, {} fleets",
             start.elapsed().as_secs_f64() * 1e3,
-            compiled.fleets.len()
+            compiled.values().map(|of| of.fleets.len()).sum::<usize>()
         );
     };
     measure("everything", &inputs);
     measure("nothing", &inputs);
-    inputs.services.insert(("t7".to_owned(), "s0".to_owned()), service(2));
+    inputs.of_mut("t7").services.insert("s0".to_owned(), service(2));
     measure("one EndpointSlice", &inputs);
-    if let Some(server) = inputs.servers.get_mut(&ServerId::new("t7", "s1")) {
+    if let Some(server) = inputs.of_mut("t7").servers.get_mut(&ServerId::new("t7", "s1")) {
         Arc::make_mut(server).spec.timeouts =
             Some(mcpmesh_crds::Timeouts { total: "9s".parse().ok(), ..mcpmesh_crds::Timeouts::default() });
     }
     measure("one McpServer", &inputs);
-    for server in inputs.servers.values_mut() {
-        Arc::make_mut(server).metadata.resource_version = Some("2".to_owned());
+    for objects in inputs.namespaces.values_mut() {
+        for server in Arc::make_mut(objects).servers.values_mut() {
+            Arc::make_mut(server).metadata.resource_version = Some("2".to_owned());
+        }
     }
     measure("the status of all servers", &inputs);
 }

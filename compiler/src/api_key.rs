@@ -25,9 +25,8 @@ pub(crate) fn of_namespace(
 ) -> (Vec<ApiKey>, Vec<Diagnostic>) {
     let (mut keys, mut diagnostics) = (Vec::new(), Vec::new());
     let mut hashes: BTreeMap<String, SecretId> = BTreeMap::new();
-    let labelled = inputs.secrets.iter().filter(|(id, secret)| {
-        id.namespace == namespace
-            && secret.labels.get(API_KEY_LABEL).is_some_and(|value| value == "true")
+    let labelled = inputs.of(namespace).secrets.iter().filter(|(_, secret)| {
+        secret.labels.get(API_KEY_LABEL).is_some_and(|value| value == "true")
             && selector.is_none_or(|selector| selector.matches(&secret.labels))
     });
     for (id, secret) in labelled {

@@ -94,7 +94,7 @@ pub(crate) fn of_server(
     inputs: &Inputs,
     cluster: &Cluster,
 ) -> Vec<Child> {
-    let environment = workload.environment(&inputs.secrets);
+    let environment = workload.environment(&inputs.of(&workload.server.namespace).secrets);
     let digest = secret::digest(&inputs.install.version_key, &(workload, &environment.0)).unwrap_or_default();
     let variables = environment.0.iter().map(|(name, _)| name.as_str()).collect();
     server::server(&server::ServerPlan {

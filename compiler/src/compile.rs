@@ -38,11 +38,48 @@ pub struct Compiled {
     /// In a cluster: the objects that the operator makes for each of these fleets.
     pub children: BTreeMap<FleetId, Arc<Vec<Child>>>,
     /// The servers behind each gateway, in order of attachment.
-    pub attached: BTreeMap<GatewayId, Vec<ServerId>>,
+    pub attached: BTreeMap<GatewayId, Arc<[ServerId]>>,
+    /// The gateways before each server that has any, in order.
+    pub gateways: BTreeMap<ServerId, Vec<GatewayId>>,
     /// The targets that each policy names, in its order. A policy with a namespaceSelector names none.
     pub policy_targets: BTreeMap<PolicyId, Arc<[PolicyTarget]>>,
     /// What the users should know, in order of objects ([`crate::findings_of`] relies on it).
     pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What a compile makes, by the namespace of the objects. One in which nothing changed is the same `Arc` as in a memo's
+/// compile before.
+pub type ByNamespace = BTreeMap<String, Arc<Compiled>>;
+
+impl Compiled {
+    /// All namespaces in one.
+    #[must_use]
+    pub fn whole(parts: &ByNamespace) -> Self {
+        let mut whole = Self::default();
+        for part in parts.values() {
+            let Self {
+                snapshots,
+                workloads,
+                fleets,
+                children,
+                attached,
+                gateways,
+                policy_targets,
+                diagnostics,
+            } = Self::clone(part);
+            whole.snapshots.extend(snapshots);
+            whole.workloads.extend(workloads);
+            whole.fleets.extend(fleets);
+            whole.children.extend(children);
+            whole.attached.extend(attached);
+            whole.gateways.extend(gateways);
+            whole.policy_targets.extend(policy_targets);
+            whole.diagnostics.extend(diagnostics);
+        }
+        whole.diagnostics.sort();
+        whole.diagnostics.dedup();
+        whole
+    }
 }
 
 /// What a policy names in `targetRefs`.
@@ -131,15 +168,17 @@ impl Parts {
 /// Compiles. Equal inputs give equal outputs, to the byte.
 #[must_use]
 pub fn compile(inputs: &Inputs) -> Compiled {
-    Memo::default().compile(inputs)
+    Compiled::whole(&Memo::default().compile(inputs))
 }
 
-/// The gateways, or the implied one.
-pub(crate) fn fronts(inputs: &Inputs) -> Vec<Front<'_>> {
+/// The gateways of a namespace, or the implied one.
+pub(crate) fn fronts<'i>(namespace: &str, inputs: &'i Inputs) -> Vec<Front<'i>> {
     if inputs.has_implied_gateway() {
-        return vec![Front { id: implied_gateway(), object: None }];
+        let here = namespace == IMPLIED_GATEWAY.0;
+        return here.then(|| Front { id: implied_gateway(), object: None }).into_iter().collect();
     }
-    inputs.gateways.iter().map(|(id, object)| Front { id: id.clone(), object: Some(object) }).collect()
+    let gateways = inputs.of(namespace).gateways.iter();
+    gateways.map(|(id, object)| Front { id: id.clone(), object: Some(object) }).collect()
 }
 
 /// The id of the implied gateway.
@@ -147,10 +186,10 @@ pub(crate) fn implied_gateway() -> GatewayId {
     GatewayId::new(IMPLIED_GATEWAY.0, IMPLIED_GATEWAY.1)
 }
 
-/// A note for each server that no gateway has, unless the reason is among the findings.
+/// A note for each server of a namespace that no gateway has, unless the reason is among the findings.
 pub(crate) fn notes_on_unattached(
-    parts: &Parts,
-    attached: &BTreeSet<&ServerId>,
+    namespace: &Namespace,
+    attached: &BTreeMap<ServerId, Vec<GatewayId>>,
     known: &[Diagnostic],
 ) -> Vec<Diagnostic> {
     let explained: BTreeSet<&ObjectRef> = known
@@ -159,7 +198,7 @@ pub(crate) fn notes_on_unattached(
         .filter_map(|finding| finding.object.as_ref())
         .collect();
     let mut notes = Vec::new();
-    for server in parts.servers().filter(|server| !attached.contains(&server.id)) {
+    for server in namespace.usable().filter(|server| !attached.contains_key(&server.id)) {
         let object = ObjectRef::new(ObjectKind::McpServer, &server.id.namespace, &server.id.name);
         if explained.contains(&object) {
             continue;

@@ -31,7 +31,7 @@ pub(crate) struct Front<'i> {
 }
 
 /// What one gateway's compile makes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct GatewayOutcome {
     /// On one machine, unless it cannot listen.
     pub(crate) snapshot: Option<Snapshot>,
@@ -40,7 +40,7 @@ pub(crate) struct GatewayOutcome {
     /// What the operator makes for that fleet.
     pub(crate) children: Option<Arc<Vec<Child>>>,
     /// The servers behind it, in order.
-    pub(crate) attached: Vec<ServerId>,
+    pub(crate) attached: Arc<[ServerId]>,
     pub(crate) findings: Vec<Diagnostic>,
 }
 
@@ -74,7 +74,8 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
         warn_of_no_access(&body, parts, &mut findings);
     }
     diagnostics.extend(findings.into_list());
-    let mut outcome = GatewayOutcome { attached, findings: diagnostics, ..GatewayOutcome::default() };
+    let mut outcome =
+        GatewayOutcome { snapshot: None, fleet: None, children: None, attached, findings: diagnostics };
     let made = resources(&body, &api_keys, inputs, parts).ok().filter(|_| !body.listeners.is_empty());
     let resources = made.map(|resources| resources.into_iter().chain(issuer));
     if let Some(cluster) = &inputs.install.cluster {
@@ -222,7 +223,7 @@ fn policy_resource(
         let implied = (*id == implied_policy_id()).then(|| anyone(id.clone()));
         return implied.map(|body| Resource::new(id.to_string(), &body)).transpose();
     };
-    match inputs.policies.get(id).filter(|_| policy.selector.is_some()) {
+    match inputs.of(&id.namespace).policies.get(id).filter(|_| policy.selector.is_some()) {
         Some(object) => policy::within(id, object, &gateway.namespace, inputs).map(Some),
         None => Ok(policy.resource.clone()),
     }

@@ -8,10 +8,21 @@ use std::sync::Arc;
 use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
 use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
 
-/// Everything that a compile depends on. The keys are the objects' namespaces and names. An object that did not change
-/// should stay the same `Arc`: a [`crate::Memo`] then sees at a glance that there is nothing to do for it.
+/// Everything that a compile depends on. What did not change should stay the same `Arc`, an object as well as a
+/// namespace: a [`crate::Memo`] then sees at a glance that there is nothing to do for it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Inputs {
+    /// The objects, by namespace.
+    pub namespaces: BTreeMap<String, Arc<Objects>>,
+    /// Labels of the namespaces that are known. `kubernetes.io/metadata.name` need not be among them.
+    pub labels: Arc<BTreeMap<String, BTreeMap<String, String>>>,
+    /// What the installation settles.
+    pub install: Install,
+}
+
+/// The objects of one namespace, by their ids, which all are of that namespace.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Objects {
     /// Servers.
     pub servers: BTreeMap<ServerId, Arc<McpServer>>,
     /// Gateways.
@@ -20,13 +31,17 @@ pub struct Inputs {
     pub policies: BTreeMap<PolicyId, Arc<McpPolicy>>,
     /// Secrets. `${env:NAME}` in a value is resolved before; here a value is only bytes.
     pub secrets: BTreeMap<SecretId, Arc<Secret>>,
-    /// Labels of the namespaces that are known. `kubernetes.io/metadata.name` need not be among them.
-    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
-    /// Services of the cluster that servers name or that are made for them, by namespace and name.
-    pub services: BTreeMap<(String, String), Arc<Service>>,
-    /// What the installation settles.
-    pub install: Install,
+    /// Services of the cluster that servers name or that are made for them, by name.
+    pub services: BTreeMap<String, Arc<Service>>,
 }
+
+static NOTHING: Objects = Objects {
+    servers: BTreeMap::new(),
+    gateways: BTreeMap::new(),
+    policies: BTreeMap::new(),
+    secrets: BTreeMap::new(),
+    services: BTreeMap::new(),
+};
 
 /// A core/v1 Service with the addresses behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,10 +51,41 @@ pub struct Service {
 }
 
 impl Inputs {
+    /// The objects of a namespace; without any, empty ones.
+    #[must_use]
+    pub fn of(&self, namespace: &str) -> &Objects {
+        self.namespaces.get(namespace).map_or(&NOTHING, Arc::as_ref)
+    }
+
+    /// The objects of a namespace, to be changed.
+    pub fn of_mut(&mut self, namespace: &str) -> &mut Objects {
+        Arc::make_mut(self.namespaces.entry(namespace.to_owned()).or_default())
+    }
+
+    /// The servers of all namespaces, in order.
+    pub fn servers(&self) -> impl Iterator<Item = (&ServerId, &Arc<McpServer>)> {
+        self.namespaces.values().flat_map(|objects| &objects.servers)
+    }
+
+    /// The gateways of all namespaces, in order.
+    pub fn gateways(&self) -> impl Iterator<Item = (&GatewayId, &Arc<McpGateway>)> {
+        self.namespaces.values().flat_map(|objects| &objects.gateways)
+    }
+
+    /// The policies of all namespaces, in order.
+    pub fn policies(&self) -> impl Iterator<Item = (&PolicyId, &Arc<McpPolicy>)> {
+        self.namespaces.values().flat_map(|objects| &objects.policies)
+    }
+
+    /// A Secret.
+    pub(crate) fn secret(&self, id: &SecretId) -> Option<&Secret> {
+        self.of(&id.namespace).secrets.get(id).map(Arc::as_ref)
+    }
+
     /// Whether the one gateway is the implied one.
     #[must_use]
     pub fn has_implied_gateway(&self) -> bool {
-        self.install.implied_gateway && self.gateways.is_empty()
+        self.install.implied_gateway && self.gateways().next().is_none()
     }
 
     /// Whether this is the operator's namespace, whose policies can make the mesh level.
@@ -54,7 +100,7 @@ impl Inputs {
 
     /// The labels of a namespace, with the one that Kubernetes gives every namespace.
     pub(crate) fn namespace_labels(&self, namespace: &str) -> BTreeMap<String, String> {
-        let mut labels = self.namespaces.get(namespace).cloned().unwrap_or_default();
+        let mut labels = self.labels.get(namespace).cloned().unwrap_or_default();
         labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
         labels
     }

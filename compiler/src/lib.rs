@@ -21,8 +21,8 @@ mod server;
 mod sidecar;
 
 pub use child::Child;
-pub use compile::{Compiled, IMPLIED_GATEWAY, IMPLIED_POLICY, PolicyTarget, compile};
+pub use compile::{ByNamespace, Compiled, IMPLIED_GATEWAY, IMPLIED_POLICY, PolicyTarget, compile};
 pub use diagnostic::{Diagnostic, Location, ObjectKind, ObjectRef, Reason, Severity, findings_of};
-pub use inputs::{Cluster, ClusterIssuer, Inputs, Install, Secret, Service};
+pub use inputs::{Cluster, ClusterIssuer, Inputs, Install, Objects, Secret, Service};
 pub use memo::Memo;
 pub use workload::{EnvValue, EnvVar, Launch, Transport, Workload};

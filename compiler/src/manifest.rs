@@ -167,19 +167,31 @@ pub fn gather(objects: &[Located], install: Install) -> (Inputs, Vec<Diagnostic>
         first.insert(&located.reference, located);
         match &located.object {
             Object::Server(server) => {
-                inputs.servers.insert(ServerId::new(namespace, name), Arc::new((**server).clone()));
+                inputs
+                    .of_mut(namespace)
+                    .servers
+                    .insert(ServerId::new(namespace, name), Arc::new((**server).clone()));
             }
             Object::Gateway(gateway) => {
-                inputs.gateways.insert(GatewayId::new(namespace, name), Arc::new((**gateway).clone()));
+                inputs
+                    .of_mut(namespace)
+                    .gateways
+                    .insert(GatewayId::new(namespace, name), Arc::new((**gateway).clone()));
             }
             Object::Policy(policy) => {
-                inputs.policies.insert(PolicyId::new(namespace, name), Arc::new((**policy).clone()));
+                inputs
+                    .of_mut(namespace)
+                    .policies
+                    .insert(PolicyId::new(namespace, name), Arc::new((**policy).clone()));
             }
             Object::Secret(secret) => {
-                inputs.secrets.insert(SecretId::new(namespace, name), Arc::new(secret.clone()));
+                inputs
+                    .of_mut(namespace)
+                    .secrets
+                    .insert(SecretId::new(namespace, name), Arc::new(secret.clone()));
             }
             Object::Namespace(labels) => {
-                inputs.namespaces.insert(name.clone(), labels.clone());
+                Arc::make_mut(&mut inputs.labels).insert(name.clone(), labels.clone());
             }
         }
     }

@@ -1,9 +1,11 @@
 //! What did not change is not compiled again (decisions.md 9): a cache, without which the output is the same to the byte.
 //!
 //! Nothing crosses a namespace but exports and the mesh level. So each namespace has stamps, which rise when what its
-//! gateways see and what others see of it changes; a gateway is compiled again when a stamp rose that it depends on.
+//! gateways see and what others see of it changes; a gateway is compiled again when a stamp rose that it depends on. A
+//! change costs what its own namespace holds, and one comparison for each other namespace.
 
-mod sources;
+mod changes;
+mod surface;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,33 +14,44 @@ use std::sync::Arc;
 use mcpmesh_crds::From as Namespaces;
 use mcpmesh_ir::{Fleet, FleetId, GatewayId, ServerId};
 
-use crate::compile::{Compiled, Namespace, Parts, fronts, notes_on_unattached};
+use crate::compile::{
+    ByNamespace, Compiled, IMPLIED_GATEWAY, Namespace, Parts, fronts, implied_gateway, notes_on_unattached,
+};
+use crate::diagnostic::Diagnostic;
 use crate::gateway::{self, Front, GatewayOutcome};
-use crate::inputs::{Inputs, Install};
-use crate::policy::{self, CompiledPolicy};
-use crate::server::{self, ServerPart};
+use crate::inputs::{Inputs, Install, Objects};
+use crate::policy;
+use crate::server::{self, CompiledServer, ServerPart};
 use crate::sidecar::{self, Peers};
-use sources::{Change, Changes, Sources, Surface};
+use changes::Changes;
+use surface::Surface;
 
 /// Remembers the objects of the last compile and what was made of them.
 #[derive(Default)]
 pub struct Memo {
     /// What the installation settled, and whether the one gateway was the implied one.
     install: Option<(Install, bool)>,
-    labels: BTreeMap<String, BTreeMap<String, String>>,
+    labels: Arc<BTreeMap<String, BTreeMap<String, String>>>,
     labels_stamp: u64,
     namespaces: BTreeMap<String, Known>,
-    gateways: BTreeMap<GatewayId, (Key, Arc<GatewayOutcome>)>,
-    sidecars: BTreeMap<ServerId, (u64, Peers, Arc<Fleet>)>,
+    parts: Parts,
+    /// Rose when what any namespace exports changed.
+    exports: u64,
+    /// For each namespace, its servers that gateways of others have.
+    foreign: BTreeMap<String, Arc<Attached>>,
+    foreign_is_old: bool,
+    made: ByNamespace,
     /// The last stamp that was given. Never given twice.
     clock: u64,
 }
 
+/// The gateways before each server.
+type Attached = BTreeMap<ServerId, Vec<GatewayId>>;
+
 /// What is known of a namespace.
 #[derive(Default)]
 struct Known {
-    sources: Sources,
-    parts: Arc<Namespace>,
+    objects: Arc<Objects>,
     /// Rose when anything in it changed.
     own: u64,
     /// Rose when what it exports changed, or with what is judged there.
@@ -46,6 +59,11 @@ struct Known {
     /// Rose when its policies changed.
     policies: u64,
     surface: Surface,
+    gateways: BTreeMap<GatewayId, (Key, Arc<GatewayOutcome>)>,
+    /// Rose when one of its gateways was compiled.
+    fronts: u64,
+    sidecars: BTreeMap<ServerId, Sidecar>,
+    made_of: Option<MadeOf>,
 }
 
 /// The stamps of what a gateway was compiled from.
@@ -55,36 +73,62 @@ struct Key {
     labels: u64,
     mesh: u64,
     foreign: Vec<u64>,
+    /// As long as this one stands, so do those of other namespaces.
+    exports: u64,
+}
+
+impl Key {
+    /// Whether there is nothing to compile, though something elsewhere changed.
+    fn says_the_same(&self, other: &Self) -> bool {
+        (self.own, self.labels, self.mesh, &self.foreign)
+            == (other.own, other.labels, other.mesh, &other.foreign)
+    }
+}
+
+/// What a sidecar's fleet was compiled from, and the fleet.
+struct Sidecar {
+    part: Arc<ServerPart>,
+    peers: Peers,
+    /// Where policies are judged here: the stamp of the namespace.
+    judged: u64,
+    fleet: Arc<Fleet>,
+}
+
+/// What the output of a namespace was gathered from.
+#[derive(PartialEq)]
+struct MadeOf {
+    own: u64,
+    fronts: u64,
+    /// Stamp of the implied gateway, whose findings are on servers.
+    implied: u64,
+    foreign: Arc<Attached>,
 }
 
 impl fmt::Debug for Memo {
-    /// Snapshots hold Secrets: only the gateways' names are shown.
+    /// Snapshots hold Secrets: only the namespaces' names are shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.gateways.keys().map(ToString::to_string)).finish()
+        f.debug_set().entries(self.namespaces.keys()).finish()
     }
 }
 
 impl Memo {
     /// As [`crate::compile()`], with what did not change from memory.
-    pub fn compile(&mut self, inputs: &Inputs) -> Compiled {
+    pub fn compile(&mut self, inputs: &Inputs) -> ByNamespace {
         self.settle(inputs);
-        self.read(inputs);
-        let parts = Parts {
-            namespaces: self
-                .namespaces
-                .iter()
-                .map(|(name, known)| (name.clone(), known.parts.clone()))
-                .collect(),
-        };
-        self.front(inputs, &parts);
-        let mut compiled = Compiled::default();
-        if inputs.install.cluster.is_some() {
-            self.beside(inputs, &parts);
-            let fleets = self.sidecars.values().map(|(.., fleet)| fleet);
-            compiled.fleets = fleets.map(|fleet| (fleet.id.clone(), fleet.clone())).collect();
+        self.forget(inputs);
+        for (name, objects) in &inputs.namespaces {
+            self.read(name, objects, inputs);
         }
-        self.gather(&parts, &mut compiled);
-        compiled
+        let implied = IMPLIED_GATEWAY.0;
+        if inputs.has_implied_gateway() && !inputs.namespaces.contains_key(implied) {
+            self.read(implied, &Arc::default(), inputs);
+        }
+        for (front, key) in self.due(inputs) {
+            self.front(&front, key, inputs);
+        }
+        self.cross();
+        self.gather(inputs);
+        self.made.clone()
     }
 
     fn tick(&mut self) -> u64 {
@@ -94,66 +138,94 @@ impl Memo {
 
     /// What the installation settles reaches everything; labels of namespaces reach any gateway.
     fn settle(&mut self, inputs: &Inputs) {
-        let install = (inputs.install.clone(), inputs.has_implied_gateway());
-        if self.install.as_ref() != Some(&install) {
-            *self = Self { install: Some(install), clock: self.clock, ..Self::default() };
+        let implied = inputs.has_implied_gateway();
+        if self.install.as_ref().is_none_or(|known| (&known.0, known.1) != (&inputs.install, implied)) {
+            let install = Some((inputs.install.clone(), implied));
+            *self = Self { install, clock: self.clock, ..Self::default() };
         }
-        if self.labels != inputs.namespaces {
-            self.labels.clone_from(&inputs.namespaces);
+        if !Arc::ptr_eq(&self.labels, &inputs.labels) && self.labels != inputs.labels {
             self.labels_stamp = self.tick();
         }
+        self.labels = inputs.labels.clone();
     }
 
-    /// Compiles the objects of the namespaces in which something changed.
-    fn read(&mut self, inputs: &Inputs) {
-        let names = sources::namespaces(inputs);
-        self.namespaces.retain(|name, _| names.contains(name.as_str()));
-        for name in names {
-            let mut known = self.namespaces.remove(name).unwrap_or_default();
-            let changes = known.sources.update(name, inputs);
-            if changes.any() || known.own == 0 {
-                known.parts = Arc::new(objects(inputs, &changes, &known));
+    /// Namespaces that are there no more.
+    fn forget(&mut self, inputs: &Inputs) {
+        let is_there = |name: &str| {
+            inputs.namespaces.contains_key(name)
+                || (inputs.has_implied_gateway() && name == IMPLIED_GATEWAY.0)
+        };
+        let gone: Vec<String> = self.namespaces.keys().filter(|name| !is_there(name)).cloned().collect();
+        for name in gone {
+            self.namespaces.remove(&name);
+            self.parts.namespaces.remove(&name);
+            self.made.remove(&name);
+            self.exports = self.tick();
+            self.foreign_is_old = true;
+        }
+    }
+
+    /// Compiles the objects of a namespace in which something changed.
+    fn read(&mut self, name: &str, objects: &Arc<Objects>, inputs: &Inputs) {
+        let mut known = self.namespaces.remove(name).unwrap_or_default();
+        let is_new = known.own == 0;
+        if is_new || !Arc::ptr_eq(&known.objects, objects) {
+            let changes = Changes::between(&known.objects, objects);
+            known.objects = objects.clone();
+            if changes.any() || is_new {
+                let parts = self.parts.namespaces.remove(name).unwrap_or_default();
+                let parts = compiled(inputs, objects, &changes, &parts);
                 known.own = self.tick();
-                let surface = Surface::of(&known.parts);
+                let surface = Surface::of(&parts);
                 if surface != known.surface {
-                    known.exported = self.tick();
-                    known.surface = surface;
+                    (known.exported, known.surface) = (self.tick(), surface);
+                    self.exports = known.exported;
                 }
+                self.parts.namespaces.insert(name.to_owned(), Arc::new(parts));
             }
-            if changes.policies != Change::None {
+            if changes.policies.any() {
                 known.policies = self.tick();
             }
-            self.namespaces.insert(name.to_owned(), known);
+            let before = known.gateways.len();
+            known.gateways.retain(|id, _| {
+                objects.gateways.contains_key(id)
+                    || (inputs.has_implied_gateway() && *id == implied_gateway())
+            });
+            self.foreign_is_old |= known.gateways.len() < before;
         }
+        self.namespaces.insert(name.to_owned(), known);
     }
 
-    /// Compiles the gateways that depend on something that changed.
-    fn front(&mut self, inputs: &Inputs, parts: &Parts) {
-        let mut kept = BTreeMap::new();
-        for front in fronts(inputs) {
-            let key = self.key(&front, inputs);
-            let outcome = match self.gateways.remove(&front.id) {
-                Some((old, outcome)) if old == key => outcome,
-                _ => Arc::new(gateway::compile(&front, inputs, parts)),
-            };
-            kept.insert(front.id, (key, outcome));
+    /// The gateways for which a stamp rose, with their new stamps.
+    fn due<'i>(&self, inputs: &'i Inputs) -> Vec<(Front<'i>, Key)> {
+        let operators = inputs.install.cluster.as_ref().map(|cluster| &cluster.operator_namespace);
+        let operators = operators.and_then(|namespace| self.namespaces.get(namespace));
+        let mesh = operators.map_or(0, |known| known.policies);
+        // The implied gateway draws from all that changes.
+        let exports = if inputs.has_implied_gateway() { self.clock } else { self.exports };
+        let mut due = Vec::new();
+        for (name, known) in &self.namespaces {
+            let (own, labels) = (known.own, self.labels_stamp);
+            let stands =
+                |key: &Key| (key.own, key.labels, key.mesh, key.exports) == (own, labels, mesh, exports);
+            let expected = if inputs.has_implied_gateway() { 1 } else { known.objects.gateways.len() };
+            let all_stand =
+                known.gateways.len() == expected && known.gateways.values().all(|(key, _)| stands(key));
+            if all_stand {
+                continue;
+            }
+            for front in fronts(name, inputs) {
+                if known.gateways.get(&front.id).is_none_or(|(key, _)| !stands(key)) {
+                    let foreign = self.drawn(&front, inputs);
+                    due.push((front, Key { own, labels, mesh, foreign, exports }));
+                }
+            }
         }
-        self.gateways = kept;
-    }
-
-    fn key(&self, front: &Front<'_>, inputs: &Inputs) -> Key {
-        let known = |namespace: &str| self.namespaces.get(namespace);
-        let operators = inputs.install.cluster.as_ref().map(|cluster| cluster.operator_namespace.as_str());
-        Key {
-            own: known(&front.id.namespace).map_or(0, |known| known.own),
-            labels: self.labels_stamp,
-            mesh: operators.and_then(known).map_or(0, |known| known.policies),
-            foreign: self.foreign(front, inputs),
-        }
+        due
     }
 
     /// The stamps of the other namespaces that a gateway draws from; the implied one draws from all.
-    fn foreign(&self, front: &Front<'_>, inputs: &Inputs) -> Vec<u64> {
+    fn drawn(&self, front: &Front<'_>, inputs: &Inputs) -> Vec<u64> {
         let Some(object) = front.object else {
             return self.namespaces.values().map(|known| known.own).collect();
         };
@@ -169,92 +241,179 @@ impl Memo {
         exporting.filter(|(name, _)| *name != own && drawn(name)).map(|(_, known)| known.exported).collect()
     }
 
-    /// Compiles the sidecars of servers that changed or whose gateways did.
-    fn beside(&mut self, inputs: &Inputs, parts: &Parts) {
-        let mut peers: BTreeMap<&ServerId, Peers> = BTreeMap::new();
-        for (gateway, (_, outcome)) in &self.gateways {
-            for server in &outcome.attached {
-                let peers = peers.entry(server).or_default();
-                let is_own = server.namespace == gateway.namespace;
-                if is_own { &mut peers.local } else { &mut peers.exported }.push(gateway.clone());
+    /// Compiles a gateway, unless what rose was nothing that it draws from.
+    fn front(&mut self, front: &Front<'_>, key: Key, inputs: &Inputs) {
+        let stamp = self.tick();
+        let Some(known) = self.namespaces.get_mut(&front.id.namespace) else { return };
+        let old = match known.gateways.get_mut(&front.id) {
+            Some((old, _)) if old.says_the_same(&key) => {
+                *old = key;
+                return;
             }
+            old => old.map(|(_, outcome)| outcome.clone()),
+        };
+        let mut outcome = gateway::compile(front, inputs, &self.parts);
+        let before = old.as_ref().map_or(&[][..], |old| &old.attached);
+        if *before != *outcome.attached {
+            let crosses = |server: &ServerId| server.namespace != front.id.namespace;
+            self.foreign_is_old |= before.iter().chain(&*outcome.attached).any(crosses);
+        } else if let Some(old) = old {
+            outcome.attached = old.attached.clone();
         }
-        let mut kept = BTreeMap::new();
-        for (name, namespace) in &parts.namespaces {
-            let own = self.namespaces.get(name).map_or(0, |known| known.own);
-            for server in namespace.usable().filter(|server| server.beside.is_some()) {
-                let peers = peers.remove(&server.id).unwrap_or_default();
-                let old = self.sidecars.remove(&server.id);
-                let old = old.filter(|(stamp, known, _)| *stamp == own && *known == peers);
-                let entry =
-                    old.or_else(|| Some((own, peers.clone(), made(server, inputs, namespace, &peers)?)));
-                kept.extend(entry.map(|entry| (server.id.clone(), entry)));
-            }
-        }
-        self.sidecars = kept;
+        known.fronts = stamp;
+        known.gateways.insert(front.id.clone(), (key, Arc::new(outcome)));
     }
 
-    /// What is known now, as the output.
-    fn gather(&self, parts: &Parts, compiled: &mut Compiled) {
-        for namespace in parts.namespaces.values() {
-            for (id, part) in &namespace.servers {
-                compiled.diagnostics.extend(part.findings.iter().cloned());
-                let Ok(server) = &part.outcome else { continue };
-                compiled.workloads.extend(server.workload.clone().map(|workload| (id.clone(), workload)));
-                let children = server.children.clone();
-                compiled.children.extend(children.map(|made| (FleetId::Server(id.clone()), made)));
+    /// Notes which servers gateways of other namespaces have, when that changed.
+    fn cross(&mut self) {
+        if !std::mem::take(&mut self.foreign_is_old) {
+            return;
+        }
+        let mut now: BTreeMap<String, Attached> = BTreeMap::new();
+        for (id, (_, outcome)) in self.namespaces.values().flat_map(|known| &known.gateways) {
+            for server in outcome.attached.iter().filter(|server| server.namespace != id.namespace) {
+                let of = now.entry(server.namespace.clone()).or_default();
+                of.entry(server.clone()).or_default().push(id.clone());
             }
-            for (id, policy) in &namespace.policies {
-                compiled.diagnostics.extend(policy.findings.iter().cloned());
-                compiled.policy_targets.insert(id.clone(), policy.named.clone());
+        }
+        let mut before = std::mem::take(&mut self.foreign);
+        let kept = now.into_iter().map(|(name, attached)| match before.remove(&name) {
+            Some(old) if *old == attached => (name, old),
+            _ => (name, Arc::new(attached)),
+        });
+        self.foreign = kept.collect();
+    }
+
+    /// The output of each namespace for which something rose.
+    fn gather(&mut self, inputs: &Inputs) {
+        let none = Arc::<Attached>::default();
+        let implied = self.namespaces.get(IMPLIED_GATEWAY.0).filter(|_| inputs.has_implied_gateway());
+        let (implied, explained) = implied.map_or((0, Vec::new()), |known| {
+            (
+                known.fronts,
+                known.gateways.values().flat_map(|(_, outcome)| outcome.findings.clone()).collect(),
+            )
+        });
+        for (name, known) in &mut self.namespaces {
+            let foreign = self.foreign.get(name).unwrap_or(&none);
+            let stands = known.made_of.as_ref().is_some_and(|made| {
+                (made.own, made.fronts, made.implied) == (known.own, known.fronts, implied)
+                    && (Arc::ptr_eq(&made.foreign, foreign) || made.foreign == *foreign)
+            });
+            if stands {
+                continue;
             }
+            let parts = self.parts.namespaces.entry(name.clone()).or_default();
+            let made = known.output(parts, foreign, &explained, inputs);
+            self.made.insert(name.clone(), Arc::new(made));
+            let foreign = foreign.clone();
+            known.made_of = Some(MadeOf { own: known.own, fronts: known.fronts, implied, foreign });
+        }
+    }
+}
+
+impl Known {
+    /// What is known of a namespace now, as its part of the output.
+    fn output(
+        &mut self,
+        parts: &Namespace,
+        foreign: &Attached,
+        explained: &[Diagnostic],
+        inputs: &Inputs,
+    ) -> Compiled {
+        let mut compiled = Compiled { gateways: foreign.clone(), ..Compiled::default() };
+        let mut peers: BTreeMap<&ServerId, Peers> = BTreeMap::new();
+        for (server, gateways) in foreign {
+            peers.entry(server).or_default().exported.clone_from(gateways);
         }
         for (id, (_, outcome)) in &self.gateways {
-            compiled.attached.insert(id.clone(), outcome.attached.clone());
-            compiled.diagnostics.extend(outcome.findings.iter().cloned());
-            compiled.snapshots.extend(outcome.snapshot.clone().map(|snapshot| (id.clone(), snapshot)));
-            let children = outcome.children.clone();
-            compiled.children.extend(children.map(|made| (FleetId::Gateway(id.clone()), made)));
-            let fleet = outcome.fleet.clone();
-            compiled.fleets.extend(fleet.map(|fleet| (FleetId::Gateway(id.clone()), fleet)));
+            for server in outcome.attached.iter().filter(|server| server.namespace == id.namespace) {
+                peers.entry(server).or_default().local.push(id.clone());
+                compiled.gateways.entry(server.clone()).or_default().push(id.clone());
+            }
         }
-        let attached: BTreeSet<&ServerId> =
-            self.gateways.values().flat_map(|(_, outcome)| &outcome.attached).collect();
-        let notes = notes_on_unattached(parts, &attached, &compiled.diagnostics);
+        compiled.gateways.values_mut().for_each(|gateways| gateways.sort());
+        if inputs.install.cluster.is_some() {
+            self.sidecars = self.sidecars(parts, &mut peers);
+            compiled.fleets =
+                self.sidecars.values().map(|one| (one.fleet.id.clone(), one.fleet.clone())).collect();
+        }
+        self.tell(parts, explained, &mut compiled);
+        compiled
+    }
+
+    /// The sidecars of a namespace's servers, compiled where the server or its gateways changed.
+    fn sidecars(
+        &self,
+        parts: &Namespace,
+        peers: &mut BTreeMap<&ServerId, Peers>,
+    ) -> BTreeMap<ServerId, Sidecar> {
+        let mut sidecars = BTreeMap::new();
+        for (id, part) in &parts.servers {
+            if !part.outcome.as_ref().is_ok_and(|server| server.beside.is_some()) {
+                continue;
+            }
+            let peers = peers.remove(id).unwrap_or_default();
+            let judged = if peers.exported.is_empty() { 0 } else { self.own };
+            let known = self.sidecars.get(id).filter(|known| {
+                Arc::ptr_eq(&known.part, part) && known.peers == peers && known.judged == judged
+            });
+            let fleet = match known {
+                Some(known) => known.fleet.clone(),
+                None => match sidecar::fleet(id, &self.uid(id), parts, &peers) {
+                    Ok(fleet) => Arc::new(fleet),
+                    Err(_) => continue,
+                },
+            };
+            sidecars.insert(id.clone(), Sidecar { part: part.clone(), peers, judged, fleet });
+        }
+        sidecars
+    }
+
+    fn uid(&self, id: &ServerId) -> String {
+        let uid = self.objects.servers.get(id).and_then(|object| object.metadata.uid.clone());
+        uid.unwrap_or_else(|| id.to_string())
+    }
+
+    fn tell(&self, parts: &Namespace, explained: &[Diagnostic], compiled: &mut Compiled) {
+        for (id, part) in &parts.servers {
+            compiled.diagnostics.extend(part.findings.iter().cloned());
+            let Ok(CompiledServer { workload, children, .. }) = &part.outcome else { continue };
+            compiled.workloads.extend(workload.clone().map(|workload| (id.clone(), workload)));
+            compiled.children.extend(children.clone().map(|made| (FleetId::Server(id.clone()), made)));
+        }
+        for (id, policy) in &parts.policies {
+            compiled.diagnostics.extend(policy.findings.iter().cloned());
+            compiled.policy_targets.insert(id.clone(), policy.named.clone());
+        }
+        for (id, (_, outcome)) in &self.gateways {
+            let GatewayOutcome { snapshot, fleet, children, attached, findings } = &**outcome;
+            let own = || FleetId::Gateway(id.clone());
+            compiled.attached.insert(id.clone(), attached.clone());
+            compiled.diagnostics.extend(findings.iter().cloned());
+            compiled.snapshots.extend(snapshot.clone().map(|snapshot| (id.clone(), snapshot)));
+            compiled.children.extend(children.clone().map(|made| (own(), made)));
+            compiled.fleets.extend(fleet.clone().map(|fleet| (own(), fleet)));
+        }
+        let notes = notes_on_unattached(parts, &compiled.gateways, explained);
         compiled.diagnostics.extend(notes);
         compiled.diagnostics.sort();
         compiled.diagnostics.dedup();
     }
 }
 
-/// Compiles the objects of a namespace, each that depends on a change.
-fn objects(inputs: &Inputs, changes: &Changes, known: &Known) -> Namespace {
+/// Compiles the objects of a namespace, each that a change reaches.
+fn compiled(inputs: &Inputs, objects: &Objects, changes: &Changes, known: &Namespace) -> Namespace {
     let mut made = Namespace::default();
-    let same = changes.secrets == Change::None && changes.services == Change::None;
-    for (id, object) in &known.sources.servers {
-        let old: Option<&Arc<ServerPart>> = known.parts.servers.get(id);
-        let old = old.filter(|_| same && !changes.servers_changed.contains(id)).cloned();
+    for (id, object) in &objects.servers {
+        let old = known.servers.get(id).filter(|_| !changes.reach_server(id, object)).cloned();
         let part = old.unwrap_or_else(|| Arc::new(server::compile(id, object, inputs)));
         made.servers.insert(id.clone(), part);
     }
-    // A policy asks which servers and gateways there are, not what they are.
-    let same = changes.servers != Change::Keys && changes.gateways != Change::Keys;
-    for (id, object) in &known.sources.policies {
-        let old: Option<&Arc<CompiledPolicy>> = known.parts.policies.get(id);
-        let old = old.filter(|_| same && !changes.policies_changed.contains(id)).cloned();
+    for (id, object) in &objects.policies {
+        let old = known.policies.get(id).filter(|_| !changes.reach_policy(id)).cloned();
         let policy = old.unwrap_or_else(|| Arc::new(policy::compile(id, object, inputs)));
         made.policies.insert(id.clone(), policy);
     }
     made
-}
-
-fn made(
-    server: &server::CompiledServer,
-    inputs: &Inputs,
-    namespace: &Namespace,
-    peers: &Peers,
-) -> Option<Arc<Fleet>> {
-    let uid = inputs.servers.get(&server.id).and_then(|object| object.metadata.uid.clone());
-    let uid = uid.unwrap_or_else(|| server.id.to_string());
-    sidecar::fleet(&server.id, &uid, namespace, peers).ok().map(Arc::new)
 }

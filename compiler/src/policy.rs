@@ -231,7 +231,7 @@ fn refused(
     let (namespace, name) = (&id.namespace, &target.name);
     let known = match target.kind {
         TargetKind::McpGateway => is_gateway(&GatewayId::new(namespace, name), inputs),
-        TargetKind::McpServer => inputs.servers.contains_key(&ServerId::new(namespace, name)),
+        TargetKind::McpServer => inputs.of(namespace).servers.contains_key(&ServerId::new(namespace, name)),
         TargetKind::Namespace => name == namespace,
     };
     if known { None } else { Some(missing(id, target, &format!("{path}.name"), findings)) }
@@ -246,7 +246,8 @@ fn right_group(target: &TargetRef) -> bool {
 }
 
 fn is_gateway(id: &GatewayId, inputs: &Inputs) -> bool {
-    inputs.gateways.contains_key(id) || (inputs.has_implied_gateway() && *id == implied_gateway())
+    inputs.of(&id.namespace).gateways.contains_key(id)
+        || (inputs.has_implied_gateway() && *id == implied_gateway())
 }
 
 fn missing(id: &PolicyId, target: &TargetRef, path: &str, findings: &mut Findings) -> Reason {

@@ -1,7 +1,6 @@
 //! References to Secrets: found or not, and only the keys that are referenced travel (decisions.md 7 and 10).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use mcpmesh_ir::resource::{self, Resource};
@@ -22,7 +21,7 @@ pub(crate) fn find<'i>(
     path: &str,
     findings: &mut Findings,
 ) -> Option<&'i Secret> {
-    let found = inputs.secrets.get(id).map(Arc::as_ref);
+    let found = inputs.secret(id);
     if found.is_none() {
         findings.error(
             path,
@@ -64,7 +63,7 @@ pub(crate) fn resources<'k>(
 ) -> Result<Vec<Resource>, resource::Error> {
     let mut bodies: BTreeMap<&SecretId, secret::Secret> = BTreeMap::new();
     for (id, key) in keys {
-        let bytes = inputs.secrets.get(id).and_then(|secret| secret.data.get(key));
+        let bytes = inputs.secret(id).and_then(|secret| secret.data.get(key));
         let Some(text) = bytes.and_then(|bytes| String::from_utf8(bytes.clone()).ok()) else { continue };
         let body = bodies.entry(id).or_insert_with(|| secret::Secret { data: BTreeMap::new() });
         body.data.insert(key.clone(), text);

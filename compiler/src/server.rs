@@ -129,7 +129,7 @@ impl Source {
 fn source(id: &ServerId, spec: &McpServerSpec, inputs: &Inputs, findings: &mut Findings) -> Option<Source> {
     let run = |workload: Option<Workload>| {
         let workload = workload?;
-        let environment = workload.environment(&inputs.secrets);
+        let environment = workload.environment(&inputs.of(&id.namespace).secrets);
         let digest = secret::digest(&inputs.install.version_key, &(&workload, &environment.0)).ok()?;
         let sidecars = inputs.install.cluster.is_some().then(|| service::of_children(id, inputs));
         Some(Source { endpoint: Endpoint::Workload { digest }, workload: Some(workload), sidecars })

@@ -60,10 +60,11 @@ fn complaints(page: &Path) -> Vec<String> {
     let install =
         Install { allow_private: true, version_key: [7; 32], cluster: Some(cluster()), ..Install::default() };
     let (mut inputs, duplicates) = manifest::gather(&parsed.objects, install);
-    for (id, server) in &inputs.servers {
+    let servers: Vec<_> = inputs.servers().map(|(id, server)| (id.clone(), server.clone())).collect();
+    for (id, server) in servers {
         if let Some(named) = &server.spec.service {
             let ports = BTreeMap::from([(named.port, vec![SocketAddr::from(([10, 0, 0, 1], named.port))])]);
-            inputs.services.insert((id.namespace.clone(), named.name.clone()), Arc::new(Service { ports }));
+            inputs.of_mut(&id.namespace).services.insert(named.name.clone(), Arc::new(Service { ports }));
         }
     }
     let mut compiled = compile(&inputs);

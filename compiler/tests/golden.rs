@@ -43,7 +43,7 @@ fn compile_text(text: &str, services: &str) -> Compiled {
     if !services.is_empty() {
         for (name, ports) in serde_saphyr::from_str::<Services>(services).unwrap() {
             let (namespace, name) = name.split_once('/').unwrap();
-            inputs.services.insert((namespace.to_owned(), name.to_owned()), Arc::new(Service { ports }));
+            inputs.of_mut(namespace).services.insert(name.to_owned(), Arc::new(Service { ports }));
         }
     }
     let mut compiled = compile(&inputs);

@@ -76,7 +76,7 @@ fn in_cluster(documents: &[&str], addresses: [u8; 2]) -> Inputs {
     for (namespace, name, last, port) in
         [("default", "d", first, 80), ("lib", "e", second, 80), ("lib", "a-mcpserver", second, 17080)]
     {
-        inputs.services.insert((namespace.to_owned(), name.to_owned()), service(last, port));
+        inputs.of_mut(namespace).services.insert(name.to_owned(), service(last, port));
     }
     inputs
 }
@@ -172,7 +172,7 @@ proptest! {
         let mut memo = Memo::default();
         for folder in folders {
             let inputs = inputs(&folder, up);
-            prop_assert_eq!(bytes(&memo.compile(&inputs)), bytes(&compile(&inputs)));
+            prop_assert_eq!(bytes(&Compiled::whole(&memo.compile(&inputs))), bytes(&compile(&inputs)));
         }
     }
 
@@ -185,12 +185,17 @@ proptest! {
         for (folder, [one, two]) in steps {
             // What did not change stays the same Arc, as a watch leaves it.
             let mut inputs = in_cluster(&folder, [u8::from(one) + 1, u8::from(two) + 1]);
-            for (id, server) in &mut inputs.servers {
-                if let Some(old) = last.servers.get(id).filter(|old| *old == server) {
-                    *server = old.clone();
+            for (namespace, objects) in &mut inputs.namespaces {
+                for (id, server) in &mut Arc::make_mut(objects).servers {
+                    if let Some(old) = last.of(namespace).servers.get(id).filter(|old| *old == server) {
+                        *server = old.clone();
+                    }
+                }
+                if let Some(old) = last.namespaces.get(namespace).filter(|old| *old == objects) {
+                    *objects = old.clone();
                 }
             }
-            prop_assert_eq!(bytes(&memo.compile(&inputs)), bytes(&compile(&inputs)));
+            prop_assert_eq!(bytes(&Compiled::whole(&memo.compile(&inputs))), bytes(&compile(&inputs)));
             last = inputs;
         }
     }
@@ -250,11 +255,11 @@ proptest! {
             None => other.push(changed),
         }
         let mut after = inputs(&other, true);
-        prop_assert_eq!(bytes(&memo.compile(&after)), bytes(&compile(&after)));
-        for secret in after.secrets.values_mut() {
+        prop_assert_eq!(bytes(&Compiled::whole(&memo.compile(&after))), bytes(&compile(&after)));
+        for secret in after.namespaces.values_mut().flat_map(|objects| Arc::make_mut(objects).secrets.values_mut()) {
             Arc::make_mut(secret).data.values_mut().for_each(|value| value.push(b'x'));
         }
-        prop_assert_eq!(bytes(&memo.compile(&after)), bytes(&compile(&after)));
+        prop_assert_eq!(bytes(&Compiled::whole(&memo.compile(&after))), bytes(&compile(&after)));
     }
 
     #[test]

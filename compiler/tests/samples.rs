@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use mcpmesh_compiler::{Install, Memo, compile, manifest};
+use mcpmesh_compiler::{Compiled, Install, Memo, compile, manifest};
 use mcpmesh_ir::catalog::Hints;
 use mcpmesh_ir::policy::{Identity, Issuer, Object, Prepared, Target, decide};
 use mcpmesh_ir::{Gateway, GatewayId, Policy, ResourceKind, Server, ServerId, Snapshot};
@@ -17,7 +17,7 @@ fn gateway(files: &[&str], id: &GatewayId) -> Snapshot {
     let parsed = manifest::parse("sample.yaml", &texts.join("\n---\n"));
     let (inputs, _) = manifest::gather(&parsed.objects, Install::default());
     let mut compiled = compile(&inputs);
-    assert_eq!(compiled, Memo::default().compile(&inputs));
+    assert_eq!(compiled, Compiled::whole(&Memo::default().compile(&inputs)));
     compiled.snapshots.remove(id).unwrap_or_else(|| panic!("no {id}"))
 }
 

@@ -60,7 +60,7 @@ fn a_server_that_cannot_be_read_stops_nobody_else() {
     let broken = SERVER.replace("url", "uri");
     let loaded = read(&folder(&[("a.yaml", SERVER), ("b.yaml", &broken)]));
     assert!(!loaded.unreadable && loaded.is_open() && loaded.has_errors());
-    assert_eq!(loaded.inputs.servers.len(), 1);
+    assert_eq!(loaded.inputs.servers().count(), 1);
 }
 
 #[test]
@@ -70,6 +70,6 @@ fn a_clients_configuration_does_not_lead_back_to_us() {
         "other": {"url": "http://localhost:8081/mcp"}}}"#;
     let folder = folder(&[(".mcp.json", text)]);
     let loaded = load(&Source::Client { file: folder.path().join(".mcp.json"), own: 8080 }, [0; 32]).unwrap();
-    let names: Vec<_> = loaded.inputs.servers.keys().map(|id| id.name.as_str()).collect();
+    let names: Vec<_> = loaded.inputs.servers().map(|(id, _)| id.name.as_str()).collect();
     assert_eq!(names, ["other"]);
 }

@@ -97,7 +97,7 @@ fn can_show(listener: &Listener, path: &str, inputs: &Inputs, findings: &mut Fin
             findings.error(&path, Reason::InvalidSecret, message, "store PEM text there");
         }
         good &= value.is_some_and(is_pem);
-        if value.is_none() && !inputs.secrets.contains_key(id) {
+        if value.is_none() && inputs.secret(id).is_none() {
             break;
         }
     }

@@ -172,7 +172,7 @@ fn the_same_object_twice_is_a_diagnostic_and_the_first_stands() {
         diagnostics[0].to_string(),
         "b.yaml:4:9: error: McpServer default/time: this object is already at a.yaml:4:9; rename one of them, or remove it"
     );
-    let server = inputs.servers.values().next().and_then(|server| server.spec.package.as_ref());
+    let server = inputs.servers().next().and_then(|(_, server)| server.spec.package.as_ref());
     assert_eq!(server.map(|package| package.name.as_str()), Some("mcp-server-time"));
 }
 

@@ -193,7 +193,7 @@ struct Collect<'c> {
 
 fn whole_secret(id: &ServerId, source: &EnvFromSource, path: &str, inputs: &Inputs, into: &mut Collect<'_>) {
     let secret = SecretId::new(&id.namespace, &source.secret_ref.name);
-    if source.secret_ref.optional == Some(true) && !inputs.secrets.contains_key(&secret) {
+    if source.secret_ref.optional == Some(true) && inputs.secret(&secret).is_none() {
         return;
     }
     let path = format!("{path}.secretRef");
@@ -233,7 +233,7 @@ fn value(
         (None, Some(source)) => &source.secret_key_ref,
     };
     let secret = SecretId::new(&id.namespace, &reference.name);
-    let there = inputs.secrets.get(&secret).is_some_and(|secret| secret.data.contains_key(&reference.key));
+    let there = inputs.secret(&secret).is_some_and(|secret| secret.data.contains_key(&reference.key));
     if reference.optional == Some(true) && !there {
         return None;
     }

@@ -33,7 +33,7 @@ pub(super) fn endpoint(
         let message = format!("{path:?} is not a path");
         findings.error("spec.service.path", Reason::InvalidValue, message, "such as /mcp");
     }
-    let found = inputs.services.get(&(id.namespace.clone(), name.clone()));
+    let found = inputs.of(&id.namespace).services.get(name);
     let Some(found) = found else {
         let message = format!("no Service {}/{name}", id.namespace);
         findings.error(
@@ -78,7 +78,7 @@ pub(crate) fn reachable(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 /// The proxies beside a server that is run: behind the Service that the operator makes for it.
 pub(super) fn of_children(id: &ServerId, inputs: &Inputs) -> Vec<SocketAddr> {
     let base = base_name(&FleetId::Server(id.clone()));
-    let service = inputs.services.get(&(id.namespace.clone(), base));
+    let service = inputs.of(&id.namespace).services.get(&base);
     let found = service.and_then(|service| service.ports.get(&SIDECAR_PORT));
     found.map(|found| reachable(found)).unwrap_or_default()
 }
