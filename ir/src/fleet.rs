@@ -3,6 +3,7 @@
 //! A fleet's configuration is a flat set of resources with one or more [`crate::Gateway`]s among them. Differences
 //! between two of them are all that ever travels (decisions.md 10 and 11).
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
@@ -197,6 +198,29 @@ impl Fleet {
         }
     }
 
+    /// What leads here from another configuration of the fleet. Both are in canonical order: one walk through them.
+    #[must_use]
+    pub fn difference_from(&self, old: &Self) -> Difference {
+        let mut difference = Difference::default();
+        let (mut old, mut new) = (old.resources.iter().peekable(), self.resources.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => return difference,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(old), Some(new)) => (old.kind, &old.name).cmp(&(new.kind, &new.name)),
+            };
+            let (before, now) =
+                (old.next_if(|_| order != Ordering::Greater), new.next_if(|_| order != Ordering::Less));
+            match (before, now) {
+                (Some(before), None) => difference.removed.push(ResourceKey::of(before)),
+                (Some(before), Some(now)) if before.version == now.version => {}
+                (_, Some(now)) => difference.changed.push(now.clone()),
+                (None, None) => return difference,
+            }
+        }
+    }
+
     /// The versions of what is here.
     #[must_use]
     pub fn versions(&self) -> BTreeMap<ResourceKey, Version> {
@@ -272,6 +296,7 @@ mod tests {
             fleet(&[resource("kept", "x"), resource("changed", "y"), resource("added", "x")]),
         );
         let difference = new.difference(&old.versions());
+        assert_eq!(difference, new.difference_from(&old));
         assert_eq!(difference.changed.len(), 2);
         assert_eq!(difference.removed.len(), 1);
         let reached = old.with(difference);

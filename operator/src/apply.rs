@@ -4,10 +4,11 @@
 mod ownership;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use mcpmesh_compiler::child::keys_name;
-use mcpmesh_compiler::{Child, ObjectKind, ObjectRef, Severity};
+use mcpmesh_compiler::{Child, Compiled, ObjectKind, ObjectRef, Severity};
 use mcpmesh_ir::FleetId;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -61,12 +62,14 @@ impl Write {
     }
 }
 
-/// The writes that lead from what is there to what is wanted, in order.
-pub(crate) fn due(outcome: &Outcome, world: &World, roots: &str) -> Vec<Write> {
+/// The writes that lead from what is there in a namespace to what is wanted, in order.
+pub(crate) fn due(namespace: &str, outcome: &Outcome, world: &World, roots: &str) -> Vec<Write> {
     let mut writes = Vec::new();
     let mut wanted = BTreeSet::new();
-    let namespaces: BTreeSet<&str> = outcome.fleets.iter().map(FleetId::namespace).collect();
-    for namespace in &namespaces {
+    let nothing = Arc::<Compiled>::default();
+    let compiled = outcome.compiled.get(namespace).unwrap_or(&nothing);
+    let fleets: BTreeSet<&FleetId> = compiled.fleets.keys().chain(compiled.children.keys()).collect();
+    if !fleets.is_empty() {
         let manifest = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {
@@ -77,23 +80,20 @@ pub(crate) fn due(outcome: &Outcome, world: &World, roots: &str) -> Vec<Write> {
         });
         want("ConfigMap", manifest, None, world, (&mut wanted, &mut writes));
     }
-    for fleet in &outcome.fleets {
+    for fleet in fleets {
         let Some(owner) = owner(fleet, world) else { continue };
         let keys = keys_name(fleet);
-        if world.secrets.get(fleet.namespace(), &keys).is_none() {
-            writes.push(Write::Keys {
-                owner: owner.clone(),
-                namespace: fleet.namespace().to_owned(),
-                name: keys,
-            });
+        if world.secrets.get(namespace, &keys).is_none() {
+            let namespace = namespace.to_owned();
+            writes.push(Write::Keys { owner: owner.clone(), namespace, name: keys });
         }
-        for child in outcome.compiled.children.get(fleet).into_iter().flat_map(|all| all.iter()) {
-            if let Some((kind, manifest)) = manifest(child, fleet.namespace()) {
+        for child in compiled.children.get(fleet).into_iter().flat_map(|all| all.iter()) {
+            if let Some((kind, manifest)) = manifest(child, namespace) {
                 want(kind, manifest, Some(&owner), world, (&mut wanted, &mut writes));
             }
         }
     }
-    prune(outcome, world, &wanted, &mut writes);
+    prune(namespace, &erring(namespace, outcome), world, &wanted, &mut writes);
     writes
 }
 
@@ -133,17 +133,23 @@ fn is_as_applied(live: &ObjectMeta, hash: &str, manifest: &Value) -> bool {
 
 /// Children of living owners without errors that nothing wants any more. Of an object with errors everything stays: a
 /// slip of the pen takes no pods down. Those of a deleted object are the garbage collector's.
-fn prune(outcome: &Outcome, world: &World, wanted: &BTreeSet<ChildRef>, writes: &mut Vec<Write>) {
-    let erring = erring(outcome);
-    let owners = owners(world);
+fn prune(
+    namespace: &str,
+    erring: &BTreeSet<ObjectRef>,
+    world: &World,
+    wanted: &BTreeSet<ChildRef>,
+    writes: &mut Vec<Write>,
+) {
+    let owners = owners(namespace, world);
     for (kind, store) in &world.children {
-        for ((namespace, name), live) in store.all() {
-            let child = ChildRef { kind, namespace, name };
+        for (name, live) in &*store.of(namespace) {
+            let child = ChildRef { kind, namespace: namespace.to_owned(), name: name.clone() };
             let surplus = !wanted.contains(&child)
                 && live.metadata.deletion_timestamp.is_none()
-                && match controller(&live) {
+                && match controller(live) {
                     Some(owner) => owners.get(&owner.uid).is_some_and(|object| !erring.contains(object)),
-                    None => is_lost_roots(&child, &owners),
+                    // The roots of a namespace without any of our objects.
+                    None => child.kind == "ConfigMap" && child.name == ROOTS && owners.is_empty(),
                 };
             if let (true, Some(uid)) = (surplus, live.metadata.uid.clone()) {
                 writes.push(Write::Delete(child, uid));
@@ -152,27 +158,20 @@ fn prune(outcome: &Outcome, world: &World, wanted: &BTreeSet<ChildRef>, writes: 
     }
 }
 
-/// The roots of a namespace without any of our objects.
-fn is_lost_roots(child: &ChildRef, owners: &BTreeMap<String, ObjectRef>) -> bool {
-    child.kind == "ConfigMap"
-        && child.name == ROOTS
-        && !owners.values().any(|object| object.namespace == child.namespace)
+fn erring(namespace: &str, outcome: &Outcome) -> BTreeSet<ObjectRef> {
+    let all = outcome.diagnostics(namespace).into_iter();
+    all.filter(|finding| finding.severity == Severity::Error).filter_map(|finding| finding.object).collect()
 }
 
-fn erring(outcome: &Outcome) -> BTreeSet<ObjectRef> {
-    let errors = outcome.compiled.diagnostics.iter().filter(|finding| finding.severity == Severity::Error);
-    errors.filter_map(|finding| finding.object.clone()).collect()
-}
-
-/// All objects that can own children, by uid.
-fn owners(world: &World) -> BTreeMap<String, ObjectRef> {
+/// All objects of a namespace that can own children, by uid.
+fn owners(namespace: &str, world: &World) -> BTreeMap<String, ObjectRef> {
     let mut owners = BTreeMap::new();
-    for ((namespace, name), kept) in world.gateways.all() {
+    for (name, kept) in &*world.gateways.of(namespace) {
         if let Some(uid) = kept.metadata().uid.clone() {
             owners.insert(uid, ObjectRef::new(ObjectKind::McpGateway, namespace, name));
         }
     }
-    for ((namespace, name), kept) in world.servers.all() {
+    for (name, kept) in &*world.servers.of(namespace) {
         if let Some(uid) = kept.metadata().uid.clone() {
             owners.insert(uid, ObjectRef::new(ObjectKind::McpServer, namespace, name));
         }

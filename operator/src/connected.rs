@@ -24,11 +24,18 @@ pub(crate) struct Connected {
     proxies: Mutex<BTreeMap<(FleetId, String), Proxy>>,
     next: std::sync::atomic::AtomicU64,
     changed: watch::Sender<u64>,
+    /// Counts comings and goings.
+    members: watch::Sender<u64>,
 }
 
 impl Default for Connected {
     fn default() -> Self {
-        Self { proxies: Mutex::default(), next: 1.into(), changed: watch::Sender::new(0) }
+        Self {
+            proxies: Mutex::default(),
+            next: 1.into(),
+            changed: watch::Sender::new(0),
+            members: watch::Sender::new(0),
+        }
     }
 }
 
@@ -46,6 +53,7 @@ impl Connected {
         let stream = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let key = (fleet, pod);
         self.proxies.lock().insert(key.clone(), Proxy { stream, ..Proxy::default() });
+        self.members.send_modify(|count| *count += 1);
         self.told();
         Seat { connected: self.clone(), key, stream }
     }
@@ -57,6 +65,11 @@ impl Connected {
     /// Counts up with everything that a proxy says.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Counts up when one comes or goes.
+    pub(crate) fn members(&self) -> watch::Receiver<u64> {
+        self.members.subscribe()
     }
 
     /// What is known of each.
@@ -111,6 +124,7 @@ impl Drop for Seat {
             proxies.remove(&self.key);
         }
         drop(proxies);
+        self.connected.members.send_modify(|count| *count += 1);
         self.connected.told();
     }
 }

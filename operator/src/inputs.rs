@@ -9,141 +9,283 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1;
 use kube::Api;
 use mcpmesh_compiler::{
-    Diagnostic, Inputs, Install, ObjectKind, ObjectRef, Reason, Secret, Service, Severity,
+    Diagnostic, Inputs, Install, ObjectKind, ObjectRef, Objects, Reason, Secret, Service, Severity,
 };
-use mcpmesh_crds::McpPolicy;
+use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
 use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
 
-use crate::watch::Key;
-use crate::world::endpoints::{Slice, addresses};
-use crate::world::{Kept, World};
+use crate::watch::Bucket;
+use crate::world::endpoints::{Ports, Slice, addresses};
+use crate::world::{Kept, SecretMeta, World};
 
 /// A Secret that could not be read. What was served before stays.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read Secret {0}")]
 pub(crate) struct Error(SecretId, #[source] kube::Error);
 
-/// Gathers inputs, and keeps the Secrets that it has read.
+/// Gathers inputs. What it gathered from a namespace stands until something in the namespace changes.
 pub(crate) struct Gatherer {
     client: kube::Client,
     world: Arc<World>,
-    secrets: BTreeMap<SecretId, (String, Arc<Secret>)>,
+    namespaces: BTreeMap<String, Known>,
+    labels: Arc<Bucket<BTreeMap<String, String>>>,
+    /// As the last compile had them.
+    inputs: Inputs,
 }
 
-/// Inputs, and what is wrong with objects before a compile sees them.
-pub(crate) struct Gathered {
-    pub(crate) inputs: Inputs,
+/// What was gathered from a namespace, and what from.
+#[derive(Default)]
+struct Known {
+    seen: Option<Seen>,
+    secrets: BTreeMap<SecretId, (String, Arc<Secret>)>,
+    found: Arc<Found>,
+}
+
+/// A namespace's objects as they were looked at.
+struct Seen {
+    servers: Arc<Bucket<Kept<McpServer>>>,
+    gateways: Arc<Bucket<Kept<McpGateway>>>,
+    policies: Arc<Bucket<Kept<McpPolicy>>>,
+    secrets: Arc<Bucket<SecretMeta>>,
+    services: Arc<Bucket<Ports>>,
+    slices: Arc<Bucket<Slice>>,
+}
+
+impl Seen {
+    fn is(&self, other: &Self) -> bool {
+        same(&self.servers, &other.servers)
+            && same(&self.gateways, &other.gateways)
+            && same(&self.policies, &other.policies)
+            && same(&self.secrets, &other.secrets)
+            && same(&self.services, &other.services)
+            && same(&self.slices, &other.slices)
+    }
+}
+
+/// What is known of a namespace besides what a compile reads.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// What is wrong with objects before a compile sees them.
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// Ready pods by Service.
-    pub(crate) pods: BTreeMap<Key, BTreeSet<String>>,
+    pub(crate) pods: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Inputs, and what else was found, by namespace.
+pub(crate) struct Gathered {
+    pub(crate) inputs: Inputs,
+    pub(crate) found: BTreeMap<String, Arc<Found>>,
 }
 
 impl Gatherer {
     pub(crate) fn new(client: kube::Client, world: Arc<World>) -> Self {
-        Self { client, world, secrets: BTreeMap::new() }
+        let (namespaces, labels, inputs) = Default::default();
+        Self { client, world, namespaces, labels, inputs }
     }
 
     /// The inputs as they are now.
     pub(crate) async fn gather(&mut self, install: Install) -> Result<Gathered, Error> {
-        let mut diagnostics = Vec::new();
-        let mut inputs = Inputs { install, ..Inputs::default() };
-        self.kinds(&mut inputs, &mut diagnostics);
-        if self.world.scopes.iter().all(Option::is_some) {
-            restrict::to_namespaces(&mut inputs, &mut diagnostics);
+        self.inputs.install = install;
+        self.labels();
+        let world = self.world.clone();
+        let (servers, gateways, policies) =
+            (world.servers.buckets(), world.gateways.buckets(), world.policies.buckets());
+        let names: BTreeSet<&String> = servers.keys().chain(gateways.keys()).chain(policies.keys()).collect();
+        self.forget(|name| names.contains(&name.to_owned()));
+        let named = |name: &str| Named {
+            servers: servers.get(name).cloned().unwrap_or_default(),
+            gateways: gateways.get(name).cloned().unwrap_or_default(),
+            policies: policies.get(name).cloned().unwrap_or_default(),
+        };
+        // What objects name is followed before it is looked at: no change of it is missed.
+        let drafts: Vec<(&String, Draft)> =
+            names.into_iter().map(|name| (name, self.draft(name, named(name)))).collect();
+        let (secrets, services, slices) =
+            (world.secrets.buckets(), world.services.buckets(), world.slices.buckets());
+        for (name, Draft { named: Named { servers, gateways, policies }, changed }) in drafts {
+            let seen = Seen {
+                servers,
+                gateways,
+                policies,
+                secrets: secrets.get(name).cloned().unwrap_or_default(),
+                services: services.get(name).cloned().unwrap_or_default(),
+                slices: slices.get(name).cloned().unwrap_or_default(),
+            };
+            let known = self.namespaces.get(name).and_then(|known| known.seen.as_ref());
+            if changed || known.is_none_or(|known| !known.is(&seen)) {
+                self.read_namespace(name, seen).await?;
+            }
         }
-        let services = references::services(&inputs);
-        *self.world.interest.services.write() = services.clone();
-        let pods = self.services(&mut inputs, &services);
-        for ((_, name), labels) in self.world.namespaces.all() {
-            inputs.namespaces.insert(name, (*labels).clone());
-        }
-        let secrets = references::secrets(&inputs);
-        *self.world.interest.secrets.write() = secrets.clone();
-        self.read_secrets(&inputs, secrets).await?;
-        let known = self.secrets.iter().map(|(id, (_, secret))| (id.clone(), secret.clone()));
-        inputs.secrets = known.collect();
-        Ok(Gathered { inputs, diagnostics, pods })
+        let found = self.namespaces.iter().map(|(name, known)| (name.clone(), known.found.clone()));
+        Ok(Gathered { inputs: self.inputs.clone(), found: found.collect() })
     }
 
-    fn kinds(&self, inputs: &mut Inputs, diagnostics: &mut Vec<Diagnostic>) {
-        for ((namespace, name), kept) in self.world.servers.all() {
-            match &*kept {
+    fn labels(&mut self) {
+        let now = self.world.namespaces.of("");
+        if !Arc::ptr_eq(&now, &self.labels) {
+            let labels = now.iter().map(|(name, labels)| (name.clone(), (**labels).clone()));
+            (self.inputs.labels, self.labels) = (Arc::new(labels.collect()), now);
+        }
+    }
+
+    fn forget(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.namespaces.retain(|name, _| is_there(name));
+        self.inputs.namespaces.retain(|name, _| is_there(name));
+        self.world.interest.services.retain(&is_there);
+        self.world.interest.secrets.retain(&is_there);
+    }
+
+    /// Says what the objects of a namespace name, where they changed.
+    fn draft(&self, name: &str, named: Named) -> Draft {
+        let known = self.namespaces.get(name).and_then(|known| known.seen.as_ref());
+        let changed = known.is_none_or(|known| !named.is_of(known));
+        if changed {
+            let objects = self.objects(name, &named, &mut Vec::new());
+            self.world.interest.services.set(name, references::services(&objects));
+            self.world.interest.secrets.set(name, references::secrets(&objects));
+        }
+        Draft { named, changed }
+    }
+
+    /// The objects of our kinds in a namespace.
+    fn objects(&self, namespace: &str, named: &Named, diagnostics: &mut Vec<Diagnostic>) -> Objects {
+        let mut objects = Objects::default();
+        for (name, kept) in &*named.servers {
+            match &**kept {
                 Kept::Read(object) => {
-                    inputs.servers.insert(ServerId::new(namespace, name), Arc::clone(object));
+                    objects.servers.insert(ServerId::new(namespace, name), Arc::clone(object));
                 }
                 Kept::Unread(unread) => {
-                    diagnostics.push(finding(ObjectKind::McpServer, &namespace, &name, &unread.why));
+                    diagnostics.push(finding(ObjectKind::McpServer, namespace, name, &unread.why));
                 }
             }
         }
-        for ((namespace, name), kept) in self.world.gateways.all() {
-            match &*kept {
+        for (name, kept) in &*named.gateways {
+            match &**kept {
                 Kept::Read(object) => {
-                    inputs.gateways.insert(GatewayId::new(namespace, name), Arc::clone(object));
+                    objects.gateways.insert(GatewayId::new(namespace, name), Arc::clone(object));
                 }
                 Kept::Unread(unread) => {
-                    diagnostics.push(finding(ObjectKind::McpGateway, &namespace, &name, &unread.why));
+                    diagnostics.push(finding(ObjectKind::McpGateway, namespace, name, &unread.why));
                 }
             }
         }
-        for ((namespace, name), kept) in self.world.policies.all() {
-            let policy = match &*kept {
+        for (name, kept) in &*named.policies {
+            let policy = match &**kept {
                 Kept::Read(object) => Arc::clone(object),
                 Kept::Unread(unread) => {
-                    diagnostics.push(finding(ObjectKind::McpPolicy, &namespace, &name, &unread.why));
+                    diagnostics.push(finding(ObjectKind::McpPolicy, namespace, name, &unread.why));
                     let Some(policy) = closing(&unread.object) else { continue };
                     Arc::new(policy)
                 }
             };
-            inputs.policies.insert(PolicyId::new(namespace, name), policy);
+            objects.policies.insert(PolicyId::new(namespace, name), policy);
         }
+        if self.world.scopes.iter().all(Option::is_some) {
+            restrict::to_namespaces(&mut objects, diagnostics);
+        }
+        objects
     }
 
-    /// The Services that are named, and the pods behind them.
-    fn services(&self, inputs: &mut Inputs, named: &BTreeSet<Key>) -> BTreeMap<Key, BTreeSet<String>> {
-        let mut slices: BTreeMap<Key, Vec<Arc<Slice>>> = BTreeMap::new();
-        for ((namespace, _), slice) in self.world.slices.all() {
-            slices.entry((namespace, slice.service.clone())).or_default().push(slice);
+    /// Takes over what a namespace holds now.
+    async fn read_namespace(&mut self, name: &str, seen: Seen) -> Result<(), Error> {
+        let mut diagnostics = Vec::new();
+        let named = Named {
+            servers: seen.servers.clone(),
+            gateways: seen.gateways.clone(),
+            policies: seen.policies.clone(),
+        };
+        let mut objects = self.objects(name, &named, &mut diagnostics);
+        let pods = services(&mut objects, self.inputs.of(name), &seen);
+        let mut known = self.namespaces.remove(name).unwrap_or_default();
+        // Not seen until all of it is read.
+        known.seen = None;
+        let read = read_secrets(&self.client, name, &objects, &seen.secrets, &mut known.secrets).await;
+        if read.is_ok() {
+            objects.secrets =
+                known.secrets.iter().map(|(id, (_, secret))| (id.clone(), secret.clone())).collect();
+            self.inputs.namespaces.insert(name.to_owned(), Arc::new(objects));
+            known.found = Arc::new(Found { diagnostics, pods });
+            known.seen = Some(seen);
         }
-        let mut pods = BTreeMap::new();
-        for key in named {
-            let Some(ports) = self.world.services.get(&key.0, &key.1) else { continue };
-            let of = slices.remove(key).unwrap_or_default();
-            let names = of.iter().flat_map(|slice| slice.ready.iter().filter_map(|(_, pod)| pod.clone()));
-            pods.insert(key.clone(), names.collect());
-            let ports = addresses(&ports, &of);
-            inputs.services.insert(key.clone(), Arc::new(Service { ports }));
-        }
-        pods
+        self.namespaces.insert(name.to_owned(), known);
+        read
     }
+}
 
-    async fn read_secrets(&mut self, inputs: &Inputs, mut wanted: BTreeSet<Key>) -> Result<(), Error> {
-        let all = self.world.secrets.all();
-        let keyed = references::namespaces_with_keys(inputs);
-        let keys = all.iter().filter(|((namespace, _), meta)| meta.is_api_key() && keyed.contains(namespace));
-        wanted.extend(keys.map(|(key, _)| key.clone()));
-        let there = |key: &Key| all.get(key).map(|meta| meta.version.clone());
-        self.secrets.retain(|id, _| {
-            let key = (id.namespace.clone(), id.name.clone());
-            wanted.contains(&key) && there(&key).is_some()
-        });
-        for key in wanted {
-            let Some(version) = there(&key) else { continue };
-            let id = SecretId::new(&key.0, &key.1);
-            if self.secrets.get(&id).is_some_and(|(known, _)| *known == version) {
-                continue;
-            }
-            let api: Api<v1::Secret> = Api::namespaced(self.client.clone(), &key.0);
-            match api.get_opt(&key.1).await {
-                Ok(Some(secret)) => _ = self.secrets.insert(id, (version, Arc::new(read(secret)))),
-                Ok(None) => _ = self.secrets.remove(&id),
-                // Not ours to read is as not there: the object that names it says so.
-                Err(kube::Error::Api(status)) if status.code == 403 => _ = self.secrets.remove(&id),
-                Err(error) => return Err(Error(id, error)),
-            }
-        }
-        Ok(())
+/// A namespace without any has an empty one, made for each look.
+fn same<T>(one: &Arc<Bucket<T>>, other: &Arc<Bucket<T>>) -> bool {
+    Arc::ptr_eq(one, other) || (one.is_empty() && other.is_empty())
+}
+
+/// The objects of a namespace that name others.
+struct Named {
+    servers: Arc<Bucket<Kept<McpServer>>>,
+    gateways: Arc<Bucket<Kept<McpGateway>>>,
+    policies: Arc<Bucket<Kept<McpPolicy>>>,
+}
+
+impl Named {
+    fn is_of(&self, seen: &Seen) -> bool {
+        same(&self.servers, &seen.servers)
+            && same(&self.gateways, &seen.gateways)
+            && same(&self.policies, &seen.policies)
     }
+}
+
+struct Draft {
+    named: Named,
+    changed: bool,
+}
+
+/// Adds the Services that are named. Returns the pods behind them.
+fn services(objects: &mut Objects, before: &Objects, seen: &Seen) -> BTreeMap<String, BTreeSet<String>> {
+    let mut slices: BTreeMap<&str, Vec<Arc<Slice>>> = BTreeMap::new();
+    for slice in seen.slices.values() {
+        slices.entry(&slice.service).or_default().push(slice.clone());
+    }
+    let mut pods = BTreeMap::new();
+    for name in references::services(objects) {
+        let Some(ports) = seen.services.get(&name) else { continue };
+        let of = slices.remove(name.as_str()).unwrap_or_default();
+        let names = of.iter().flat_map(|slice| slice.ready.iter().filter_map(|(_, pod)| pod.clone()));
+        pods.insert(name.clone(), names.collect());
+        let service = Service { ports: addresses(ports, &of) };
+        let known = before.services.get(&name).filter(|known| ***known == service).cloned();
+        objects.services.insert(name, known.unwrap_or_else(|| Arc::new(service)));
+    }
+    pods
+}
+
+/// Reads the Secrets of a namespace that are named or hold API keys, each version once.
+async fn read_secrets(
+    client: &kube::Client,
+    namespace: &str,
+    objects: &Objects,
+    there: &Bucket<SecretMeta>,
+    known: &mut BTreeMap<SecretId, (String, Arc<Secret>)>,
+) -> Result<(), Error> {
+    let mut wanted = references::secrets(objects);
+    if references::takes_keys(objects) {
+        wanted.extend(there.iter().filter(|(_, meta)| meta.is_api_key()).map(|(name, _)| name.clone()));
+    }
+    known.retain(|id, _| wanted.contains(&id.name) && there.contains_key(&id.name));
+    for name in wanted {
+        let Some(version) = there.get(&name).map(|meta| meta.version.clone()) else { continue };
+        let id = SecretId::new(namespace, &name);
+        if known.get(&id).is_some_and(|(known, _)| *known == version) {
+            continue;
+        }
+        let api: Api<v1::Secret> = Api::namespaced(client.clone(), namespace);
+        match api.get_opt(&name).await {
+            Ok(Some(secret)) => _ = known.insert(id, (version, Arc::new(read(secret)))),
+            Ok(None) => _ = known.remove(&id),
+            // Not ours to read is as not there: the object that names it says so.
+            Err(kube::Error::Api(status)) if status.code == 403 => _ = known.remove(&id),
+            Err(error) => return Err(Error(id, error)),
+        }
+    }
+    Ok(())
 }
 
 fn read(secret: v1::Secret) -> Secret {
@@ -199,14 +341,10 @@ mod tests {
             "apiVersion": "mcpmesh.io/v1alpha1", "kind": "McpGateway", "metadata": {"name": "gw", "namespace": "a"},
             "spec": {},
         });
-        let inputs = Inputs {
-            gateways: BTreeMap::from([(
-                GatewayId::new("a", "gw"),
-                Arc::new(serde_json::from_value(gateway).unwrap()),
-            )]),
-            policies: BTreeMap::from([(PolicyId::new("a", "p"), Arc::new(policy))]),
-            ..Inputs::default()
-        };
+        let mut inputs = Inputs::default();
+        let gateway = Arc::new(serde_json::from_value(gateway).unwrap());
+        inputs.of_mut("a").gateways.insert(GatewayId::new("a", "gw"), gateway);
+        inputs.of_mut("a").policies.insert(PolicyId::new("a", "p"), Arc::new(policy));
         let compiled = mcpmesh_compiler::compile(&inputs);
         let snapshot = &compiled.snapshots[&GatewayId::new("a", "gw")];
         let body: mcpmesh_ir::Gateway = snapshot.resources[0].decode().unwrap();

@@ -1,9 +1,12 @@
 //! What only the leader does: make children, write status, tell events. Level-triggered: each round looks at all.
 
-use std::collections::BTreeMap;
+mod glimpse;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -20,21 +23,26 @@ use crate::apply::{self, ChildRef, Write};
 use crate::authority::Authority;
 use crate::events::Events;
 use crate::lease::{Fence, Leader};
-use crate::metrics::{self, Metrics, OfFleet};
+use crate::metrics::{self, Metrics};
 use crate::publish::Publisher;
 use crate::reconcile::Outcome;
 use crate::report::Reports;
 use crate::status::View;
+use crate::status::words::Words;
 use crate::status::write::{Due, Written};
 use crate::watch::Backoff;
 use crate::world::World;
 use crate::world::child::ChildKind;
+pub(crate) use glimpse::Glimpse;
 use mcpmesh_compiler::child::base_name;
 
 /// Changes within this time make one round.
 const TOGETHER: Duration = Duration::from_millis(100);
 
-/// A round comes at least so often, and finds out what nobody told.
+/// Statuses that are being written at the same time.
+const AT_A_TIME: usize = 8;
+
+/// A round over everything comes so often, and finds out what nobody told.
 const RESYNC: Duration = Duration::from_secs(60);
 
 /// While something waits for its time.
@@ -56,6 +64,10 @@ pub(crate) struct Leading {
     pub(crate) events: Events,
     pub(crate) written: Written,
     pub(crate) failures: Failures,
+    /// What proxies said last.
+    pub(crate) words: Arc<Words>,
+    /// The namespaces in which nothing was left to do, as they were then.
+    pub(crate) settled: BTreeMap<String, Glimpse>,
 }
 
 /// What failed is tried again later, each object by itself.
@@ -77,17 +89,32 @@ impl Failures {
     }
 }
 
+/// What is left to do in a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Left {
+    Nothing,
+    /// Something was written: its events are on their way.
+    Events,
+    /// Something waits for its time.
+    Soon,
+}
+
 impl Leading {
     /// For ever.
     pub(crate) async fn run(mut self) {
         let mut reports = self.reports.changes();
         let mut proxies = self.reports.own_changes();
         let mut live = self.world.live.subscribe();
+        let mut resync = Instant::now() + RESYNC;
         loop {
             let pause = if self.fence.may_write() && self.publisher.is_ready() {
                 let started = Instant::now();
                 let waits = self.round().await;
                 self.metrics.reconcile.observe(started.elapsed().as_secs_f64());
+                if resync < Instant::now() {
+                    self.settled.clear();
+                    resync = Instant::now() + RESYNC;
+                }
                 if waits { SOON } else { RESYNC }
             } else {
                 SOON
@@ -108,36 +135,81 @@ impl Leading {
         }
     }
 
-    /// True: something is left for soon.
+    /// True: something is left for soon. Looks at the namespaces in which anything changed since nothing was left to do.
     async fn round(&mut self) -> bool {
         let outcome = self.outcome.borrow_and_update().clone();
         self.leader.mark_unchanged();
         self.roots.mark_unchanged();
+        let roots = self.authority.roots().ok().filter(|_| self.world.children_are_listed());
+        let roots = roots.map(Arc::<str>::from);
+        self.listen(&outcome);
+        self.written.forget(Instant::now());
         let mut waits = false;
-        if let (true, Ok(roots)) = (self.world.children_are_listed(), self.authority.roots()) {
-            for write in apply::due(&outcome, &self.world, &roots) {
-                waits |= !self.write(write).await;
+        let names = self.names(&outcome);
+        self.settled.retain(|name, _| names.contains(name));
+        for name in names {
+            let glimpse = Glimpse::of(&name, &outcome, &self.world, roots.clone());
+            if self.settled.get(&name).is_some_and(|settled| settled.is(&glimpse)) {
+                continue;
             }
-        }
-        let view = self.view(&outcome);
-        self.count(&view);
-        let (due, later) = self.written.due(&view, &self.world, Instant::now());
-        waits |= later;
-        for due in due {
-            waits |= !self.status(due).await;
+            self.settled.remove(&name);
+            match self.namespace(&name, &outcome, &glimpse).await {
+                Left::Nothing => _ = self.settled.insert(name, glimpse),
+                Left::Events => {}
+                Left::Soon => waits = true,
+            }
+            // Not to hold up what is on its way to proxies.
+            tokio::task::yield_now().await;
         }
         self.metrics.queue_depth.set(i64::try_from(self.failures.0.len()).unwrap_or(i64::MAX));
         waits
     }
 
-    fn view(&self, outcome: &Outcome) -> View {
-        let mut view = View::new(&outcome.compiled.diagnostics, self.reports.all(), Timestamp::now());
-        view.attached = outcome.compiled.attached.clone();
-        view.revisions = self.publisher.revisions();
-        view.revisions.retain(|fleet, _| outcome.fleets.contains(fleet));
+    /// What proxies say now. Namespaces that it concerns are to be looked at.
+    fn listen(&mut self, outcome: &Outcome) {
+        let words = Words::new(self.reports.all(), &self.words);
+        for name in words.concern(&self.words, &outcome.compiled) {
+            self.settled.remove(&name);
+        }
+        self.words = Arc::new(words);
+    }
+
+    /// Every namespace with an object of ours or a child.
+    fn names(&self, outcome: &Outcome) -> BTreeSet<String> {
+        let World { servers, gateways, policies, children, .. } = &*self.world;
+        let mut names: BTreeSet<String> = outcome.compiled.keys().cloned().collect();
+        names.extend(servers.buckets().into_keys());
+        names.extend(gateways.buckets().into_keys());
+        names.extend(policies.buckets().into_keys());
+        names.extend(children.values().flat_map(|store| store.buckets().into_keys()));
+        names
+    }
+
+    async fn namespace(&mut self, name: &str, outcome: &Outcome, glimpse: &Glimpse) -> Left {
+        let mut left = Left::Nothing;
+        if let Some(roots) = &glimpse.roots {
+            for write in apply::due(name, outcome, &self.world, roots) {
+                left = left.max(if self.write(write).await { Left::Events } else { Left::Soon });
+            }
+        }
+        let view = self.view(name, outcome);
+        let (due, later) = self.written.due(&view, &glimpse.kinds, Instant::now());
+        if later {
+            left = Left::Soon;
+        }
+        left.max(self.statuses(due).await)
+    }
+
+    fn view(&self, name: &str, outcome: &Outcome) -> View {
+        let mut view = View::new(outcome.diagnostics(name), self.words.clone(), Timestamp::now());
+        let Some(compiled) = outcome.compiled.get(name) else { return view };
+        view.attached = compiled.attached.clone();
+        view.gateways = compiled.gateways.clone();
+        let revision = |fleet: &FleetId| Some((fleet.clone(), self.publisher.revision(fleet)?));
+        view.revisions = compiled.fleets.keys().filter_map(revision).collect();
         // An injected server's pods are its team's own.
         let has_pods = |made: &[Child]| made.iter().any(|child| matches!(child, Child::Deployment(_)));
-        let made = outcome.compiled.children.iter().filter(|(_, made)| has_pods(made));
+        let made = compiled.children.iter().filter(|(_, made)| has_pods(made));
         view.deployed = made.map(|(fleet, _)| fleet.clone()).collect();
         if let Some(deployments) = self.world.children.get("Deployment") {
             let of = |fleet: &FleetId| {
@@ -147,22 +219,6 @@ impl Leading {
             view.rollouts = view.deployed.iter().filter_map(of).collect();
         }
         view
-    }
-
-    fn count(&self, view: &View) {
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        for family in
-            [&self.metrics.proxies_connected, &self.metrics.proxies_in_sync, &self.metrics.push_rejections]
-        {
-            family.clear();
-        }
-        for fleet in view.fleets() {
-            let (total, in_sync, rejections) = view.in_sync(fleet);
-            let label = OfFleet::from(fleet);
-            self.metrics.proxies_connected.get_or_create(&label).set(number(total));
-            self.metrics.proxies_in_sync.get_or_create(&label).set(number(in_sync));
-            self.metrics.push_rejections.get_or_create(&label).set(number(rejections));
-        }
     }
 
     /// One write, unless it waits or we no longer lead. False: try again soon.
@@ -179,21 +235,37 @@ impl Leading {
         self.note(key, target.kind.to_owned(), &done)
     }
 
-    async fn status(&mut self, due: Due) -> bool {
-        let key = format!("status of {}", due.object);
-        if self.failures.waits(&key, Instant::now()) {
-            return false;
+    /// Writes these, several at a time.
+    async fn statuses(&mut self, due: Vec<Due>) -> Left {
+        let mut left = Left::Nothing;
+        let now = Instant::now();
+        let key = |due: &Due| format!("status of {}", due.object);
+        let (waiting, due): (Vec<Due>, Vec<Due>) =
+            due.into_iter().partition(|due| self.failures.waits(&key(due), now));
+        if !waiting.is_empty() {
+            left = Left::Soon;
         }
-        if !self.fence.may_write() {
-            return true;
+        let (client, fence) = (self.client.clone(), self.fence.clone());
+        let write = |due: Due| {
+            let (client, fence) = (client.clone(), fence.clone());
+            async move {
+                let done = if fence.may_write() { Some(patch_status(&client, &due).await) } else { None };
+                (due, done)
+            }
+        };
+        let mut writes = futures_util::stream::iter(due).map(write).buffer_unordered(AT_A_TIME);
+        while let Some((due, done)) = writes.next().await {
+            left = left.max(Left::Events);
+            let Some(done) = done else { continue };
+            if done.is_ok() {
+                self.written.note(due.object.clone(), Instant::now());
+                self.events.tell(&due, Instant::now()).await;
+            }
+            if !self.note(key(&due), due.object.kind.to_string(), &done) {
+                left = Left::Soon;
+            }
         }
-        let done = patch_status(&self.client, &due).await;
-        let good = done.is_ok();
-        if good {
-            self.written.note(due.object.clone(), Instant::now());
-            self.events.tell(&due, Instant::now()).await;
-        }
-        self.note(key, due.object.kind.to_string(), &done)
+        left
     }
 
     fn note(&mut self, key: String, kind: String, done: &Result<(), kube::Error>) -> bool {

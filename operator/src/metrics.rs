@@ -1,7 +1,9 @@
 //! Prometheus metrics of the operator. Label values come from objects or from a fixed set.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 
+use mcpmesh_compiler::Severity;
 use mcpmesh_ir::FleetId;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -10,6 +12,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::publish::Publisher;
+use crate::reconcile::Outcome;
+use crate::status::words::Words;
 
 /// A kind of object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -78,7 +84,10 @@ impl Default for Metrics {
         Self {
             reconcile: seconds(),
             compile: seconds(),
-            propagation: seconds(),
+            // Around the goals of 30 and 100 ms, closer.
+            propagation: Histogram::new([
+                0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0,
+            ]),
             queue_depth: Gauge::default(),
             objects: Family::default(),
             proxies_connected: Family::default(),
@@ -94,7 +103,43 @@ impl Default for Metrics {
     }
 }
 
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 impl Metrics {
+    /// The findings of an outcome.
+    pub(crate) fn count(&self, outcome: &Outcome) {
+        let mut counts = [Severity::Error, Severity::Warning, Severity::Note].map(|severity| (severity, 0));
+        let found = outcome.found.values().flat_map(|found| &found.diagnostics);
+        for finding in outcome.compiled.values().flat_map(|of| &of.diagnostics).chain(found) {
+            counts
+                .iter_mut()
+                .filter(|(severity, _)| *severity == finding.severity)
+                .for_each(|one| one.1 += 1);
+        }
+        for (severity, count) in counts {
+            let label = OfSeverity { severity: severity.as_str() };
+            self.diagnostics.get_or_create(&label).set(number(count));
+        }
+    }
+
+    /// The proxies of each fleet, and what they say.
+    pub(crate) fn count_proxies(&self, outcome: &Outcome, words: &Words, publisher: &Publisher) {
+        for family in [&self.proxies_connected, &self.proxies_in_sync, &self.push_rejections] {
+            family.clear();
+        }
+        let fleets = outcome.compiled.values().flat_map(|of| of.fleets.keys()).chain(words.fleets());
+        for fleet in fleets.collect::<BTreeSet<_>>() {
+            let revision = publisher.revision(fleet);
+            let (total, in_sync, rejections) = words.in_sync(fleet, revision.as_deref());
+            let label = OfFleet::from(fleet);
+            self.proxies_connected.get_or_create(&label).set(number(total));
+            self.proxies_in_sync.get_or_create(&label).set(number(in_sync));
+            self.push_rejections.get_or_create(&label).set(number(rejections));
+        }
+    }
+
     fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("mcpmesh_operator");
         let r = &mut registry;

@@ -1,5 +1,6 @@
 //! Puts the parts together, and takes them apart again.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::publish::Publisher;
 use crate::push;
 use crate::reconcile::{Outcome, Reconciler};
 use crate::report::{self, Forwarder, Reports};
+use crate::status::words::Words;
 use crate::status::write::Written;
 use crate::watch::Backoff;
 use crate::world::World;
@@ -162,6 +164,8 @@ fn leading(arguments: &Arguments, shared: &Shared) -> Leading {
         events: Events::new(shared.client.clone(), arguments.replica.clone()),
         written: Written::default(),
         failures: Failures::default(),
+        words: Arc::default(),
+        settled: BTreeMap::new(),
     }
 }
 
@@ -189,18 +193,24 @@ fn service(arguments: &Arguments, shared: &Shared) -> Arc<push::Service<Verifier
 
 /// Fleet sizes and observers follow the outcome and who is connected.
 async fn assign(shared: Shared) {
-    let (mut outcomes, mut changes) = (shared.outcome.subscribe(), shared.connected.changes());
+    let (mut outcomes, mut members) = (shared.outcome.subscribe(), shared.connected.members());
+    let mut others = true;
+    let mut last = Arc::<Outcome>::default();
     loop {
         let outcome = outcomes.borrow_and_update().clone();
-        changes.borrow_and_update();
-        let connected = shared.connected.pods();
-        let pods = Pods { ready: &outcome.pods, connected: &connected };
-        let observers = observers::observers(&outcome.fleets, &outcome.compiled.attached, &pods);
-        shared.publisher.assign(&observers::sizes(&outcome.fleets, &pods), observers);
-        tokio::select! {
-            changed = outcomes.changed() => if changed.is_err() { return },
-            changed = changes.changed() => if changed.is_err() { return },
+        members.mark_unchanged();
+        let (before, now) = ((&last.compiled, &last.found), (&outcome.compiled, &outcome.found));
+        if others || observers::may_differ(before, now) {
+            let connected = shared.connected.pods();
+            let pods = Pods { found: &outcome.found, connected: &connected };
+            let observers = observers::observers(&outcome.compiled, &pods);
+            shared.publisher.assign(&observers::sizes(&outcome.compiled, &pods), observers);
         }
+        last = outcome;
+        others = tokio::select! {
+            changed = outcomes.changed() => { if changed.is_err() { return } false }
+            changed = members.changed() => { if changed.is_err() { return } true }
+        } || members.has_changed().unwrap_or(true);
     }
 }
 
@@ -250,6 +260,12 @@ fn gather(shared: &Shared) {
     }
     metrics.config_age.set(world.age().as_secs_f64());
     metrics.leader.set(i64::from(shared.fence.may_write()));
+    let outcome = shared.outcome.borrow().clone();
+    metrics.count(&outcome);
+    if shared.fence.may_write() {
+        let words = Words::new(shared.reports.all(), &Words::default());
+        metrics.count_proxies(&outcome, &words, &shared.publisher);
+    }
     if let Some((root, serving)) = shared.authority.expiries() {
         for (certificate, at) in [("root", root), ("serving", serving)] {
             let label = OfCertificate { certificate };

@@ -1,35 +1,40 @@
 //! The loop of every replica: wake up, gather, compile, publish. What the leader does with the outcome comes after.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mcpmesh_compiler::{Cluster, ClusterIssuer, Compiled, Inputs, Install, Memo};
-use mcpmesh_ir::{FleetId, Watermark};
+use mcpmesh_compiler::{ByNamespace, Cluster, ClusterIssuer, Diagnostic, Install, Memo};
+use mcpmesh_ir::Watermark;
 use tokio::sync::watch;
 
 use crate::authority::Authority;
-use crate::inputs::{Gathered, Gatherer};
-use crate::metrics::{Metrics, OfSeverity};
+use crate::inputs::{Found, Gathered, Gatherer};
+use crate::metrics::Metrics;
 use crate::publish::{Marks, Publisher};
-use crate::watch::{Backoff, Key};
+use crate::watch::Backoff;
 use crate::world::World;
 
-/// Changes within this time make one compile.
-const TOGETHER: Duration = Duration::from_millis(5);
+/// Between two compiles: changes within this time make one. The first after a quiet time does not wait.
+const APART: Duration = Duration::from_millis(5);
 
 /// How long the cluster's key set is waited for before the first compile.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a round came to.
+/// What a round came to, by namespace. One in which nothing changed is the same `Arc` as before.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// Without the fleets' configurations: those are published.
-    pub(crate) compiled: Compiled,
-    /// The fleets that have a configuration.
-    pub(crate) fleets: BTreeSet<FleetId>,
-    /// Ready pods by Service.
-    pub(crate) pods: BTreeMap<Key, BTreeSet<String>>,
+    pub(crate) compiled: ByNamespace,
+    pub(crate) found: BTreeMap<String, Arc<Found>>,
+}
+
+impl Outcome {
+    /// What is wrong with the objects of a namespace.
+    pub(crate) fn diagnostics(&self, namespace: &str) -> Vec<Diagnostic> {
+        let found = self.found.get(namespace).into_iter().flat_map(|found| &found.diagnostics);
+        let compiled = self.compiled.get(namespace).into_iter().flat_map(|compiled| &compiled.diagnostics);
+        found.chain(compiled).cloned().collect()
+    }
 }
 
 /// What the loop works on.
@@ -54,10 +59,12 @@ impl Reconciler {
         // Told already or not to be told at all: either way the first compile does not wait for ever.
         let _ = tokio::time::timeout(PATIENCE, self.issuer.wait_for(Option::is_some)).await;
         let (mut memo, mut backoff) = (Memo::default(), Backoff::default());
+        let mut next = tokio::time::Instant::now();
         loop {
-            let since = Instant::now();
-            tokio::time::sleep(TOGETHER).await;
-            inputs.borrow_and_update();
+            tokio::time::sleep_until(next).await;
+            next = tokio::time::Instant::now() + APART;
+            let since = self.taken_up();
+            inputs.mark_unchanged();
             self.issuer.borrow_and_update();
             let pause = if !self.world.is_listed() {
                 None
@@ -89,6 +96,16 @@ impl Reconciler {
         }
     }
 
+    /// When we were told of the first change that the next compile takes up.
+    fn taken_up(&self) -> Instant {
+        let mut since = None;
+        self.world.inputs.send_if_modified(|first| {
+            since = first.take();
+            false
+        });
+        since.unwrap_or_else(Instant::now)
+    }
+
     async fn round(
         &mut self,
         memo: &mut Memo,
@@ -99,17 +116,13 @@ impl Reconciler {
         let install = Install { version_key, cluster: Some(cluster), ..Install::default() };
         // Before the objects: what is compiled is at least as new as the marks say.
         let marks = self.marks();
-        let Gathered { inputs, diagnostics, pods } = self.gatherer.gather(install).await?;
+        let Gathered { inputs, found } = self.gatherer.gather(install).await?;
         let started = Instant::now();
-        let mut compiled = tokio::task::block_in_place(|| memo.compile(&inputs));
+        let compiled = tokio::task::block_in_place(|| memo.compile(&inputs));
         self.metrics.compile.observe(started.elapsed().as_secs_f64());
-        compiled.diagnostics.extend(diagnostics);
-        compiled.diagnostics.sort();
-        self.count(&compiled, &inputs);
-        let published = std::mem::take(&mut compiled.fleets);
-        let fleets = published.keys().chain(compiled.children.keys()).cloned().collect();
-        self.publisher.publish(published, marks, since);
-        self.outcome.send_replace(Arc::new(Outcome { compiled, fleets, pods }));
+        self.publisher.publish(&compiled, marks, since);
+        tracing::debug!(took = ?since.elapsed(), compile = ?started.elapsed(), "compiled");
+        self.outcome.send_replace(Arc::new(Outcome { compiled, found }));
         Ok(())
     }
 
@@ -120,20 +133,5 @@ impl Reconciler {
             versions: positions.iter().map(|(kind, position)| (kind.clone(), of(position))).collect(),
         };
         Marks { changed: mark(|position| position.changed), seen: mark(|position| position.seen) }
-    }
-
-    fn count(&self, compiled: &Compiled, inputs: &Inputs) {
-        use mcpmesh_compiler::Severity;
-        for severity in [Severity::Error, Severity::Warning, Severity::Note] {
-            let found = compiled.diagnostics.iter().filter(|finding| finding.severity == severity).count();
-            let label = OfSeverity { severity: severity.as_str() };
-            self.metrics.diagnostics.get_or_create(&label).set(i64::try_from(found).unwrap_or(i64::MAX));
-        }
-        tracing::debug!(
-            servers = inputs.servers.len(),
-            gateways = inputs.gateways.len(),
-            policies = inputs.policies.len(),
-            "compiled"
-        );
     }
 }

@@ -4,30 +4,31 @@ mod conditions;
 mod gateway;
 mod policy;
 mod server;
+pub(crate) mod words;
 pub(crate) mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use mcpmesh_compiler::{Diagnostic, ObjectKind, ObjectRef, Reason, Severity};
-use mcpmesh_ir::catalog::Observed;
-use mcpmesh_ir::push::{ProxyReport, Rejection};
-use mcpmesh_ir::{FleetId, GatewayId, ResourceKind, ServerId};
+use mcpmesh_compiler::{Diagnostic, ObjectRef, Reason, Severity};
+use mcpmesh_ir::{FleetId, GatewayId, ServerId};
 
 use crate::world::child::Rollout;
 pub(crate) use gateway::gateway;
 pub(crate) use policy::policy;
 pub(crate) use server::server;
+use words::{Word, Words};
 
-/// What status derives from.
+/// What the status of a namespace's objects derives from.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     findings: BTreeMap<ObjectRef, Vec<Diagnostic>>,
-    /// Rejections by the object that caused them: proxies' words, each once.
-    rejections: BTreeMap<ObjectRef, BTreeSet<String>>,
-    proxies: BTreeMap<FleetId, Vec<ProxyReport>>,
-    observed: BTreeMap<ServerId, Observed>,
-    pub(crate) attached: BTreeMap<GatewayId, Vec<ServerId>>,
+    words: Arc<Words>,
+    /// The servers behind each gateway of the namespace.
+    pub(crate) attached: BTreeMap<GatewayId, Arc<[ServerId]>>,
+    /// The gateways before each server of the namespace.
+    pub(crate) gateways: BTreeMap<ServerId, Vec<GatewayId>>,
     /// Of the fleets that have one.
     pub(crate) revisions: BTreeMap<FleetId, String>,
     /// Deployments of fleets.
@@ -39,38 +40,15 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// From findings and reports; the rest is set by hand.
-    pub(crate) fn new(findings: &[Diagnostic], reports: Vec<ProxyReport>, now: Timestamp) -> Self {
-        let mut view = Self { now, ..Self::default() };
+    /// From findings and what proxies say; the rest is set by hand.
+    pub(crate) fn new(findings: Vec<Diagnostic>, words: Arc<Words>, now: Timestamp) -> Self {
+        let mut view = Self { words, now, ..Self::default() };
         for finding in findings {
             if let Some(object) = &finding.object {
-                view.findings.entry(object.clone()).or_default().push(finding.clone());
+                view.findings.entry(object.clone()).or_default().push(finding);
             }
-        }
-        for report in reports {
-            let Ok(fleet) = report.fleet.parse::<FleetId>() else { continue };
-            for rejection in &report.rejections {
-                if let Some(object) = cause(rejection) {
-                    view.rejections.entry(object).or_default().insert(rejection.reason.clone());
-                }
-            }
-            for observation in &report.observations {
-                let seen = serde_json::from_slice(&observation.body).ok();
-                if let (Ok(server), Some(seen)) = (observation.server.parse(), seen) {
-                    view.observe(server, seen);
-                }
-            }
-            view.proxies.entry(fleet).or_default().push(report);
         }
         view
-    }
-
-    /// While an observer changes there may be two words of one server: the one that knows more counts.
-    fn observe(&mut self, server: ServerId, seen: Observed) {
-        let better = self.observed.get(&server).is_none_or(|known| weight(&seen) >= weight(known));
-        if better {
-            self.observed.insert(server, seen);
-        }
     }
 
     fn findings(&self, object: &ObjectRef) -> &[Diagnostic] {
@@ -79,58 +57,15 @@ impl View {
 
     /// What proxies say against an object; none: nothing.
     fn rejected(&self, object: &ObjectRef) -> Option<String> {
-        let reasons = self.rejections.get(object)?;
-        Some(reasons.iter().map(String::as_str).collect::<Vec<_>>().join("; "))
+        self.words.rejected(object)
     }
 
-    fn proxies(&self, fleet: &FleetId) -> &[ProxyReport] {
-        self.proxies.get(fleet).map(Vec::as_slice).unwrap_or_default()
+    fn proxies(&self, fleet: &FleetId) -> &[Word] {
+        self.words.proxies(fleet)
     }
 
-    /// How many proxies a fleet has connected, how many of them have its revision without rejecting any of it, and how
-    /// many resources they reject.
-    pub(crate) fn in_sync(&self, fleet: &FleetId) -> (usize, usize, usize) {
-        let proxies = self.proxies(fleet);
-        let revision = self.revisions.get(fleet);
-        let synced =
-            proxies.iter().filter(|proxy| Some(&proxy.revision) == revision && proxy.rejections.is_empty());
-        (
-            proxies.len(),
-            synced.count(),
-            proxies.iter().map(|proxy| proxy.rejections.len()).max().unwrap_or_default(),
-        )
-    }
-
-    /// Every fleet with proxies or a configuration.
-    pub(crate) fn fleets(&self) -> BTreeSet<&FleetId> {
-        self.proxies.keys().chain(self.revisions.keys()).collect()
-    }
-}
-
-fn weight(seen: &Observed) -> u8 {
-    use mcpmesh_ir::catalog::ObservedState::{Connecting, Failed, Ready};
-    match seen.state {
-        Connecting => 0,
-        Failed { .. } => 1,
-        Ready => 2,
-    }
-}
-
-/// The object that a rejected resource was compiled from. Resources are named after it.
-fn cause(rejection: &Rejection) -> Option<ObjectRef> {
-    let kind = match rejection.kind.parse().ok()? {
-        ResourceKind::Gateway | ResourceKind::TokenIssuer => ObjectKind::McpGateway,
-        ResourceKind::Server => ObjectKind::McpServer,
-        ResourceKind::Policy => ObjectKind::McpPolicy,
-        ResourceKind::ApiKey | ResourceKind::Secret => ObjectKind::Secret,
-    };
-    let (namespace, name) = rejection.name.split_once('/')?;
-    // The pseudo-gateways of a server's own fleet are the server's.
-    match (kind, name.split_once(':')) {
-        (ObjectKind::McpGateway, Some((server, _))) => {
-            Some(ObjectRef::new(ObjectKind::McpServer, namespace, server))
-        }
-        _ => Some(ObjectRef::new(kind, namespace, name)),
+    fn in_sync(&self, fleet: &FleetId) -> (usize, usize, usize) {
+        self.words.in_sync(fleet, self.revisions.get(fleet).map(String::as_str))
     }
 }
 

@@ -15,9 +15,8 @@ use kube::api::{ApiResource, DynamicObject};
 use mcpmesh_crds::{API_KEY_LABEL, McpGateway, McpPolicy, McpServer};
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 
-use crate::watch::{Key, Position, Source, Store, follow};
+use crate::watch::{Position, Source, Store, Wake, follow};
 use child::LiveChild;
 use endpoints::{Ports, Slice};
 
@@ -64,8 +63,28 @@ impl SecretMeta {
 /// What the objects name outside our kinds: only changes there lead to a compile.
 #[derive(Debug, Default)]
 pub(crate) struct Interest {
-    pub(crate) secrets: RwLock<BTreeSet<Key>>,
-    pub(crate) services: RwLock<BTreeSet<Key>>,
+    pub(crate) secrets: Names,
+    pub(crate) services: Names,
+}
+
+/// Names of objects, by namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Names(RwLock<BTreeMap<String, BTreeSet<String>>>);
+
+impl Names {
+    fn has(&self, namespace: &str, name: &str) -> bool {
+        self.0.read().get(namespace).is_some_and(|names| names.contains(name))
+    }
+
+    /// Replaces those of one namespace.
+    pub(crate) fn set(&self, namespace: &str, names: BTreeSet<String>) {
+        self.0.write().insert(namespace.to_owned(), names);
+    }
+
+    /// Forgets all other namespaces.
+    pub(crate) fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.0.write().retain(|namespace, _| keep(namespace));
+    }
 }
 
 /// All stores.
@@ -82,10 +101,10 @@ pub(crate) struct World {
     pub(crate) interest: Arc<Interest>,
     /// None: the whole cluster.
     pub(crate) scopes: Vec<Option<String>>,
-    /// Counts changes that a compile depends on.
-    pub(crate) inputs: watch::Sender<u64>,
-    /// Counts changes of children.
-    pub(crate) live: watch::Sender<u64>,
+    /// Told of changes that a compile depends on.
+    pub(crate) inputs: Wake,
+    /// Told of changes of children.
+    pub(crate) live: Wake,
 }
 
 impl World {
@@ -95,21 +114,20 @@ impl World {
             [] => vec![None],
             some => some.iter().cloned().map(Some).collect(),
         };
-        let (inputs, live) = (watch::Sender::new(0), watch::Sender::new(0));
+        let (inputs, live) = (Wake::new(None), Wake::new(None));
         let interest = Arc::<Interest>::default();
         let (of_secrets, of_services, of_slices) = (interest.clone(), interest.clone(), interest.clone());
         let secrets = Store::filtered(&scopes, inputs.clone(), move |key, old: Option<&SecretMeta>, new| {
             old.map(|old| &old.version) != new.map(|new| &new.version)
                 && ([old, new].iter().flatten().any(|meta| meta.is_api_key())
-                    || of_secrets.secrets.read().contains(key))
+                    || of_secrets.secrets.has(&key.0, &key.1))
         });
         let services = Store::filtered(&scopes, inputs.clone(), move |key, old: Option<&Ports>, new| {
-            old != new && of_services.services.read().contains(key)
+            old != new && of_services.services.has(&key.0, &key.1)
         });
         let slices =
             Store::filtered(&scopes, inputs.clone(), move |(namespace, _), old: Option<&Slice>, new| {
-                let names = of_slices.services.read();
-                let named = |slice: &Slice| names.contains(&(namespace.clone(), slice.service.clone()));
+                let named = |slice: &Slice| of_slices.services.has(namespace, &slice.service);
                 old != new && [old, new].iter().flatten().any(|slice| named(slice))
             });
         let everywhere = if namespaces.is_empty() { vec![None] } else { Vec::new() };

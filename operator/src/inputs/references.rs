@@ -2,18 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use mcpmesh_compiler::Inputs;
+use mcpmesh_compiler::Objects;
 use mcpmesh_compiler::child::base_name;
 use mcpmesh_crds::{EnvFromSource, EnvVar};
 use mcpmesh_ir::FleetId;
 
-use crate::watch::Key;
-
-/// Secrets by name.
-pub(super) fn secrets(inputs: &Inputs) -> BTreeSet<Key> {
+/// The Secrets of a namespace that its objects name.
+pub(super) fn secrets(objects: &Objects) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for (id, server) in &inputs.servers {
-        let mut add = |name: &str| _ = found.insert((id.namespace.clone(), name.to_owned()));
+    for server in objects.servers.values() {
+        let mut add = |name: &str| _ = found.insert(name.to_owned());
         for header in server.spec.credentials.iter().flat_map(|credentials| &credentials.headers) {
             add(&header.secret_key_ref.name);
         }
@@ -24,9 +22,9 @@ pub(super) fn secrets(inputs: &Inputs) -> BTreeSet<Key> {
             environment(&container.env, &container.env_from, &mut add);
         }
     }
-    for (id, gateway) in &inputs.gateways {
+    for gateway in objects.gateways.values() {
         for tls in gateway.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
-            found.insert((id.namespace.clone(), tls.secret_ref.name.clone()));
+            found.insert(tls.secret_ref.name.clone());
         }
     }
     found
@@ -43,27 +41,19 @@ fn environment(env: &[EnvVar], from: &[EnvFromSource], add: &mut impl FnMut(&str
     }
 }
 
-/// Namespaces with a gateway that takes API keys.
-pub(super) fn namespaces_with_keys(inputs: &Inputs) -> BTreeSet<String> {
-    let takes = |gateway: &mcpmesh_crds::McpGateway| {
-        gateway.spec.authentication.as_ref().is_some_and(|given| given.api_keys.is_some())
-    };
-    let gateways = inputs.gateways.iter().filter(|(_, gateway)| takes(gateway));
-    gateways.map(|(id, _)| id.namespace.clone()).collect()
+/// Whether a gateway of the namespace takes API keys.
+pub(super) fn takes_keys(objects: &Objects) -> bool {
+    let mut given = objects.gateways.values().filter_map(|gateway| gateway.spec.authentication.as_ref());
+    given.any(|given| given.api_keys.is_some())
 }
 
-/// Services: those that servers name, and those of every fleet, which tell how many proxies there are.
-pub(super) fn services(inputs: &Inputs) -> BTreeSet<Key> {
-    let named = inputs
-        .servers
-        .iter()
-        .filter_map(|(id, server)| Some((id.namespace.clone(), server.spec.service.as_ref()?.name.clone())));
-    let run = inputs
-        .servers
-        .iter()
-        .filter(|(_, server)| server.spec.package.is_some() || server.spec.container.is_some());
-    let servers = run.map(|(id, _)| FleetId::Server(id.clone()));
-    let gateways = inputs.gateways.keys().map(|id| FleetId::Gateway(id.clone()));
-    let fleets = servers.chain(gateways).map(|fleet| (fleet.namespace().to_owned(), base_name(&fleet)));
-    fleets.chain(named).collect()
+/// The Services of a namespace that its servers name, and those of its fleets, which tell how many proxies there are.
+pub(super) fn services(objects: &Objects) -> BTreeSet<String> {
+    let servers = || objects.servers.iter();
+    let named = servers().filter_map(|(_, server)| Some(server.spec.service.as_ref()?.name.clone()));
+    let run =
+        servers().filter(|(_, server)| server.spec.package.is_some() || server.spec.container.is_some());
+    let run = run.map(|(id, _)| FleetId::Server(id.clone()));
+    let gateways = objects.gateways.keys().map(|id| FleetId::Gateway(id.clone()));
+    run.chain(gateways).map(|fleet| base_name(&fleet)).chain(named).collect()
 }

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use mcpmesh_compiler::{Diagnostic, Inputs, ObjectKind, ObjectRef, Reason, Severity};
+use mcpmesh_compiler::{Diagnostic, ObjectKind, ObjectRef, Objects, Reason, Severity};
 use mcpmesh_crds::{From, LabelSelector, NamespaceSelection};
 
 /// Refuses every other choice and puts `Same` in its place.
-pub(super) fn to_namespaces(inputs: &mut Inputs, diagnostics: &mut Vec<Diagnostic>) {
-    for (id, server) in &mut inputs.servers {
+pub(super) fn to_namespaces(objects: &mut Objects, diagnostics: &mut Vec<Diagnostic>) {
+    for (id, server) in &mut objects.servers {
         if server.spec.export_to.as_ref().is_none_or(|exports| exports.namespaces.from == From::Same) {
             continue;
         }
@@ -16,7 +16,7 @@ pub(super) fn to_namespaces(inputs: &mut Inputs, diagnostics: &mut Vec<Diagnosti
         let object = || ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name);
         refuse(choice, "spec.exportTo.namespaces.from", object, diagnostics);
     }
-    for (id, gateway) in &mut inputs.gateways {
+    for (id, gateway) in &mut objects.gateways {
         let chosen = gateway.spec.servers.as_ref().and_then(|servers| servers.namespaces.as_ref());
         if chosen.is_none_or(|choice| choice.from == From::Same) {
             continue;
@@ -26,7 +26,7 @@ pub(super) fn to_namespaces(inputs: &mut Inputs, diagnostics: &mut Vec<Diagnosti
         let object = || ObjectRef::new(ObjectKind::McpGateway, &id.namespace, &id.name);
         refuse(choice, "spec.servers.namespaces.from", object, diagnostics);
     }
-    for (id, policy) in &mut inputs.policies {
+    for (id, policy) in &mut objects.policies {
         let known = policy.spec.namespace_selector.as_ref().is_none_or(needs_no_labels);
         if !known {
             // A mesh level only takes away: where it is not known whom it spares, it spares nobody.
@@ -81,12 +81,12 @@ mod tests {
         let mut server = mcpmesh_crds::McpServer::new("s", mcpmesh_crds::McpServerSpec::default());
         let namespaces = NamespaceSelection { from: From::All, selector: None };
         server.spec.export_to = Some(mcpmesh_crds::ExportTo { namespaces });
-        let mut inputs = Inputs::default();
-        inputs.servers.insert(ServerId::new("a", "s"), Arc::new(server));
+        let mut objects = Objects::default();
+        objects.servers.insert(ServerId::new("a", "s"), Arc::new(server));
         let mut diagnostics = Vec::new();
-        to_namespaces(&mut inputs, &mut diagnostics);
+        to_namespaces(&mut objects, &mut diagnostics);
         assert_eq!(diagnostics.len(), 1);
-        let server = &inputs.servers[&ServerId::new("a", "s")];
+        let server = &objects.servers[&ServerId::new("a", "s")];
         assert_eq!(server.spec.export_to.as_ref().unwrap().namespaces.from, From::Same);
     }
 
@@ -98,12 +98,12 @@ mod tests {
                 "spec": {"namespaceSelector": selector},
             });
             let policy: mcpmesh_crds::McpPolicy = serde_json::from_value(policy).unwrap();
-            let mut inputs = Inputs::default();
-            inputs.policies.insert(mcpmesh_ir::PolicyId::new("mesh", "p"), policy.into());
+            let mut objects = Objects::default();
+            objects.policies.insert(mcpmesh_ir::PolicyId::new("mesh", "p"), policy.into());
             let mut diagnostics = Vec::new();
-            to_namespaces(&mut inputs, &mut diagnostics);
+            to_namespaces(&mut objects, &mut diagnostics);
             let selector =
-                inputs.policies.into_values().next().unwrap().spec.namespace_selector.clone().unwrap();
+                objects.policies.into_values().next().unwrap().spec.namespace_selector.clone().unwrap();
             (diagnostics.len(), selector == LabelSelector::default())
         };
         assert_eq!(policy(serde_json::json!({"matchLabels": {"tier": "gold"}})), (1, true));

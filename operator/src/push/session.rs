@@ -1,19 +1,20 @@
 //! One proxy's stream without its wires: what to send next, and what an acknowledgement means.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcpmesh_ir::fleet::ResourceKey;
-use mcpmesh_ir::push::{self, Ack, Have, Hello, Update};
-use mcpmesh_ir::{ServerId, Version, Watermark};
+use mcpmesh_ir::push::{Ack, Have, Hello, Update};
+use mcpmesh_ir::{Fleet, ServerId, Version, Watermark};
 
-use crate::publish::{Marks, Published};
+use crate::publish::{Marks, Published, Step};
 
 /// What a proxy has and what it was sent. At most one update is on its way: changes meanwhile become one.
 #[derive(Debug)]
 pub(super) struct Session {
     pod: String,
-    have: BTreeMap<ResourceKey, Version>,
+    have: What,
     /// What it has of types that this version does not know.
     unknown: Vec<Have>,
     /// The proxy's own watermark: what it is told never goes below.
@@ -21,6 +22,15 @@ pub(super) struct Session {
     sequence: u64,
     outstanding: Option<Outstanding>,
     last: Option<Told>,
+}
+
+/// What a proxy has.
+#[derive(Debug)]
+enum What {
+    /// As it said when it came.
+    Said(BTreeMap<ResourceKey, Version>),
+    /// What it was told last.
+    Told(Arc<Fleet>),
 }
 
 #[derive(Debug)]
@@ -42,7 +52,7 @@ pub(super) struct InForce {
 struct Told {
     revision: String,
     size: u32,
-    observe: BTreeSet<ServerId>,
+    observe: Arc<BTreeSet<ServerId>>,
 }
 
 impl Session {
@@ -59,7 +69,7 @@ impl Session {
         }
         Self {
             pod: hello.pod.clone(),
-            have,
+            have: What::Said(have),
             unknown,
             floor: hello.watermark.clone().map(Watermark::from).unwrap_or_default(),
             sequence: 0,
@@ -95,14 +105,9 @@ impl Session {
         if self.last.as_ref() == Some(&told) {
             return None;
         }
-        let difference = published.fleet.difference(&self.have);
-        let gone = difference.removed.into_iter().map(|key| Have {
-            kind: key.kind.to_string(),
-            name: key.name,
-            version: String::new(),
-        });
-        let removed = self.unknown.drain(..).chain(gone).collect();
-        self.have = published.fleet.versions();
+        let step = self.step(published);
+        let removed = self.unknown.drain(..).chain(step.removed.iter().cloned()).collect();
+        self.have = What::Told(published.fleet.clone());
         self.sequence += 1;
         self.outstanding = Some(Outstanding {
             sequence: self.sequence,
@@ -113,13 +118,25 @@ impl Session {
             sequence: self.sequence,
             revision: told.revision.clone(),
             watermark: Some(self.floor.clone().into()),
-            changed: difference.changed.iter().map(push::Resource::from).collect(),
+            changed: step.changed.clone(),
             removed,
             fleet_size: told.size,
             observe: told.observe.iter().map(ToString::to_string).collect(),
         };
         self.last = Some(told);
         Some(update)
+    }
+
+    /// What leads from what the proxy has to what is published.
+    fn step(&self, published: &Published) -> Arc<Step> {
+        let made = published.step.as_ref();
+        match &self.have {
+            What::Said(have) => Arc::new(Step::new(&published.fleet, published.fleet.difference(have))),
+            What::Told(told) => match made.filter(|made| Arc::ptr_eq(&made.from, told)) {
+                Some(made) => made.clone(),
+                None => Arc::new(Step::between(told, &published.fleet)),
+            },
+        }
     }
 
     /// None when this answers no update that is on its way.
@@ -143,9 +160,7 @@ fn highest(old: &Watermark, new: &Watermark) -> Watermark {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use mcpmesh_ir::{ApiKey, Fleet, FleetId, GatewayId, Resource, SecretId};
+    use mcpmesh_ir::{ApiKey, FleetId, GatewayId, Resource, SecretId};
 
     use super::*;
 
@@ -168,8 +183,9 @@ mod tests {
         let fleet =
             Fleet::new(FleetId::Gateway(GatewayId::new("a", "gw")), [Resource::new("a/k", &key).unwrap()]);
         let revision = fleet.revision();
-        let observe = BTreeMap::from([("pod".to_owned(), BTreeSet::from([ServerId::new("a", "s")]))]);
-        Published { fleet: Arc::new(fleet), revision, size: 1, observe, since: Instant::now() }
+        let observed = Arc::new(BTreeSet::from([ServerId::new("a", "s")]));
+        let observe = Arc::new(BTreeMap::from([("pod".to_owned(), observed)]));
+        Published { fleet: Arc::new(fleet), revision, size: 1, observe, since: Instant::now(), step: None }
     }
 
     fn session(have: Vec<Have>, version: u64) -> Session {

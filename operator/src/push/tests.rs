@@ -4,6 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use mcpmesh_compiler::Compiled;
 use mcpmesh_ir::push::{Ack, Hello, ProxyReport, Told, Update, Watermark};
 use mcpmesh_ir::{ApiKey, Fleet, Resource, SecretId};
 use rustls_pki_types::ServerName;
@@ -81,7 +82,10 @@ impl Running {
             versions: BTreeMap::from([("McpPolicy".to_owned(), version)]),
         };
         let marks = Marks { changed: mark.clone(), seen: mark };
-        self.service.publisher.publish(BTreeMap::from([(id, Arc::new(fleet))]), marks, Instant::now());
+        let fleets = BTreeMap::from([(id, Arc::new(fleet))]);
+        let compiled = Compiled { fleets, ..Compiled::default() };
+        let compiled = BTreeMap::from([("a".to_owned(), Arc::new(compiled))]);
+        self.service.publisher.publish(&compiled, marks, Instant::now());
     }
 
     fn client(&self) -> PushClient<Client<Connector, tonic::body::Body>> {

@@ -21,7 +21,7 @@ pub(crate) fn gateway(view: &View, id: &GatewayId, object: &McpGateway) -> McpGa
     conditions.set(condition::PROGRAMMED, programmed.clone());
     conditions.set(condition::READY, stopped.unwrap_or_else(|| ready(view, &fleet, programmed)));
     let (total, in_sync, _) = view.in_sync(&fleet);
-    let servers = view.attached.get(id).map(Vec::as_slice).unwrap_or_default();
+    let servers = view.attached.get(id).map(|servers| &**servers).unwrap_or_default();
     let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
     McpGatewayStatus {
         observed_generation: generation,
@@ -79,11 +79,11 @@ fn ready(view: &View, fleet: &FleetId, programmed: Said) -> Said {
 }
 
 fn is_ready(view: &View, server: &ServerId) -> bool {
-    view.observed.get(server).is_some_and(|seen| seen.state == ObservedState::Ready)
+    view.words.observed(server).is_some_and(|seen| seen.state == ObservedState::Ready)
 }
 
 fn tools(view: &View, server: &ServerId) -> usize {
-    let index = view.observed.get(server).and_then(|seen| seen.index.as_ref());
+    let index = view.words.observed(server).and_then(|seen| seen.index.as_ref());
     index.map(|index| index.tools.len()).unwrap_or_default()
 }
 

@@ -21,11 +21,10 @@ pub(crate) fn server(view: &View, id: &ServerId, object: &McpServer) -> McpServe
     let mut conditions = Conditions::new(&before.conditions, generation, view.now);
     let findings = view.findings(&reference);
     let stopped = conditions.of_findings(findings, view.rejected(&reference), true);
-    let gateways = view.attached.iter().filter(|(_, servers)| servers.contains(id));
-    let gateways: Vec<&GatewayId> = gateways.map(|(gateway, _)| gateway).collect();
+    let gateways: &[GatewayId] = view.gateways.get(id).map(Vec::as_slice).unwrap_or_default();
     let enabled = object.spec.state == State::Enabled;
     let observable = enabled && (!gateways.is_empty() || view.revisions.contains_key(&fleet));
-    let seen = view.observed.get(id).filter(|_| observable);
+    let seen = view.words.observed(id).filter(|_| observable);
     let (verified, ready) = if !enabled {
         (said(Answer::Unknown, "Disabled", ""), said(Answer::True, "Disabled", "spec.state is Disabled"))
     } else if !observable {

@@ -1,7 +1,8 @@
+use mcpmesh_compiler::ObjectKind;
 use mcpmesh_crds::{McpGateway, McpPolicy, McpServer, condition};
 use mcpmesh_ir::PolicyId;
-use mcpmesh_ir::catalog::{CatalogIndex, IndexedTool, ObservedState, ServerInfo};
-use mcpmesh_ir::push::Observation;
+use mcpmesh_ir::catalog::{CatalogIndex, IndexedTool, Observed, ObservedState, ServerInfo};
+use mcpmesh_ir::push::{Observation, ProxyReport, Rejection};
 use serde_json::json;
 
 use super::*;
@@ -72,9 +73,11 @@ fn saw(state: ObservedState) -> ProxyReport {
 }
 
 fn view(findings: &[Diagnostic], reports: Vec<ProxyReport>) -> View {
-    let mut view = View::new(findings, reports, at(100));
+    let words = Words::new(reports, &Words::default());
+    let mut view = View::new(findings.to_vec(), Arc::new(words), at(100));
     view.revisions = BTreeMap::from([(GATEWAY.parse().unwrap(), "r".to_owned())]);
-    view.attached = BTreeMap::from([(GatewayId::new("a", "gw"), vec![ServerId::new("a", "s")])]);
+    view.attached = BTreeMap::from([(GatewayId::new("a", "gw"), [ServerId::new("a", "s")].into())]);
+    view.gateways = BTreeMap::from([(ServerId::new("a", "s"), vec![GatewayId::new("a", "gw")])]);
     view
 }
 
@@ -189,6 +192,7 @@ fn a_server_tells_what_it_speaks_and_offers() {
 fn without_a_gateway_a_server_is_not_verified_and_nothing_more_is_asked() {
     let mut alone = view(&[], vec![]);
     alone.attached.clear();
+    alone.gateways.clear();
     let found = server_answers(&alone);
     assert!(found.contains(&"Verified=Unknown NotAttached".to_owned()), "{found:?}");
     assert!(found.contains(&"Ready=True NotAttached".to_owned()), "{found:?}");

@@ -2,6 +2,7 @@
 //! condition changed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
@@ -14,10 +15,20 @@ use serde_json::{Value, json};
 
 use super::conditions::{Conditions, said};
 use super::{View, gateway, policy, server};
-use crate::world::{Kept, World};
+use crate::watch::Bucket;
+use crate::world::Kept;
 
 /// Between two writes of one object.
 const APART: Duration = Duration::from_secs(5);
+
+/// The objects of one namespace.
+#[derive(Debug, Clone)]
+pub(crate) struct Kinds {
+    pub(crate) namespace: String,
+    pub(crate) servers: Arc<Bucket<Kept<McpServer>>>,
+    pub(crate) gateways: Arc<Bucket<Kept<McpGateway>>>,
+    pub(crate) policies: Arc<Bucket<Kept<McpPolicy>>>,
+}
 
 /// When each object's status was written.
 #[derive(Debug, Default)]
@@ -38,14 +49,20 @@ impl Written {
     /// Notes a write.
     pub(crate) fn note(&mut self, object: ObjectRef, now: Instant) {
         self.0.insert(object, now);
+    }
+
+    /// Forgets what no longer counts.
+    pub(crate) fn forget(&mut self, now: Instant) {
         self.0.retain(|_, at| now.saturating_duration_since(*at) < APART);
     }
 
-    /// What is due now; true: something differs and waits for its time.
-    pub(crate) fn due(&self, view: &View, world: &World, now: Instant) -> (Vec<Due>, bool) {
+    /// What is due now in a namespace; true: something differs and waits for its time.
+    pub(crate) fn due(&self, view: &View, objects: &Kinds, now: Instant) -> (Vec<Due>, bool) {
         let (mut due, mut waits) = (Vec::new(), false);
-        let all = servers(view, world).into_iter().chain(gateways(view, world)).chain(policies(view, world));
-        for one in all {
+        let Kinds { namespace, servers: of_servers, gateways: of_gateways, policies: of_policies } = objects;
+        let servers = servers(view, namespace, of_servers).into_iter();
+        let others = gateways(view, namespace, of_gateways).into_iter();
+        for one in servers.chain(others).chain(policies(view, namespace, of_policies)) {
             let recent = self.0.get(&one.object).is_some_and(|at| now.saturating_duration_since(*at) < APART);
             if recent && one.changed.is_empty() {
                 waits = true;
@@ -57,10 +74,10 @@ impl Written {
     }
 }
 
-fn servers(view: &View, world: &World) -> Vec<Due> {
-    let all = world.servers.all().into_iter().filter_map(|((namespace, name), kept)| {
-        let object = ObjectRef::new(ObjectKind::McpServer, &namespace, &name);
-        of(view, object, &kept, |known: &McpServer| {
+fn servers(view: &View, namespace: &str, all: &Bucket<Kept<McpServer>>) -> Vec<Due> {
+    let all = all.iter().filter_map(|(name, kept)| {
+        let object = ObjectRef::new(ObjectKind::McpServer, namespace, name);
+        of(view, object, kept, |known: &McpServer| {
             let before = known.status.clone();
             let conditions = before.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
             let new = server(view, &ServerId::new(namespace, name), known);
@@ -70,10 +87,10 @@ fn servers(view: &View, world: &World) -> Vec<Due> {
     all.collect()
 }
 
-fn gateways(view: &View, world: &World) -> Vec<Due> {
-    let all = world.gateways.all().into_iter().filter_map(|((namespace, name), kept)| {
-        let object = ObjectRef::new(ObjectKind::McpGateway, &namespace, &name);
-        of(view, object, &kept, |known: &McpGateway| {
+fn gateways(view: &View, namespace: &str, all: &Bucket<Kept<McpGateway>>) -> Vec<Due> {
+    let all = all.iter().filter_map(|(name, kept)| {
+        let object = ObjectRef::new(ObjectKind::McpGateway, namespace, name);
+        of(view, object, kept, |known: &McpGateway| {
             let before = known.status.clone();
             let conditions = before.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
             let new = gateway(view, &GatewayId::new(namespace, name), known);
@@ -83,10 +100,10 @@ fn gateways(view: &View, world: &World) -> Vec<Due> {
     all.collect()
 }
 
-fn policies(view: &View, world: &World) -> Vec<Due> {
-    let all = world.policies.all().into_iter().filter_map(|((namespace, name), kept)| {
-        let object = ObjectRef::new(ObjectKind::McpPolicy, &namespace, &name);
-        of(view, object, &kept, |known: &McpPolicy| {
+fn policies(view: &View, namespace: &str, all: &Bucket<Kept<McpPolicy>>) -> Vec<Due> {
+    let all = all.iter().filter_map(|(name, kept)| {
+        let object = ObjectRef::new(ObjectKind::McpPolicy, namespace, name);
+        of(view, object, kept, |known: &McpPolicy| {
             let before = known.status.clone();
             let conditions = before.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
             let new = policy(view, &PolicyId::new(namespace, name), known);

@@ -10,6 +10,9 @@ use tokio::sync::watch;
 /// Namespace (empty without one) and name.
 pub(crate) type Key = (String, String);
 
+/// The objects of one namespace, by name. As long as none of them changes it stays the same `Arc`.
+pub(crate) type Bucket<T> = BTreeMap<String, Arc<T>>;
+
 /// How far the changes of one scope have been read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Position {
@@ -23,33 +26,36 @@ pub(crate) struct Position {
     pub(crate) broken: Option<Instant>,
 }
 
+/// Wakes whoever waits for changes, and tells the moment of the first one that nobody has taken up yet.
+pub(crate) type Wake = watch::Sender<Option<Instant>>;
+
 /// Whether a change from one to another matters.
 type Matters<T> = Box<dyn Fn(&Key, Option<&T>, Option<&T>) -> bool + Send + Sync>;
 
 /// The objects of one kind. One follower for each scope writes, everybody reads.
 pub(crate) struct Store<T> {
-    entries: RwLock<BTreeMap<Key, Arc<T>>>,
+    buckets: RwLock<BTreeMap<String, Arc<Bucket<T>>>>,
     positions: RwLock<BTreeMap<Option<String>, Position>>,
     /// Told of each change that matters.
-    wake: watch::Sender<u64>,
+    wake: Wake,
     matters: Matters<T>,
 }
 
 impl<T> Store<T> {
     /// Of these scopes; every change is told to `wake`.
-    pub(crate) fn new(scopes: &[Option<String>], wake: watch::Sender<u64>) -> Self {
+    pub(crate) fn new(scopes: &[Option<String>], wake: Wake) -> Self {
         Self::filtered(scopes, wake, |_, _, _| true)
     }
 
     /// As [`Self::new`], without being told of changes that don't matter.
     pub(crate) fn filtered(
         scopes: &[Option<String>],
-        wake: watch::Sender<u64>,
+        wake: Wake,
         matters: impl Fn(&Key, Option<&T>, Option<&T>) -> bool + Send + Sync + 'static,
     ) -> Self {
         let positions = scopes.iter().map(|scope| (scope.clone(), Position::default())).collect();
         Self {
-            entries: RwLock::default(),
+            buckets: RwLock::default(),
             positions: RwLock::new(positions),
             wake,
             matters: Box::new(matters),
@@ -57,16 +63,21 @@ impl<T> Store<T> {
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
-        self.entries.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.buckets.read().get(namespace)?.get(name).cloned()
     }
 
     /// All of them, as they are now.
-    pub(crate) fn all(&self) -> BTreeMap<Key, Arc<T>> {
-        self.entries.read().clone()
+    pub(crate) fn buckets(&self) -> BTreeMap<String, Arc<Bucket<T>>> {
+        self.buckets.read().clone()
+    }
+
+    /// Those of one namespace, as they are now.
+    pub(crate) fn of(&self, namespace: &str) -> Arc<Bucket<T>> {
+        self.buckets.read().get(namespace).cloned().unwrap_or_default()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.read().len()
+        self.buckets.read().values().map(|bucket| bucket.len()).sum()
     }
 
     pub(crate) fn positions(&self) -> BTreeMap<Option<String>, Position> {
@@ -87,9 +98,11 @@ impl<T> Store<T> {
     pub(super) fn reset(&self, scope: Option<&str>, list: Vec<(Key, T, u64)>, version: u64) {
         let latest = list.iter().map(|(_, _, version)| *version).max().unwrap_or_default();
         {
-            let mut entries = self.entries.write();
-            entries.retain(|(namespace, _), _| scope.is_some_and(|scope| scope != namespace));
-            entries.extend(list.into_iter().map(|(key, object, _)| (key, Arc::new(object))));
+            let mut buckets = self.buckets.write();
+            buckets.retain(|namespace, _| scope.is_some_and(|scope| scope != namespace));
+            for ((namespace, name), object, _) in list {
+                Arc::make_mut(buckets.entry(namespace).or_default()).insert(name, Arc::new(object));
+            }
         }
         self.at(scope, |position| {
             position.seen = position.seen.max(version).max(latest);
@@ -97,17 +110,20 @@ impl<T> Store<T> {
             position.listed = true;
             position.broken = None;
         });
-        self.wake.send_modify(|count| *count += 1);
+        self.wake.send_modify(|since| _ = since.get_or_insert_with(Instant::now));
     }
 
     /// One object changed; none: it is gone.
     pub(super) fn apply(&self, scope: Option<&str>, key: Key, object: Option<T>, version: u64) {
         let mattered = {
-            let mut entries = self.entries.write();
-            let old = entries.remove(&key);
+            let mut buckets = self.buckets.write();
+            let bucket = Arc::make_mut(buckets.entry(key.0.clone()).or_default());
+            let old = bucket.remove(&key.1);
             let mattered = (self.matters)(&key, old.as_deref(), object.as_ref());
             if let Some(object) = object {
-                entries.insert(key, Arc::new(object));
+                bucket.insert(key.1, Arc::new(object));
+            } else if bucket.is_empty() {
+                buckets.remove(&key.0);
             }
             mattered
         };
@@ -117,7 +133,7 @@ impl<T> Store<T> {
             position.broken = None;
         });
         if mattered {
-            self.wake.send_modify(|count| *count += 1);
+            self.wake.send_modify(|since| _ = since.get_or_insert_with(Instant::now));
         }
     }
 
@@ -150,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_list_replaces_its_scope_and_no_other() {
-        let (wake, _) = watch::channel(0);
+        let (wake, _) = watch::channel(None);
         let scopes = [Some("a".to_owned()), Some("b".to_owned())];
         let store = Store::new(&scopes, wake);
         store.reset(Some("a"), vec![(key("a", "old"), 1, 5)], 9);
@@ -158,12 +174,28 @@ mod tests {
         store.reset(Some("b"), vec![(key("b", "kept"), 2, 6)], 9);
         store.reset(Some("a"), vec![(key("a", "new"), 3, 7)], 12);
         assert!(store.is_listed());
-        assert_eq!(store.all().into_keys().collect::<Vec<_>>(), [key("a", "new"), key("b", "kept")]);
+        let names: Vec<_> = store.buckets().into_iter().map(|(of, all)| (of, all.len())).collect();
+        assert_eq!(names, [("a".to_owned(), 1), ("b".to_owned(), 1)]);
+        assert!(store.get("a", "new").is_some() && store.get("b", "kept").is_some());
+    }
+
+    #[test]
+    fn a_change_leaves_the_other_namespaces_the_same_and_what_somebody_holds_as_it_was() {
+        let (wake, _) = watch::channel(None);
+        let store = Store::new(&[None], wake);
+        store.reset(None, vec![(key("a", "x"), 1, 5), (key("b", "y"), 1, 6)], 9);
+        let before = store.buckets();
+        store.apply(None, key("a", "x"), Some(2), 10);
+        let after = store.buckets();
+        assert!(Arc::ptr_eq(&before["b"], &after["b"]) && !Arc::ptr_eq(&before["a"], &after["a"]));
+        assert_eq!((*before["a"]["x"], *after["a"]["x"]), (1, 2));
+        store.apply(None, key("b", "y"), None, 11);
+        assert_eq!(store.buckets().into_keys().collect::<Vec<_>>(), ["a"]);
     }
 
     #[test]
     fn a_position_never_goes_back() {
-        let (wake, _) = watch::channel(0);
+        let (wake, _) = watch::channel(None);
         let store = Store::new(&[None], wake);
         store.reset(None, vec![(key("a", "x"), 1, 5)], 20);
         store.apply(None, key("a", "x"), None, 21);
@@ -175,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_change_that_does_not_matter_wakes_nobody() {
-        let (wake, mut woken) = watch::channel(0);
+        let (wake, mut woken) = watch::channel(None);
         let store = Store::filtered(&[None], wake, |_, old: Option<&i32>, new| old != new);
         store.apply(None, key("a", "x"), Some(1), 1);
         assert!(woken.has_changed().unwrap());
