@@ -161,6 +161,9 @@ pub struct Update {
     /// The servers that this proxy is to observe, as `namespace/name`; outside the revision.
     #[prost(string, repeated, tag = "7")]
     pub observe: Vec<String>,
+    /// The servers to observe are those of the update before: `observe` is empty.
+    #[prost(bool, tag = "9")]
+    pub same_observe: bool,
 }
 
 /// [`crate::Resource`]

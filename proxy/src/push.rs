@@ -153,7 +153,9 @@ impl Subscriber {
                     None => return Err(Ended::Closed),
                     Some(ToProxy { told: Some(Told::Behind(_)) }) => return Err(Ended::ReplicaBehind),
                     Some(ToProxy { told: Some(Told::Update(mut update)) }) => {
-                        observer.observe(&std::mem::take(&mut update.observe));
+                        if !update.same_observe {
+                            observer.observe(&std::mem::take(&mut update.observe));
+                        }
                         self.update(update, &say).await?;
                         backoff.reset();
                         confirmed = true;

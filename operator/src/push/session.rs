@@ -114,6 +114,8 @@ impl Session {
             since: self.last.is_some().then_some(published.since),
         });
         self.floor = highest(&self.floor, &marks.changed);
+        let same_observe = self.last.as_ref().is_some_and(|last| last.observe == told.observe);
+        let observe: &BTreeSet<ServerId> = if same_observe { &BTreeSet::new() } else { &told.observe };
         let update = Update {
             sequence: self.sequence,
             revision: told.revision.clone(),
@@ -121,7 +123,8 @@ impl Session {
             changed: step.changed.clone(),
             removed,
             fleet_size: told.size,
-            observe: told.observe.iter().map(ToString::to_string).collect(),
+            observe: observe.iter().map(ToString::to_string).collect(),
+            same_observe,
         };
         self.last = Some(told);
         Some(update)
@@ -220,6 +223,35 @@ mod tests {
         assert!(session.observes(&ServerId::new("a", "s")));
         session.acknowledged(&ack(1)).unwrap();
         assert!(session.next(&published, &marks(1)).is_none());
+    }
+
+    #[test]
+    fn a_change_is_as_long_in_a_large_fleet_as_in_a_small_one() {
+        let key = |name: &str, owner: &str| ApiKey {
+            secret: SecretId::new("a", name),
+            sha256: String::new(),
+            owner: owner.to_owned(),
+            groups: Vec::new(),
+            expires: None,
+        };
+        let of = |count: usize, owner: &str| {
+            let all = (0..count).map(|number| format!("{number:04}"));
+            let all = all.map(|name| key(&name, if name == "0000" { owner } else { "x" }));
+            let all = all.map(|key| Resource::new(key.secret.to_string(), &key).unwrap());
+            let fleet = Fleet::new(FleetId::Gateway(GatewayId::new("a", "gw")), all);
+            let observed = (0..count).map(|number| ServerId::new("a", number.to_string())).collect();
+            let observe = Arc::new(BTreeMap::from([("pod".to_owned(), Arc::new(observed))]));
+            Published { revision: fleet.revision(), fleet: Arc::new(fleet), observe, ..published("x") }
+        };
+        let length = |count: usize| {
+            let mut session = session(Vec::new(), 1);
+            assert_eq!(session.next(&of(count, "x"), &marks(1)).unwrap().changed.len(), count);
+            session.acknowledged(&ack(1)).unwrap();
+            let update = session.next(&of(count, "y"), &marks(2)).unwrap();
+            assert_eq!(update.changed.len(), 1);
+            prost::Message::encoded_len(&update)
+        };
+        assert_eq!(length(2), length(500));
     }
 
     #[test]
