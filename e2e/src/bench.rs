@@ -4,6 +4,7 @@
 mod case;
 mod config;
 mod load;
+mod mesh;
 mod nginx;
 mod relay;
 mod report;
@@ -36,6 +37,12 @@ impl Plan {
         ((requests as f64 * self.scale) as usize).max(100)
     }
 
+    /// Whether only those that need a cluster are asked for: nothing else is started.
+    fn is_of_the_cluster(&self) -> bool {
+        let known = |one: &String| ["W7", "W8"].iter().any(|known| one.eq_ignore_ascii_case(known));
+        !self.only.is_empty() && self.only.iter().all(known)
+    }
+
     fn has(&self, workload: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|one| one.eq_ignore_ascii_case(workload))
     }
@@ -47,8 +54,12 @@ impl Plan {
 /// When a process does not start, or an answer is not the one expected.
 pub fn run(plan: &Plan) -> anyhow::Result<String> {
     current_thread(async {
-        let world = World::start().await?;
         let began = std::time::Instant::now();
+        if plan.is_of_the_cluster() {
+            let findings = Findings { mesh: Some(mesh::run(plan).await?), ..Findings::default() };
+            return Ok(report::render(plan, &Findings { elapsed: began.elapsed(), ..findings }));
+        }
+        let world = World::start().await?;
         let mut findings = Findings::default();
         compare(&world, plan, &mut findings).await?;
         if plan.has("W1") {
@@ -63,6 +74,9 @@ pub fn run(plan: &Plan) -> anyhow::Result<String> {
         if plan.has("W9") {
             findings.admitted = Some(workloads::over_admission(&world, plan).await?);
             findings.keys = Some(workloads::bytes_a_key(&world, plan).await?);
+        }
+        if plan.has("W7") || plan.has("W8") {
+            findings.mesh = Some(mesh::run(plan).await?);
         }
         if plan.has("W10") {
             findings.leaked = Some(workloads::leaked(&world).await?);
