@@ -25,6 +25,7 @@ use crate::publish::Publisher;
 use crate::reconcile::Outcome;
 use crate::report::Reports;
 use crate::status::View;
+use crate::status::lock::Pinned;
 use crate::status::write::{Due, Written};
 use crate::watch::Backoff;
 use crate::world::World;
@@ -56,6 +57,7 @@ pub(crate) struct Leading {
     pub(crate) events: Events,
     pub(crate) written: Written,
     pub(crate) failures: Failures,
+    pub(crate) pinned: Arc<Pinned>,
 }
 
 /// What failed is tried again later, each object by itself.
@@ -119,7 +121,9 @@ impl Leading {
                 waits |= !self.write(write).await;
             }
         }
-        let view = self.view(&outcome);
+        let mut view = self.view(&outcome);
+        Arc::make_mut(&mut self.pinned).learn(&view, &self.world);
+        view.pinned = Arc::clone(&self.pinned);
         self.count(&view);
         let (due, later) = self.written.due(&view, &self.world, Instant::now());
         waits |= later;

@@ -162,6 +162,7 @@ fn leading(arguments: &Arguments, shared: &Shared) -> Leading {
         events: Events::new(shared.client.clone(), arguments.replica.clone()),
         written: Written::default(),
         failures: Failures::default(),
+        pinned: Arc::default(),
     }
 }
 

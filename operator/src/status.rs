@@ -2,15 +2,17 @@
 
 mod conditions;
 mod gateway;
+pub(crate) mod lock;
 mod policy;
 mod server;
 pub(crate) mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use mcpmesh_compiler::{Diagnostic, ObjectKind, ObjectRef, Reason, Severity};
-use mcpmesh_ir::catalog::Observed;
+use mcpmesh_ir::catalog::{CatalogIndex, Observed};
 use mcpmesh_ir::push::{ProxyReport, Rejection};
 use mcpmesh_ir::{FleetId, GatewayId, ResourceKind, ServerId};
 
@@ -34,6 +36,8 @@ pub(crate) struct View {
     pub(crate) rollouts: BTreeMap<FleetId, Rollout>,
     /// The fleets whose pods we make.
     pub(crate) deployed: BTreeSet<FleetId>,
+    /// What pinned tools were like: of what changed in one, a lock itself says nothing.
+    pub(crate) pinned: Arc<lock::Pinned>,
     /// When a condition changes now.
     pub(crate) now: Timestamp,
 }
@@ -71,6 +75,11 @@ impl View {
         if better {
             self.observed.insert(server, seen);
         }
+    }
+
+    /// What a server offers, as it was seen last.
+    fn index(&self, server: &ServerId) -> Option<&CatalogIndex> {
+        self.observed.get(server)?.index.as_ref()
     }
 
     fn findings(&self, object: &ObjectRef) -> &[Diagnostic] {

@@ -1,12 +1,12 @@
 //! What is said of an McpServer.
 
-use mcpmesh_compiler::{ObjectKind, ObjectRef, Severity};
+use mcpmesh_compiler::{ObjectKind, ObjectRef};
 use mcpmesh_crds::{CatalogStatus, McpServer, McpServerStatus, ProtocolStatus, ServerInfo, State, condition};
 use mcpmesh_ir::catalog::{CatalogIndex, Observed, ObservedState};
 use mcpmesh_ir::{FleetId, GatewayId, ServerId};
 
-use super::View;
 use super::conditions::{Answer, Conditions, Said, said};
+use super::{View, lock};
 use mcpmesh_compiler::child::base_name;
 
 /// The port of a server's own proxies (decisions.md 25).
@@ -37,16 +37,11 @@ pub(crate) fn server(view: &View, id: &ServerId, object: &McpServer) -> McpServe
     };
     conditions.set(condition::VERIFIED, verified);
     conditions.set(condition::READY, stopped.unwrap_or(ready));
-    let drift = findings
-        .iter()
-        .find(|finding| finding.severity == Severity::Warning && finding.path.starts_with("spec.lock"));
-    if let Some(drift) = drift {
-        conditions.set(
-            condition::LOCK_HOLDS,
-            said(Answer::False, &drift.reason.to_string(), super::message(drift)),
-        );
-    }
     let known = seen.and_then(|seen| Some((seen, seen.index.as_ref()?)));
+    let index = known.map(|(_, index)| index);
+    if let Some(holds) = lock::holds(&object.spec, index, (&before.conditions, generation)) {
+        conditions.set(condition::LOCK_HOLDS, holds);
+    }
     McpServerStatus {
         observed_generation: generation,
         conditions: conditions.finish(),

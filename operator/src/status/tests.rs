@@ -56,7 +56,7 @@ fn report(pod: &str, revision: &str) -> ProxyReport {
 }
 
 fn saw(state: ObservedState) -> ProxyReport {
-    let tool = IndexedTool { name: "t".to_owned(), hints: Default::default(), digest: "d".to_owned() };
+    let tool = IndexedTool { name: "t".to_owned(), digest: "d".to_owned(), ..IndexedTool::default() };
     let index = CatalogIndex {
         versions: vec!["2025-11-25".to_owned()],
         tools: vec![tool],
