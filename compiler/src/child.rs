@@ -26,7 +26,7 @@ use crate::inputs::{Cluster, Inputs};
 use crate::secret;
 use crate::workload::Workload;
 
-pub use name::{base_name, keys_name, labels};
+pub use name::{base_name, keys_name, labels, last_good_name};
 
 pub(crate) use check::{check_gateway, check_server};
 pub(crate) use inject::{Injection, inject};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::apply::{self, ChildRef, Write};
 use crate::authority::Authority;
 use crate::events::Events;
+use crate::last_good::{self, Copies};
 use crate::lease::{Fence, Leader};
 use crate::metrics::{self, Metrics, OfFleet};
 use crate::publish::Publisher;
@@ -58,6 +59,7 @@ pub(crate) struct Leading {
     pub(crate) written: Written,
     pub(crate) failures: Failures,
     pub(crate) pinned: Arc<Pinned>,
+    pub(crate) copies: Copies,
 }
 
 /// What failed is tried again later, each object by itself.
@@ -121,6 +123,7 @@ impl Leading {
                 waits |= !self.write(write).await;
             }
         }
+        waits |= self.copy_configurations(&outcome).await;
         let mut view = self.view(&outcome);
         Arc::make_mut(&mut self.pinned).learn(&view, &self.world);
         view.pinned = Arc::clone(&self.pinned);
@@ -131,6 +134,23 @@ impl Leading {
             waits |= !self.status(due).await;
         }
         self.metrics.queue_depth.set(i64::try_from(self.failures.0.len()).unwrap_or(i64::MAX));
+        waits
+    }
+
+    /// What new pods boot from while every operator is away. True: something is left for soon.
+    async fn copy_configurations(&mut self, outcome: &Outcome) -> bool {
+        let mut wanted = self.publisher.revisions();
+        wanted.retain(|fleet, _| outcome.fleets.contains(fleet));
+        let (due, mut waits) = self.copies.due(wanted, &last_good::kept(&self.world), Instant::now());
+        for fleet in due {
+            let made = tokio::task::block_in_place(|| {
+                last_good::write(&fleet, &self.world, &self.publisher, SystemTime::now())
+            });
+            if let Some(write) = made {
+                self.copies.note(fleet, Instant::now());
+                waits |= !self.write(write).await;
+            }
+        }
         waits
     }
 

@@ -21,6 +21,7 @@ use crate::events::Events;
 use crate::health::{self, Telling};
 use crate::identity::{ClusterKeys, Review, ServiceAccount, Verifier, follow_keys};
 use crate::inputs::Gatherer;
+use crate::last_good::Copies;
 use crate::leading::{Failures, Leading};
 use crate::lease::{self, Fence, Leader};
 use crate::metrics::{Metrics, OfCertificate, OfKind};
@@ -163,6 +164,7 @@ fn leading(arguments: &Arguments, shared: &Shared) -> Leading {
         written: Written::default(),
         failures: Failures::default(),
         pinned: Arc::default(),
+        copies: Copies::default(),
     }
 }
 

@@ -14,7 +14,7 @@ use clap::Parser;
 use mcpmesh_ir::{FleetId, ServerId, Snapshot};
 use mcpmesh_proxy::bridge::{Beside, Bridge};
 use mcpmesh_proxy::process::{Children, shim};
-use mcpmesh_proxy::push::{Operator, Settings, Store, Subscriber};
+use mcpmesh_proxy::push::{LastGood, Operator, Settings, Store, Subscriber};
 use mcpmesh_proxy::routes::Routing;
 use mcpmesh_proxy::{Options, Proxy, access_log, ring};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +27,9 @@ use args::{Address, Arguments, Command, Folders, Member, Process, Serve};
 const STATE: &str = "/var/run/mcpmesh/state";
 /// How long a proxy of a fleet serves on after SIGTERM when nobody says: endpoints take so long to be forgotten.
 const DELAY: Duration = Duration::from_secs(5);
+
+/// How long a pod with an empty disk waits for an operator before it serves the operator's copy.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
@@ -98,7 +101,7 @@ struct Fleet {
 impl Fleet {
     async fn serve(self, beside: Option<(ServerId, Beside)>) -> anyhow::Result<()> {
         let Self { operator, fleet, address, folders, process } = self;
-        let Folders { identity, keys, state } = folders;
+        let Folders { identity, keys, last_good, state } = folders;
         let state = state.unwrap_or_else(|| PathBuf::from(STATE));
         let children = Children::default();
         let mut options = Options::listeners(address.listen_address);
@@ -108,6 +111,7 @@ impl Fleet {
         }
         let settings = Settings {
             operator: Operator::new(&operator, identity)?,
+            last_good: LastGood { folder: last_good, patience: PATIENCE },
             store: Store::open(state, &keys.join("state"), fleet.clone())?,
             pod: std::env::var("POD_NAME").unwrap_or_default(),
             mesh: options.mesh.clone(),
