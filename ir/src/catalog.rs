@@ -109,6 +109,9 @@ pub struct Observed {
     /// Absent until it was spoken to once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<CatalogIndex>,
+    /// The server beside a sidecar answers at the pod's address, too: callers can come past the proxy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bypassable: bool,
 }
 
 /// Whether a server can be spoken to.

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use mcpmesh_ir::push::{Ack, FromProxy, Rejection, Said, ToProxy, Told, Update};
 use mcpmesh_ir::{FleetId, Gateway, Resource, ResourceKind};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,8 @@ pub struct Settings {
     pub store: Store,
     /// The operator's copy of it, for a pod whose disk is empty.
     pub last_good: LastGood,
+    /// Of a sidecar: whether its server answers at the pod's address, too. Elsewhere false.
+    pub bypass: watch::Receiver<bool>,
     /// Where the process's certificate goes.
     pub mesh: Mesh,
 }
@@ -195,7 +197,7 @@ impl Subscriber {
             () = late(due) => Err(Ended::Slow),
         };
         let (say, mut told) = opened?;
-        let mut observer = Observer::new(&self.proxy);
+        let mut observer = Observer::new(&self.proxy, self.settings.bypass.clone());
         let silent = Instant::now() + FIRST_WORD;
         let mut confirmed = false;
         loop {

@@ -50,7 +50,12 @@ pub fn observed(seen: &Observation) -> Observed {
         State::Failed { reason, .. } => ObservedState::Failed { reason: reason.clone() },
     };
     let info = seen.server_info.as_deref().and_then(|raw| serde_json::from_slice::<ServerInfo>(raw).ok());
-    Observed { state, server_info: info, index: (seen.generation > 0).then(|| index(seen)) }
+    Observed {
+        state,
+        server_info: info,
+        index: (seen.generation > 0).then(|| index(seen)),
+        bypassable: false,
+    }
 }
 
 fn index(seen: &Observation) -> CatalogIndex {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mcpmesh_ir::gateway::{Anonymous, Attachment, Gateway, Level, LevelKind, Listener, ListenerTls, Naming};
@@ -12,6 +13,7 @@ use mcpmesh_ir::{Fleet, FleetId, GatewayId, PolicyId, ServerId};
 use mcpmesh_proxy::mesh::Mesh;
 use mcpmesh_proxy::push::{LastGood, Settings, Store, Subscriber};
 use mcpmesh_proxy::{Options, Proxy, push};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -86,6 +88,7 @@ fn nothing(fleet: &Fleet, version: u64) -> Update {
 struct Pod {
     proxy: Arc<Proxy>,
     mesh: Mesh,
+    bypass: watch::Sender<bool>,
     _subscribed: AbortOnDropHandle<()>,
 }
 
@@ -100,6 +103,7 @@ impl Pod {
     async fn boot_with(operator: &Operator, address: &str, patience: Duration) -> Self {
         let options = Options::new(([127, 0, 0, 1], 0).into());
         let mesh = options.mesh.clone();
+        let (bypass, bypassed) = watch::channel(false);
         let store = Store::open(operator.path("state"), &operator.path("state-key"), fleet_id());
         let settings = Settings {
             operator: push::Operator::new(address, operator.folder.path().to_owned()).unwrap(),
@@ -107,12 +111,13 @@ impl Pod {
             pod: "gw-1".to_owned(),
             store: store.unwrap(),
             last_good: LastGood { folder: operator.path("last-good"), patience },
+            bypass: bypassed,
             mesh: mesh.clone(),
         };
         let proxy = Proxy::start(options).await.unwrap();
         let subscriber = Subscriber::boot(Arc::clone(&proxy), settings).await;
         let subscribed = AbortOnDropHandle::new(tokio::spawn(subscriber.run(CancellationToken::new())));
-        Self { proxy, mesh, _subscribed: subscribed }
+        Self { proxy, mesh, bypass, _subscribed: subscribed }
     }
 
     fn readiness(&self) -> Result<&'static str, &'static str> {
@@ -339,11 +344,14 @@ async fn a_file_that_was_damaged_is_ignored_and_counted() {
         session.update(whole(&fleet, 1)).await;
         session.ack().await;
     }
-    drop((pod, session));
+    // Where nobody writes any more: the last update is still on its way to the first disk.
+    let other = Operator::start().await;
+    fs::create_dir_all(other.path("state")).unwrap();
     for entry in fs::read_dir(operator.path("state")).unwrap() {
-        fs::write(entry.unwrap().path(), "damaged").unwrap();
+        fs::write(other.path("state").join(entry.unwrap().file_name()), "damaged").unwrap();
     }
-    let pod = Pod::boot(&operator).await;
+    drop((pod, session));
+    let pod = Pod::boot(&other).await;
     assert_eq!(pod.readiness(), Err("no configuration yet"));
     assert!(pod.metric("mcpmesh_proxy_config_disk_errors_total 1"));
 }
@@ -361,6 +369,26 @@ async fn a_listener_of_the_mesh_waits_for_the_certificate() {
     session.update(whole(&fleet(&meshed), 1)).await;
     session.ack().await;
     assert_eq!(pod.readiness(), Ok("ok"));
+}
+
+#[tokio::test]
+async fn a_failed_renewal_keeps_the_certificate_that_is_valid_and_is_tried_again() {
+    let operator = Operator::start().await;
+    let pod = Pod::boot(&operator).await;
+    let mut installed = pod.mesh.installed();
+    installed.wait_for(|times| *times == 1).await.unwrap();
+    operator.authority.refuses.store(true, Ordering::Relaxed);
+    // Renewed no sooner than after ten seconds: only the clock jumps there.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::time::resume();
+    let mut refused = operator.authority.refused.subscribe();
+    refused.wait_for(|count| *count >= 2).await.unwrap();
+    assert_eq!(*installed.borrow(), 1);
+    assert_eq!(pod.mesh.id(), Some(fleet_id()));
+    assert!(pod.mesh.server().is_some(), "handshakes go on with it");
+    operator.authority.refuses.store(false, Ordering::Relaxed);
+    installed.wait_for(|times| *times == 2).await.unwrap();
 }
 
 #[tokio::test]
@@ -383,7 +411,7 @@ async fn an_operator_of_another_authority_is_told_nothing() {
 #[tokio::test]
 async fn an_observer_tells_how_its_servers_are() {
     let mut operator = Operator::start().await;
-    let _pod = Pod::boot(&operator).await;
+    let pod = Pod::boot(&operator).await;
     let (mut session, _) = operator.greeted().await;
     let observe = vec!["a/s".to_owned(), "a/not-here".to_owned()];
     session.update(Update { observe, ..whole(&fleet(&gateway()), 1) }).await;
@@ -391,5 +419,9 @@ async fn an_observer_tells_how_its_servers_are() {
     let observation = session.observation().await;
     assert_eq!(observation.server, "a/s");
     let observed: mcpmesh_ir::catalog::Observed = serde_json::from_slice(&observation.body).unwrap();
-    assert_eq!(observed.index, None);
+    assert_eq!((observed.index, observed.bypassable), (None, false));
+    pod.bypass.send_replace(true);
+    let observation = session.observation().await;
+    let observed: mcpmesh_ir::catalog::Observed = serde_json::from_slice(&observation.body).unwrap();
+    assert!(observed.bypassable);
 }
