@@ -22,7 +22,18 @@ const NOTE: usize = 900;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum About {
     Lock,
+    Keys,
     Readiness,
+}
+
+impl About {
+    fn of(condition: &Condition) -> Self {
+        match condition.type_.as_str() {
+            condition::LOCK_HOLDS => Self::Lock,
+            condition::KEYS_USABLE => Self::Keys,
+            _ => Self::Readiness,
+        }
+    }
 }
 
 /// Publishes events.
@@ -40,10 +51,9 @@ impl Events {
     /// Tells of what changed in a status that was just written. A failure only costs the event.
     pub(crate) async fn tell(&mut self, due: &Due, now: Instant) {
         self.last.retain(|_, at| now.saturating_duration_since(*at) < APART);
-        for (about, condition) in
-            [(About::Lock, due.lock.as_ref()), (About::Readiness, worth_telling(&due.changed))]
-        {
-            let Some(condition) = condition else { continue };
+        let turned = due.turned.iter().map(|one| (About::of(one), one));
+        let ready = worth_telling(&due.changed).map(|one| (About::Readiness, one));
+        for (about, condition) in turned.chain(ready) {
             if let Entry::Vacant(free) = self.last.entry((due.object.clone(), about)) {
                 free.insert(now);
                 self.publish(due, condition).await;

@@ -157,6 +157,7 @@ impl Leading {
     fn view(&self, outcome: &Outcome) -> View {
         let mut view = View::new(&outcome.compiled.diagnostics, self.reports.all(), Timestamp::now());
         view.attached = outcome.compiled.attached.clone();
+        view.policy_targets = outcome.compiled.policy_targets.clone();
         view.revisions = self.publisher.revisions();
         view.revisions.retain(|fleet, _| outcome.fleets.contains(fleet));
         // An injected server's pods are its team's own.

@@ -32,8 +32,8 @@ pub(crate) struct Due {
     pub(crate) manifest: Value,
     /// Conditions whose status or reason is another one than before.
     pub(crate) changed: Vec<Condition>,
-    /// A lock that holds no more, or again: what an event says of it.
-    pub(crate) lock: Option<Condition>,
+    /// A lock that holds no more, keys that are not usable, or either again well: what an event says of it.
+    pub(crate) turned: Vec<Condition>,
 }
 
 impl Written {
@@ -69,7 +69,8 @@ fn servers(view: &View, world: &World) -> Vec<Due> {
             let new = server(view, &id, known);
             (before.as_ref() != Some(&new)).then(|| (json!(new), conditions, new.conditions))
         })?;
-        if let (Kept::Read(known), Some(told)) = (&*kept, &mut due.lock) {
+        let told = due.turned.iter_mut().find(|one| one.type_ == condition::LOCK_HOLDS);
+        if let (Kept::Read(known), Some(told)) = (&*kept, told) {
             told.message = lock::difference(view, &id, known).unwrap_or_else(|| told.message.clone());
         }
         Some(due)
@@ -124,7 +125,8 @@ fn of<K: Resource<DynamicType = ()> + Serialize>(
         let old = before.iter().find(|old| old.type_ == condition.type_);
         old.is_none_or(|old| (&old.status, &old.reason) != (&condition.status, &condition.reason))
     });
-    let lock = lock_event(&before, &now);
+    let turned = [condition::LOCK_HOLDS, condition::KEYS_USABLE];
+    let turned = turned.into_iter().filter_map(|kind| turned_event(kind, &before, &now)).collect();
     let manifest = json!({
         "apiVersion": K::api_version(&()), "kind": K::kind(&()),
         "metadata": {
@@ -132,18 +134,18 @@ fn of<K: Resource<DynamicType = ()> + Serialize>(
         },
         "status": status,
     });
-    Some(Due { lock, changed: changed.cloned().collect(), uid: metadata.uid.clone(), object, manifest })
+    Some(Due { turned, changed: changed.cloned().collect(), uid: metadata.uid.clone(), object, manifest })
 }
 
-/// A lock that holds no more or in another way not, or holds again.
-fn lock_event(before: &[Condition], now: &[Condition]) -> Option<Condition> {
-    let of = |list: &[Condition]| list.iter().find(|one| one.type_ == condition::LOCK_HOLDS).cloned();
+/// A condition that is False now or in another way, or True again.
+fn turned_event(kind: &str, before: &[Condition], now: &[Condition]) -> Option<Condition> {
+    let of = |list: &[Condition]| list.iter().find(|one| one.type_ == kind).cloned();
     let (before, now) = (of(before), of(now)?);
-    let drifted = |one: &Condition| one.status == "False";
-    let told = if drifted(&now) {
-        before.is_none_or(|before| !drifted(&before) || before.message != now.message)
+    let is_bad = |one: &Condition| one.status == "False";
+    let told = if is_bad(&now) {
+        before.is_none_or(|before| !is_bad(&before) || before.message != now.message)
     } else {
-        now.status == "True" && before.as_ref().is_some_and(drifted)
+        now.status == "True" && before.as_ref().is_some_and(is_bad)
     };
     told.then_some(now)
 }
@@ -185,7 +187,9 @@ mod tests {
 
     #[test]
     fn drift_makes_an_event_when_it_comes_when_it_grows_and_when_it_is_gone() {
-        let told = |before: &[Condition], now: &[Condition]| lock_event(before, now).is_some();
+        let told = |before: &[Condition], now: &[Condition]| {
+            turned_event(condition::LOCK_HOLDS, before, now).is_some()
+        };
         assert!(told(&[], &lock("False", "a")));
         assert!(told(&lock("True", ""), &lock("False", "a")));
         assert!(told(&lock("False", "a"), &lock("False", "a, b")));

@@ -38,7 +38,12 @@ fn view(tools: &[IndexedTool]) -> View {
     let mut view = View::new(&[], Vec::new(), Timestamp::UNIX_EPOCH);
     view.attached = BTreeMap::from([(mcpmesh_ir::GatewayId::new("a", "gw"), vec![id()])]);
     let index = CatalogIndex { tools: tools.to_vec(), ..CatalogIndex::default() };
-    let seen = Observed { state: ObservedState::Ready, server_info: None, index: Some(index) };
+    let seen = Observed {
+        state: ObservedState::Ready,
+        server_info: None,
+        index: Some(index),
+        ..Observed::default()
+    };
     view.observed.insert(id(), seen);
     view
 }
