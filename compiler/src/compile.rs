@@ -159,7 +159,7 @@ pub(crate) fn notes_on_unattached(
         .filter_map(|finding| finding.object.as_ref())
         .collect();
     let mut notes = Vec::new();
-    for server in parts.servers().filter(|server| !attached.contains(&server.id)) {
+    for server in parts.servers().filter(|server| !attached.contains(&server.id) && server.direct.is_none()) {
         let object = ObjectRef::new(ObjectKind::McpServer, &server.id.namespace, &server.id.name);
         if explained.contains(&object) {
             continue;

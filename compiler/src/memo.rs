@@ -29,7 +29,7 @@ pub struct Memo {
     labels_stamp: u64,
     namespaces: BTreeMap<String, Known>,
     gateways: BTreeMap<GatewayId, (Key, Arc<GatewayOutcome>)>,
-    sidecars: BTreeMap<ServerId, (u64, Peers, Arc<Fleet>)>,
+    sidecars: BTreeMap<ServerId, (Beside, Peers, Arc<Fleet>)>,
     /// The last stamp that was given. Never given twice.
     clock: u64,
 }
@@ -55,6 +55,14 @@ struct Key {
     labels: u64,
     mesh: u64,
     foreign: Vec<u64>,
+}
+
+/// The stamps of what a server's sidecars were compiled from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Beside {
+    own: u64,
+    /// Of labels and of the mesh level, where sidecars judge callers that no gateway has judged.
+    above: (u64, u64),
 }
 
 impl fmt::Debug for Memo {
@@ -179,15 +187,19 @@ impl Memo {
                 if is_own { &mut peers.local } else { &mut peers.exported }.push(gateway.clone());
             }
         }
+        let operators = inputs.install.cluster.as_ref().map(|cluster| &cluster.operator_namespace);
+        let mesh = operators.and_then(|name| self.namespaces.get(name)).map_or(0, |known| known.policies);
         let mut kept = BTreeMap::new();
         for (name, namespace) in &parts.namespaces {
             let own = self.namespaces.get(name).map_or(0, |known| known.own);
             for server in namespace.usable().filter(|server| server.beside.is_some()) {
                 let peers = peers.remove(&server.id).unwrap_or_default();
+                let above = if server.direct.is_some() { (self.labels_stamp, mesh) } else { (0, 0) };
+                let stamps = Beside { own, above };
                 let old = self.sidecars.remove(&server.id);
-                let old = old.filter(|(stamp, known, _)| *stamp == own && *known == peers);
+                let old = old.filter(|(known, had, _)| (*known, had) == (stamps, &peers));
                 let entry =
-                    old.or_else(|| Some((own, peers.clone(), made(server, inputs, namespace, &peers)?)));
+                    old.or_else(|| Some((stamps, peers.clone(), made(server, inputs, parts, &peers)?)));
                 kept.extend(entry.map(|entry| (server.id.clone(), entry)));
             }
         }
@@ -251,10 +263,10 @@ fn objects(inputs: &Inputs, changes: &Changes, known: &Known) -> Namespace {
 fn made(
     server: &server::CompiledServer,
     inputs: &Inputs,
-    namespace: &Namespace,
+    parts: &Parts,
     peers: &Peers,
 ) -> Option<Arc<Fleet>> {
     let uid = inputs.servers.get(&server.id).and_then(|object| object.metadata.uid.clone());
     let uid = uid.unwrap_or_else(|| server.id.to_string());
-    sidecar::fleet(&server.id, &uid, namespace, peers).ok().map(Arc::new)
+    sidecar::fleet(server, &uid, (inputs, parts), peers).ok().map(Arc::new)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -19,12 +19,14 @@ use tokio::sync::watch;
 use crate::apply::{self, ChildRef, Write};
 use crate::authority::Authority;
 use crate::events::Events;
+use crate::last_good::{self, Copies};
 use crate::lease::{Fence, Leader};
 use crate::metrics::{self, Metrics, OfFleet};
 use crate::publish::Publisher;
 use crate::reconcile::Outcome;
 use crate::report::Reports;
 use crate::status::View;
+use crate::status::lock::Pinned;
 use crate::status::write::{Due, Written};
 use crate::watch::Backoff;
 use crate::world::World;
@@ -56,6 +58,8 @@ pub(crate) struct Leading {
     pub(crate) events: Events,
     pub(crate) written: Written,
     pub(crate) failures: Failures,
+    pub(crate) pinned: Arc<Pinned>,
+    pub(crate) copies: Copies,
 }
 
 /// What failed is tried again later, each object by itself.
@@ -119,7 +123,10 @@ impl Leading {
                 waits |= !self.write(write).await;
             }
         }
-        let view = self.view(&outcome);
+        waits |= self.copy_configurations(&outcome).await;
+        let mut view = self.view(&outcome);
+        Arc::make_mut(&mut self.pinned).learn(&view, &self.world);
+        view.pinned = Arc::clone(&self.pinned);
         self.count(&view);
         let (due, later) = self.written.due(&view, &self.world, Instant::now());
         waits |= later;
@@ -130,9 +137,27 @@ impl Leading {
         waits
     }
 
+    /// What new pods boot from while every operator is away. True: something is left for soon.
+    async fn copy_configurations(&mut self, outcome: &Outcome) -> bool {
+        let mut wanted = self.publisher.revisions();
+        wanted.retain(|fleet, _| outcome.fleets.contains(fleet));
+        let (due, mut waits) = self.copies.due(wanted, &last_good::kept(&self.world), Instant::now());
+        for fleet in due {
+            let made = tokio::task::block_in_place(|| {
+                last_good::write(&fleet, &self.world, &self.publisher, SystemTime::now())
+            });
+            if let Some(write) = made {
+                self.copies.note(fleet, Instant::now());
+                waits |= !self.write(write).await;
+            }
+        }
+        waits
+    }
+
     fn view(&self, outcome: &Outcome) -> View {
         let mut view = View::new(&outcome.compiled.diagnostics, self.reports.all(), Timestamp::now());
         view.attached = outcome.compiled.attached.clone();
+        view.policy_targets = outcome.compiled.policy_targets.clone();
         view.revisions = self.publisher.revisions();
         view.revisions.retain(|fleet, _| outcome.fleets.contains(fleet));
         // An injected server's pods are its team's own.

@@ -21,6 +21,7 @@ use crate::events::Events;
 use crate::health::{self, Telling};
 use crate::identity::{ClusterKeys, Review, ServiceAccount, Verifier, follow_keys};
 use crate::inputs::Gatherer;
+use crate::last_good::Copies;
 use crate::leading::{Failures, Leading};
 use crate::lease::{self, Fence, Leader};
 use crate::metrics::{Metrics, OfCertificate, OfKind};
@@ -162,6 +163,8 @@ fn leading(arguments: &Arguments, shared: &Shared) -> Leading {
         events: Events::new(shared.client.clone(), arguments.replica.clone()),
         written: Written::default(),
         failures: Failures::default(),
+        pinned: Arc::default(),
+        copies: Copies::default(),
     }
 }
 

@@ -59,22 +59,7 @@ impl Reconciler {
             tokio::time::sleep(TOGETHER).await;
             inputs.borrow_and_update();
             self.issuer.borrow_and_update();
-            let pause = if !self.world.is_listed() {
-                None
-            } else if let Ok(version_key) = self.authority.version_key() {
-                match self.round(&mut memo, version_key, since).await {
-                    Ok(()) => {
-                        backoff.reset();
-                        None
-                    }
-                    Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "kept what is published");
-                        Some(backoff.next())
-                    }
-                }
-            } else {
-                Some(Duration::from_millis(100))
-            };
+            let pause = self.step(&mut memo, &mut backoff, since).await;
             let again = async {
                 match pause {
                     Some(pause) => tokio::time::sleep(pause).await,
@@ -85,6 +70,25 @@ impl Reconciler {
                 changed = inputs.changed() => if changed.is_err() { return },
                 changed = self.issuer.changed() => if changed.is_err() { return },
                 () = again => {}
+            }
+        }
+    }
+
+    /// One round when all is there that it needs. What it returns is when to try again by itself.
+    async fn step(&mut self, memo: &mut Memo, backoff: &mut Backoff, since: Instant) -> Option<Duration> {
+        // What is not listed yet may be a Deny: before that no proxy is told anything.
+        if !self.world.is_listed() {
+            return None;
+        }
+        let Ok(version_key) = self.authority.version_key() else { return Some(Duration::from_millis(100)) };
+        match self.round(memo, version_key, since).await {
+            Ok(()) => {
+                backoff.reset();
+                None
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "kept what is published");
+                Some(backoff.next())
             }
         }
     }
@@ -137,3 +141,6 @@ impl Reconciler {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,17 +2,20 @@
 
 mod conditions;
 mod gateway;
+mod keys;
+pub(crate) mod lock;
 mod policy;
 mod server;
 pub(crate) mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use mcpmesh_compiler::{Diagnostic, ObjectKind, ObjectRef, Reason, Severity};
-use mcpmesh_ir::catalog::Observed;
+use mcpmesh_compiler::{Diagnostic, ObjectKind, ObjectRef, PolicyTarget, Severity};
+use mcpmesh_ir::catalog::{CatalogIndex, Observed};
 use mcpmesh_ir::push::{ProxyReport, Rejection};
-use mcpmesh_ir::{FleetId, GatewayId, ResourceKind, ServerId};
+use mcpmesh_ir::{FleetId, GatewayId, PolicyId, ResourceKind, ServerId};
 
 use crate::world::child::Rollout;
 pub(crate) use gateway::gateway;
@@ -34,6 +37,10 @@ pub(crate) struct View {
     pub(crate) rollouts: BTreeMap<FleetId, Rollout>,
     /// The fleets whose pods we make.
     pub(crate) deployed: BTreeSet<FleetId>,
+    /// What each policy names, as it was compiled; of one that cannot be read nothing.
+    pub(crate) policy_targets: BTreeMap<PolicyId, Arc<[PolicyTarget]>>,
+    /// What pinned tools were like: of what changed in one, a lock itself says nothing.
+    pub(crate) pinned: Arc<lock::Pinned>,
     /// When a condition changes now.
     pub(crate) now: Timestamp,
 }
@@ -50,7 +57,7 @@ impl View {
         for report in reports {
             let Ok(fleet) = report.fleet.parse::<FleetId>() else { continue };
             for rejection in &report.rejections {
-                if let Some(object) = cause(rejection) {
+                if let Some(object) = cause(&fleet, rejection) {
                     view.rejections.entry(object).or_default().insert(rejection.reason.clone());
                 }
             }
@@ -71,6 +78,11 @@ impl View {
         if better {
             self.observed.insert(server, seen);
         }
+    }
+
+    /// What a server offers, as it was seen last.
+    fn index(&self, server: &ServerId) -> Option<&CatalogIndex> {
+        self.observed.get(server)?.index.as_ref()
     }
 
     fn findings(&self, object: &ObjectRef) -> &[Diagnostic] {
@@ -117,39 +129,27 @@ fn weight(seen: &Observed) -> u8 {
 }
 
 /// The object that a rejected resource was compiled from. Resources are named after it.
-fn cause(rejection: &Rejection) -> Option<ObjectRef> {
-    let kind = match rejection.kind.parse().ok()? {
-        ResourceKind::Gateway | ResourceKind::TokenIssuer => ObjectKind::McpGateway,
-        ResourceKind::Server => ObjectKind::McpServer,
-        ResourceKind::Policy => ObjectKind::McpPolicy,
-        ResourceKind::ApiKey | ResourceKind::Secret => ObjectKind::Secret,
+fn cause(fleet: &FleetId, rejection: &Rejection) -> Option<ObjectRef> {
+    let kind = match (rejection.kind.parse().ok()?, fleet) {
+        (ResourceKind::Gateway | ResourceKind::TokenIssuer, FleetId::Gateway(id)) => {
+            return Some(ObjectRef::new(ObjectKind::McpGateway, &id.namespace, &id.name));
+        }
+        // The pseudo-gateways of a server's own fleet are the server's.
+        (ResourceKind::Gateway | ResourceKind::TokenIssuer, FleetId::Server(id)) => {
+            return Some(ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name));
+        }
+        (ResourceKind::Server, _) => ObjectKind::McpServer,
+        (ResourceKind::Policy, _) => ObjectKind::McpPolicy,
+        (ResourceKind::ApiKey | ResourceKind::Secret, _) => ObjectKind::Secret,
     };
     let (namespace, name) = rejection.name.split_once('/')?;
-    // The pseudo-gateways of a server's own fleet are the server's.
-    match (kind, name.split_once(':')) {
-        (ObjectKind::McpGateway, Some((server, _))) => {
-            Some(ObjectRef::new(ObjectKind::McpServer, namespace, server))
-        }
-        _ => Some(ObjectRef::new(kind, namespace, name)),
-    }
-}
-
-/// Whether a mistake is about something that an object names, and not about its own words.
-fn is_reference(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::SecretNotFound
-            | Reason::ServerNotFound
-            | Reason::TargetNotFound
-            | Reason::CredentialsNotExportable
-            | Reason::ServiceNotFound
-    )
+    Some(ObjectRef::new(kind, namespace, name))
 }
 
 /// The errors of an object: its own, and those of its references.
 fn errors(findings: &[Diagnostic]) -> (Vec<&Diagnostic>, Vec<&Diagnostic>) {
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
-    errors.partition(|finding| !is_reference(finding.reason))
+    errors.partition(|finding| !finding.reason.is_reference())
 }
 
 /// A finding as a condition's message.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mcpmesh_compiler::Inputs;
 use mcpmesh_compiler::child::base_name;
-use mcpmesh_crds::{EnvFromSource, EnvVar};
+use mcpmesh_crds::{EnvFromSource, EnvVar, GatewayAuthentication};
 use mcpmesh_ir::FleetId;
 
 use crate::watch::Key;
@@ -43,13 +43,15 @@ fn environment(env: &[EnvVar], from: &[EnvFromSource], add: &mut impl FnMut(&str
     }
 }
 
-/// Namespaces with a gateway that takes API keys.
+/// Namespaces with a gateway, or a server, that takes API keys.
 pub(super) fn namespaces_with_keys(inputs: &Inputs) -> BTreeSet<String> {
-    let takes = |gateway: &mcpmesh_crds::McpGateway| {
-        gateway.spec.authentication.as_ref().is_some_and(|given| given.api_keys.is_some())
-    };
-    let gateways = inputs.gateways.iter().filter(|(_, gateway)| takes(gateway));
-    gateways.map(|(id, _)| id.namespace.clone()).collect()
+    let takes = |given: Option<&GatewayAuthentication>| given.is_some_and(|given| given.api_keys.is_some());
+    let gateways = inputs.gateways.iter();
+    let gateways = gateways.filter(|(_, gateway)| takes(gateway.spec.authentication.as_ref()));
+    let servers = inputs.servers.iter();
+    let servers = servers.filter(|(_, server)| takes(server.spec.authentication.as_ref()));
+    let gateways = gateways.map(|(id, _)| id.namespace.clone());
+    gateways.chain(servers.map(|(id, _)| id.namespace.clone())).collect()
 }
 
 /// Services: those that servers name, and those of every fleet, which tell how many proxies there are.
