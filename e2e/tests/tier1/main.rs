@@ -1,5 +1,13 @@
-//! On a real API server, without nodes: what the definitions of the three kinds let in, keep out, show and keep.
+//! On a real API server, without nodes: what the definitions of the three kinds let in, keep out, show and keep; and the
+//! operator with its proxies, as processes, when something breaks.
 
+mod api_server;
+mod bad_object;
 mod crds;
 mod faults;
+mod leaders;
+mod operator_gone;
 mod refused;
+mod rest;
+mod sentinel;
+mod tenant;
