@@ -27,9 +27,8 @@ fn one_among_five_hundred_is_told_what_to_do_and_no_other_is_written() -> anyhow
         let spec = json!({"remote": {"url": "https://user:word@mcp.example.com/mcp"}});
         apply::<McpServer>(&namespace, "bad", spec).await?;
         let api = namespace.api::<McpServer>();
-        let bad = eventually("the bad one is told", || async {
-            Ok(api.get("bad").await?.status.context("no status")?)
-        });
+        let bad =
+            eventually("the bad one is told", || async { api.get("bad").await?.status.context("no status") });
         let conditions = bad.await?.conditions;
         ensure!(said(&conditions, condition::ACCEPTED) == "False InvalidUrl", "{conditions:?}");
         ensure!(said(&conditions, condition::STALLED) == "True InvalidUrl", "{conditions:?}");

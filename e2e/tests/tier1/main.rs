@@ -3,11 +3,14 @@
 
 mod api_server;
 mod bad_object;
+mod children;
 mod crds;
 mod faults;
+mod kstatus;
 mod leaders;
 mod operator_gone;
 mod refused;
 mod rest;
 mod sentinel;
 mod tenant;
+mod tenants;

@@ -143,7 +143,7 @@ pub(crate) async fn all_servers_are_told(namespace: &Namespace<'_>, count: usize
         ensure!(
             told == count && all == count,
             "{told} of {all}, first {:?}",
-            list.first().map(|one| one.name_any())
+            list.first().map(ResourceExt::name_any)
         );
         Ok(())
     })
