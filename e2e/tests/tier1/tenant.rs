@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use kube::api::{Api, Patch, PatchParams};
-use kube::{Resource, ResourceExt as _};
+use kube::{Resource, ResourceExt};
 use mcpmesh_crds::{McpGateway, McpPolicy, McpServer, condition};
 use mcpmesh_e2e::caller::call;
 use mcpmesh_e2e::cluster::{Namespace, Sandbox};
