@@ -127,6 +127,7 @@ async fn start(arguments: &Arguments, shared: &Shared, push_at: SocketAddr) -> J
         authority: shared.authority.clone(),
         issuer: shared.issuer.subscribe(),
         cluster: arguments.cluster(),
+        allow_private: arguments.allow_private_remotes,
         epoch: epoch(shared, &arguments.namespace).await,
         metrics: shared.metrics.clone(),
         outcome: shared.outcome.clone(),

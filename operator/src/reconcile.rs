@@ -41,6 +41,8 @@ pub(crate) struct Reconciler {
     pub(crate) issuer: watch::Receiver<Option<ClusterIssuer>>,
     /// Without the issuer.
     pub(crate) cluster: Cluster,
+    /// Remote servers may be at private and loopback addresses.
+    pub(crate) allow_private: bool,
     /// What makes watermarks comparable.
     pub(crate) epoch: String,
     pub(crate) metrics: Arc<Metrics>,
@@ -100,7 +102,12 @@ impl Reconciler {
         since: Instant,
     ) -> Result<(), crate::inputs::Error> {
         let cluster = Cluster { token_issuer: self.issuer.borrow().clone(), ..self.cluster.clone() };
-        let install = Install { version_key, cluster: Some(cluster), ..Install::default() };
+        let install = Install {
+            version_key,
+            allow_private: self.allow_private,
+            cluster: Some(cluster),
+            ..Install::default()
+        };
         // Before the objects: what is compiled is at least as new as the marks say.
         let marks = self.marks();
         let Gathered { inputs, diagnostics, pods } = self.gatherer.gather(install).await?;

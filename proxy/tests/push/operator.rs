@@ -135,6 +135,8 @@ pub(crate) struct Operator {
     pub(crate) address: String,
     pub(crate) authority: Arc<Authority>,
     sessions: mpsc::UnboundedReceiver<Session>,
+    /// Connections that ended before anything could be said on them.
+    turned_away: mpsc::UnboundedReceiver<()>,
     /// What a pod has.
     pub(crate) folder: tempfile::TempDir,
 }
@@ -149,9 +151,10 @@ impl Operator {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (opened, sessions) = mpsc::unbounded_channel();
+        let (refused, turned_away) = mpsc::unbounded_channel();
         let tls = TlsAcceptor::from(Arc::new(authority.server()));
-        tokio::spawn(serve(listener, tls, Served { opened, authority: authority.clone() }));
-        Self { address, authority, sessions, folder }
+        tokio::spawn(serve(listener, tls, Served { opened, authority: authority.clone() }, refused));
+        Self { address, authority, sessions, turned_away, folder }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -170,16 +173,25 @@ impl Operator {
         (session, hello)
     }
 
+    /// The next connection whose peer did not believe us.
+    pub(crate) async fn turned_away(&mut self) {
+        self.turned_away.recv().await.unwrap();
+    }
+
     pub(crate) fn nobody_came(&mut self) -> bool {
         self.sessions.try_recv().is_err()
     }
 }
 
-async fn serve(listener: TcpListener, tls: TlsAcceptor, served: Served) {
+async fn serve(listener: TcpListener, tls: TlsAcceptor, served: Served, refused: mpsc::UnboundedSender<()>) {
     while let Ok((stream, _)) = listener.accept().await {
         let (tls, service) = (tls.clone(), TowerToHyperService::new(PushServer::new(served.clone())));
+        let refused = refused.clone();
         tokio::spawn(async move {
-            let Ok(stream) = tls.accept(stream).await else { return };
+            let Ok(stream) = tls.accept(stream).await else {
+                let _ = refused.send(());
+                return;
+            };
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });

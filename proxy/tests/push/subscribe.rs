@@ -184,6 +184,44 @@ async fn what_a_proxy_cannot_apply_is_in_every_acknowledgement_until_it_is_gone(
 }
 
 #[tokio::test]
+async fn what_a_later_operator_adds_is_ignored_but_in_a_policy_where_it_is_rejected() {
+    let mut operator = Operator::start().await;
+    let pod = Pod::boot(&operator).await;
+    let (mut session, _) = operator.greeted().await;
+    // As a later version would write it: one more field, and the hash of that.
+    let later = |mut resource: mcpmesh_ir::Resource| {
+        let mut body: serde_json::Value = serde_json::from_str(resource.body.get()).unwrap();
+        body["fieldOfTomorrow"] = true.into();
+        resource.body = mcpmesh_ir::resource::canonical(&body).unwrap();
+        resource.version = mcpmesh_ir::Version::of(resource.body.get().as_bytes());
+        resource
+    };
+    let policy = mcpmesh_ir::policy::Policy {
+        id: PolicyId::new("a", "p"),
+        mode: mcpmesh_ir::policy::Mode::Enforce,
+        access: vec![],
+        limits: vec![],
+    };
+    let policy = mcpmesh_ir::Resource::new("a/p", &policy).unwrap();
+    let mut needy = policy.clone();
+    needy.requires.push("a-feature-of-tomorrow".to_owned());
+    let others = fleet(&gateway()).resources.into_iter().map(later);
+    for (wrong, reason) in [(later(policy.clone()), "fieldOfTomorrow"), (needy, "a-feature-of-tomorrow")] {
+        let fleet = Fleet::new(fleet_id(), others.clone().chain([wrong]));
+        session.update(whole(&fleet, 1)).await;
+        let ack = session.ack().await;
+        assert_eq!(ack.revision, fleet.revision());
+        let [rejected] = ack.rejections.as_slice() else { panic!("{:?}", ack.rejections) };
+        assert_eq!((rejected.kind.as_str(), rejected.name.as_str()), ("Policy", "a/p"));
+        assert!(rejected.reason.contains(reason), "{}", rejected.reason);
+        assert_eq!(pod.proxy.paths(), [(id(), "/mcp".to_owned())], "the gateway is not served");
+    }
+    let fleet = Fleet::new(fleet_id(), others.chain([policy]));
+    session.update(whole(&fleet, 2)).await;
+    assert!(session.ack().await.rejections.is_empty());
+}
+
+#[tokio::test]
 async fn a_proxy_that_was_cut_off_says_what_it_has_with_a_token_read_anew() {
     let mut operator = Operator::start().await;
     let pod = Pod::boot(&operator).await;
@@ -397,9 +435,9 @@ async fn an_operator_of_another_authority_is_told_nothing() {
     let own = fs::read(operator.path("ca.crt")).unwrap();
     fs::write(operator.path("ca.crt"), Authority::new().pem).unwrap();
     let pod = Pod::boot(&operator).await;
-    // Tries to get a certificate, too: neither gets through.
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
+    // It comes for its configuration and for a certificate, and again: none gets through.
+    for _ in 0..4 {
+        operator.turned_away().await;
     }
     assert!(operator.nobody_came());
     assert!(!pod.mesh.ready());
