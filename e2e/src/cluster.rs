@@ -5,6 +5,7 @@
 
 mod fault;
 mod image;
+mod install;
 mod sandbox;
 mod script;
 

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod federation;
 pub mod fixture;
+pub mod flux;
 pub mod http;
 pub mod mesh;
 pub mod process;
