@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod federation;
 pub mod fixture;
+pub mod flux;
 pub mod gateway_pod;
 pub mod http;
 pub mod kstatus;

@@ -1,12 +1,14 @@
-//! Manifests of ours in a cluster, as their users install them.
+//! The mesh in a cluster as its users install it: manifests of the repository, or the chart by real helm with images that
+//! need no registry.
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::Api;
 
 use super::Cluster;
+use crate::mesh::built;
 use crate::process::eventually_within;
 use crate::tools::crate_folder;
 
@@ -34,5 +36,21 @@ impl Cluster {
             Ok(())
         })
         .await
+    }
+
+    /// Installs this build by `cluster/mesh` in a cluster with nodes, and returns when the operator is ready.
+    ///
+    /// # Errors
+    /// When the programs are not built or helm fails, with its own words.
+    pub async fn install_mesh(&self) -> anyhow::Result<()> {
+        let programs = built("mcpmesh-operator")?;
+        let folder = programs.parent().context("the operator lies in no folder")?;
+        for program in ["mcpmesh-proxy", "mcpmesh"] {
+            built(program)?;
+        }
+        let mut command = self.command(crate_folder().join("cluster/mesh"))?;
+        let output = command.arg("install").arg(folder).output().await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 }
