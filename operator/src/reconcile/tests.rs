@@ -23,6 +23,7 @@ fn reconciler(world: &Arc<World>) -> Reconciler {
         authority: Arc::new(authority()),
         issuer,
         cluster: Cluster::default(),
+        allow_private: false,
         epoch: "e".to_owned(),
         metrics: Arc::default(),
         outcome: watch::Sender::new(Arc::default()),
