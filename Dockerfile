@@ -1,7 +1,7 @@
-# The two images of MCP Mesh: one static program each, from scratch, not root. Build each platform on a machine (or an
-# emulator) of its own: docs/install.md has the commands.
-#   docker buildx build --platform linux/amd64,linux/arm64 --target proxy    -t REGISTRY/mcpmesh-proxy:TAG --push .
-#   docker buildx build --platform linux/amd64,linux/arm64 --target operator -t REGISTRY/mcpmesh-operator:TAG --push .
+# The images of MCP Mesh. `make images` builds those of the operator and the proxy on a machine without a registry;
+# docs/install.md has the commands for one with docker and a registry. Each of the two is one static program, from
+# scratch, not root. A platform is built natively or under emulation: nothing here names one.
+#   docker buildx build --platform linux/amd64,linux/arm64 --target proxy -t REGISTRY/mcpmesh-proxy:TAG --push .
 FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
@@ -20,3 +20,15 @@ FROM scratch AS operator
 COPY --from=build /out/mcpmesh-operator /mcpmesh-operator
 USER 65532:65532
 ENTRYPOINT ["/mcpmesh-operator"]
+
+# What npm packages run in: the chart's default, as a user of its own. Add what your packages need besides.
+FROM docker.io/library/node:24-slim AS npm-runner
+ENV HOME=/tmp npm_config_update_notifier=false
+USER 65532:65532
+ENTRYPOINT ["npx"]
+
+# What PyPI packages run in, in the same way.
+FROM ghcr.io/astral-sh/uv:python3.13-bookworm-slim AS pypi-runner
+ENV HOME=/tmp UV_CACHE_DIR=/tmp/uv UV_PYTHON_DOWNLOADS=never
+USER 65532:65532
+ENTRYPOINT ["uvx"]

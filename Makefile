@@ -11,7 +11,7 @@ without_mold = $(shell command -v mold >/dev/null || [ "$$(uname -sm)" != "Linux
 	echo "RUSTFLAGS='-Ctarget-feature=+crt-static -Clink-arg=-fuse-ld=bfd'")
 CARGO = $(without_mold) cargo
 
-.PHONY: cluster cluster-down help setup fmt fmt-check lint generate check-generated unit e2e tier1 tier2 tier3 fuzz test run bench
+.PHONY: cluster cluster-down help setup fmt fmt-check lint generate check-generated unit e2e tier1 tier2 tier3 fuzz test run bench images sbom
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## /{ printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,12 @@ cluster-down: ## Remove that cluster
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS
 	.ci/fuzz.sh $(FUZZ_SECONDS)
+
+images: ## Build the images of operator and proxy for this platform into target/images (buildah)
+	.ci/images.sh
+
+sbom: ## List what is in each program, as CycloneDX, into target/sbom
+	.ci/sbom.sh
 
 bench: setup ## Measure against nginx on the same hop, write docs/benchmarks.md
 	e2e/bench/run.sh

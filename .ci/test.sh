@@ -50,7 +50,7 @@ done_with() {
 step setup make --no-print-directory setup
 [ "$failed" = 0 ] || { printf '\nFAILED: without its tools nothing else can run\n'; exit 1; }
 if [ "${1:-}" = e2e ]; then
-  step flux e2e/cluster/setup.sh gitops
+  step flux e2e/cluster/setup.sh all
   step "tier 1" make --no-print-directory tier1
   tier 2
   tier 3

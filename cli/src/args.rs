@@ -112,6 +112,7 @@ Examples:
   mcpmesh check manifests/
   mcpmesh check . -o github        annotations in a GitHub workflow
   mcpmesh check . -o json | jq .
+  mcpmesh check --cluster deploy/   what is meant for a cluster, as its operator compiles it
 
 Exit codes: 0 nothing to say, or only warnings; 1 errors; 2 wrong use.")]
 pub(crate) struct CheckArgs {
@@ -121,6 +122,13 @@ pub(crate) struct CheckArgs {
     /// How diagnostics are written
     #[arg(short, long, value_enum, default_value_t = DiagnosticFormat::Text)]
     pub(crate) output: DiagnosticFormat,
+    /// Check objects for a cluster, as its operator compiles them. Secrets and Services that are not in the files are
+    /// taken to be in the cluster
+    #[arg(long)]
+    pub(crate) cluster: bool,
+    /// With --cluster: the operator's namespace, whose policies may have a namespaceSelector
+    #[arg(long, value_name = "NAME", requires = "cluster", default_value = "mcpmesh-system")]
+    pub(crate) operator_namespace: String,
 }
 
 /// How diagnostics are written.

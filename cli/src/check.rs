@@ -10,7 +10,11 @@ use crate::source::{self, Source};
 
 /// Runs `mcpmesh check`.
 pub(crate) fn run(args: &CheckArgs) -> Outcome {
-    let loaded = source::load(&Source::Manifests(args.paths.clone()), [0; 32])?;
+    let loaded = if args.cluster {
+        source::load_for_cluster(&args.paths, &args.operator_namespace)?
+    } else {
+        source::load(&Source::Manifests(args.paths.clone()), [0; 32])?
+    };
     match args.output {
         DiagnosticFormat::Text => {
             loaded.diagnostics.iter().for_each(|diagnostic| anstream::println!("{}", styled(diagnostic)));

@@ -64,7 +64,7 @@ async fn patch(servers: &Servers, id: &ServerId, mode: LockMode) -> Result<Value
         })?,
     };
     let now = peer.ready().await?;
-    let tools = pinned(peer, &now.tools)?;
+    let tools = pinned(peer, &now.lists.tools)?;
     if tools.len() > MOST {
         let message =
             format!("{id} has {} tools, and a lock holds {MOST}: keep fewer with spec.tools", tools.len());

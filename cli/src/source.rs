@@ -1,5 +1,6 @@
 //! Files and folders to compiled objects: read, parse, resolve `${env:NAME}`, gather, compile, locate.
 
+mod cluster;
 mod environment;
 
 use std::collections::BTreeMap;
@@ -94,16 +95,30 @@ impl Loaded {
     }
 }
 
+/// Reads and compiles what is meant for a cluster, as its operator would. Fails only where a path cannot be read.
+pub(crate) fn load_for_cluster(paths: &[PathBuf], operator_namespace: &str) -> anyhow::Result<Loaded> {
+    let mut loaded = Reading::default();
+    texts(paths)?.iter().for_each(|(file, bytes)| loaded.add(file, bytes));
+    Ok(loaded.compile_for_cluster(operator_namespace))
+}
+
+fn texts(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let mut texts = Vec::new();
+    for file in files(paths)? {
+        let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        texts.push((display(&file), text));
+    }
+    Ok(texts)
+}
+
 /// Reads and compiles. Fails only where a path cannot be read.
 pub(crate) fn load(source: &Source, version_key: [u8; 32]) -> anyhow::Result<Loaded> {
-    let mut texts = Vec::new();
+    let mut texts = match source {
+        Source::Manifests(paths) => texts(paths)?,
+        Source::Client { .. } => Vec::new(),
+    };
     match source {
-        Source::Manifests(paths) => {
-            for file in files(paths)? {
-                let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-                texts.push((display(&file), text));
-            }
-        }
+        Source::Manifests(_) => {}
         Source::Client { file, own } => {
             let mut imported = import::read(file, "default", SecretsTo::File)?;
             imported.servers.retain(|server| !leads_to(server, *own));
@@ -159,6 +174,21 @@ impl Reading {
         let install =
             Install { implied_gateway: !unreadable, allow_private: true, version_key, cluster: None };
         let (inputs, gathered) = manifest::gather(&self.objects, install);
+        self.finish(inputs, gathered, unreadable)
+    }
+
+    /// `${env:NAME}` is a text as any other there.
+    fn compile_for_cluster(self, operator_namespace: &str) -> Loaded {
+        let unreadable = self.diagnostics.iter().any(hides_a_rule);
+        let install =
+            Install { cluster: Some(cluster::installation(operator_namespace)), ..Install::default() };
+        let (mut inputs, mut gathered) = manifest::gather(&self.objects, install);
+        gathered.extend(cluster::assume(&mut inputs));
+        self.finish(inputs, gathered, unreadable)
+    }
+
+    fn finish(self, inputs: Inputs, mut gathered: Vec<Diagnostic>, unreadable: bool) -> Loaded {
+        manifest::locate(&self.objects, &mut gathered);
         // Of two policies of one name only the first is read, and the second may be the stricter one.
         let unreadable = unreadable || gathered.iter().any(hides_a_rule);
         let mut compiled = compile(&inputs);

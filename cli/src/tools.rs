@@ -29,7 +29,7 @@ async fn list(servers: &Servers, output: AnswerFormat) -> Outcome {
         peers.iter().zip(futures_util::future::join_all(peers.iter().map(|peer| peer.ready())).await)
     {
         match ready {
-            Ok(now) => all.extend(rows(peer, &now.tools)?),
+            Ok(now) => all.extend(rows(peer, &now.lists.tools)?),
             Err(failure) => {
                 failed = true;
                 exit::say(&failure);

@@ -53,6 +53,19 @@ pub(crate) fn of_namespace(
     (keys, diagnostics)
 }
 
+/// Where an object says that it takes keys.
+const PATH: &str = "spec.authentication.apiKeys";
+
+/// Says of the object that takes the keys which of them are not usable: a Secret has no status.
+pub(crate) fn tell(refused: &[Diagnostic], findings: &mut Findings) {
+    for finding in refused {
+        let Some(secret) = &finding.object else { continue };
+        let message = format!("Secret {} is no API key: {}", secret.name, finding.message);
+        let help = finding.help.as_deref().unwrap_or_default();
+        findings.warning(PATH, Reason::InvalidApiKey, message, help);
+    }
+}
+
 fn api_key(id: &SecretId, secret: &Secret, findings: &mut Findings) -> Option<ApiKey> {
     let annotation = |name: &str| secret.annotations.get(name).map(|value| value.trim());
     let sha256 = hash(secret, findings);

@@ -26,13 +26,16 @@ use crate::inputs::{Cluster, Inputs};
 use crate::secret;
 use crate::workload::Workload;
 
-pub use name::{base_name, keys_name, labels};
+pub use name::{base_name, keys_name, labels, last_good_name};
 
 pub(crate) use check::{check_gateway, check_server};
 pub(crate) use inject::{Injection, inject};
 
 /// Where a sidecar serves.
 pub const SIDECAR_PORT: u16 = 17080;
+
+/// Where a sidecar serves callers that come past the gateways, if it serves any.
+pub const DIRECT_PORT: u16 = 17081;
 
 /// Metrics, readiness and liveness of every proxy.
 pub const OBSERVABILITY_PORT: u16 = 17020;
@@ -82,9 +85,9 @@ pub(crate) fn of_gateway(spec: &McpGatewaySpec, fleet: &Fleet, cluster: &Cluster
 
 /// The children of a server whose pods a team makes, with a proxy injected: what that proxy is known by, and the rule
 /// that only it is reached. In the order in which they are applied.
-pub(crate) fn of_injected(id: &ServerId) -> Vec<Child> {
+pub(crate) fn of_injected(id: &ServerId, direct: bool) -> Vec<Child> {
     let fleet = FleetId::Server(id.clone());
-    vec![gateway::account(&fleet), network::of_injected(&fleet)]
+    vec![gateway::account(&fleet), network::of_injected(&fleet, direct)]
 }
 
 /// The children of a server that is run. In the order in which they are applied.

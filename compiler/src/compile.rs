@@ -198,7 +198,8 @@ pub(crate) fn notes_on_unattached(
         .filter_map(|finding| finding.object.as_ref())
         .collect();
     let mut notes = Vec::new();
-    for server in namespace.usable().filter(|server| !attached.contains_key(&server.id)) {
+    let unattached = |server: &&CompiledServer| !attached.contains_key(&server.id) && server.direct.is_none();
+    for server in namespace.usable().filter(unattached) {
         let object = ObjectRef::new(ObjectKind::McpServer, &server.id.namespace, &server.id.name);
         if explained.contains(&object) {
             continue;

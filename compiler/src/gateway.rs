@@ -2,7 +2,7 @@
 
 mod attach;
 mod listener;
-mod token_issuer;
+pub(crate) mod token_issuer;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,6 +55,7 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
     let (servers, mut diagnostics) = attach::servers(front, inputs, parts, &mut findings);
     let attached = servers.iter().map(|attachment| attachment.server.clone()).collect();
     let (api_keys, refused) = api_keys(front, inputs);
+    api_key::tell(&refused, &mut findings);
     diagnostics.extend(refused);
     let issuer = token_issuer::service_accounts(front, inputs, &mut findings);
     let levels = mesh_level(id, inputs, parts).into_iter().chain([gateway_level(front, parts)]);
@@ -141,7 +142,7 @@ pub(crate) fn anyone(id: PolicyId) -> Policy {
 }
 
 /// The level of the policies of the operator's namespace that select this gateway's; none when none does.
-fn mesh_level(gateway: &GatewayId, inputs: &Inputs, parts: &Parts) -> Option<Level> {
+pub(crate) fn mesh_level(gateway: &GatewayId, inputs: &Inputs, parts: &Parts) -> Option<Level> {
     let cluster = inputs.install.cluster.as_ref()?;
     let operators = parts.namespaces.get(&cluster.operator_namespace)?;
     let labels = inputs.namespace_labels(&gateway.namespace);
@@ -213,7 +214,7 @@ fn resources(
 }
 
 /// A policy as it holds at a gateway. One that is named and not there would close its level.
-fn policy_resource(
+pub(crate) fn policy_resource(
     id: &PolicyId,
     gateway: &GatewayId,
     inputs: &Inputs,

@@ -59,6 +59,8 @@ struct Known {
     /// Rose when its policies changed.
     policies: u64,
     surface: Surface,
+    /// Some server admits callers that no gateway has judged.
+    direct: bool,
     gateways: BTreeMap<GatewayId, (Key, Arc<GatewayOutcome>)>,
     /// Rose when one of its gateways was compiled.
     fronts: u64,
@@ -89,9 +91,16 @@ impl Key {
 struct Sidecar {
     part: Arc<ServerPart>,
     peers: Peers,
-    /// Where policies are judged here: the stamp of the namespace.
-    judged: u64,
+    judged: Judged,
     fleet: Arc<Fleet>,
+}
+
+/// The stamps of what is judged at a sidecar; none where gateways have judged all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Judged {
+    own: u64,
+    /// Of labels and of the mesh level, where it judges callers that no gateway has judged.
+    above: (u64, u64),
 }
 
 /// What the output of a namespace was gathered from.
@@ -101,6 +110,8 @@ struct MadeOf {
     fronts: u64,
     /// Stamp of the implied gateway, whose findings are on servers.
     implied: u64,
+    /// As in [`Judged`], where there are such sidecars.
+    above: (u64, u64),
     foreign: Arc<Attached>,
 }
 
@@ -181,6 +192,7 @@ impl Memo {
                     (known.exported, known.surface) = (self.tick(), surface);
                     self.exports = known.exported;
                 }
+                known.direct = parts.usable().any(|server| server.direct.is_some());
                 self.parts.namespaces.insert(name.to_owned(), Arc::new(parts));
             }
             if changes.policies.any() {
@@ -196,11 +208,15 @@ impl Memo {
         self.namespaces.insert(name.to_owned(), known);
     }
 
+    /// The stamp of the mesh level.
+    fn mesh(&self, inputs: &Inputs) -> u64 {
+        let operators = inputs.install.cluster.as_ref().map(|cluster| &cluster.operator_namespace);
+        operators.and_then(|name| self.namespaces.get(name)).map_or(0, |known| known.policies)
+    }
+
     /// The gateways for which a stamp rose, with their new stamps.
     fn due<'i>(&self, inputs: &'i Inputs) -> Vec<(Front<'i>, Key)> {
-        let operators = inputs.install.cluster.as_ref().map(|cluster| &cluster.operator_namespace);
-        let operators = operators.and_then(|namespace| self.namespaces.get(namespace));
-        let mesh = operators.map_or(0, |known| known.policies);
+        let mesh = self.mesh(inputs);
         // The implied gateway draws from all that changes.
         let exports = if inputs.has_implied_gateway() { self.clock } else { self.exports };
         let mut due = Vec::new();
@@ -294,20 +310,21 @@ impl Memo {
                 known.gateways.values().flat_map(|(_, outcome)| outcome.findings.clone()).collect(),
             )
         });
+        let levels = (self.labels_stamp, self.mesh(inputs));
         for (name, known) in &mut self.namespaces {
+            let above = if known.direct { levels } else { (0, 0) };
             let foreign = self.foreign.get(name).unwrap_or(&none);
             let stands = known.made_of.as_ref().is_some_and(|made| {
-                (made.own, made.fronts, made.implied) == (known.own, known.fronts, implied)
+                (made.own, made.fronts, made.implied, made.above) == (known.own, known.fronts, implied, above)
                     && (Arc::ptr_eq(&made.foreign, foreign) || made.foreign == *foreign)
             });
             if stands {
                 continue;
             }
-            let parts = self.parts.namespaces.entry(name.clone()).or_default();
-            let made = known.output(parts, foreign, &explained, inputs);
+            let made = known.output((name, &self.parts), (foreign, above), &explained, inputs);
             self.made.insert(name.clone(), Arc::new(made));
-            let foreign = foreign.clone();
-            known.made_of = Some(MadeOf { own: known.own, fronts: known.fronts, implied, foreign });
+            let (own, fronts, foreign) = (known.own, known.fronts, foreign.clone());
+            known.made_of = Some(MadeOf { own, fronts, implied, above, foreign });
         }
     }
 }
@@ -316,11 +333,13 @@ impl Known {
     /// What is known of a namespace now, as its part of the output.
     fn output(
         &mut self,
-        parts: &Namespace,
-        foreign: &Attached,
+        (name, all): (&str, &Parts),
+        (foreign, above): (&Attached, (u64, u64)),
         explained: &[Diagnostic],
         inputs: &Inputs,
     ) -> Compiled {
+        let none = Namespace::default();
+        let parts = all.namespaces.get(name).map_or(&none, |parts| &**parts);
         let mut compiled = Compiled { gateways: foreign.clone(), ..Compiled::default() };
         let mut peers: BTreeMap<&ServerId, Peers> = BTreeMap::new();
         for (server, gateways) in foreign {
@@ -334,7 +353,7 @@ impl Known {
         }
         compiled.gateways.values_mut().for_each(|gateways| gateways.sort());
         if inputs.install.cluster.is_some() {
-            self.sidecars = self.sidecars(parts, &mut peers);
+            self.sidecars = self.sidecars(parts, &mut peers, above, (inputs, all));
             compiled.fleets =
                 self.sidecars.values().map(|one| (one.fleet.id.clone(), one.fleet.clone())).collect();
         }
@@ -347,20 +366,25 @@ impl Known {
         &self,
         parts: &Namespace,
         peers: &mut BTreeMap<&ServerId, Peers>,
+        above: (u64, u64),
+        all: (&Inputs, &Parts),
     ) -> BTreeMap<ServerId, Sidecar> {
         let mut sidecars = BTreeMap::new();
         for (id, part) in &parts.servers {
-            if !part.outcome.as_ref().is_ok_and(|server| server.beside.is_some()) {
-                continue;
-            }
+            let usable = part.outcome.as_ref().ok();
+            let Some(server) = usable.filter(|server| server.beside.is_some()) else { continue };
             let peers = peers.remove(id).unwrap_or_default();
-            let judged = if peers.exported.is_empty() { 0 } else { self.own };
+            let judged = match (&server.direct, peers.exported.is_empty()) {
+                (Some(_), _) => Judged { own: self.own, above },
+                (None, false) => Judged { own: self.own, ..Judged::default() },
+                (None, true) => Judged::default(),
+            };
             let known = self.sidecars.get(id).filter(|known| {
                 Arc::ptr_eq(&known.part, part) && known.peers == peers && known.judged == judged
             });
             let fleet = match known {
                 Some(known) => known.fleet.clone(),
-                None => match sidecar::fleet(id, &self.uid(id), parts, &peers) {
+                None => match sidecar::fleet(server, &self.uid(id), all, &peers) {
                     Ok(fleet) => Arc::new(fleet),
                     Err(_) => continue,
                 },

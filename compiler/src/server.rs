@@ -1,5 +1,6 @@
 //! One McpServer: its source, credentials, tools and exports.
 
+pub(crate) mod authentication;
 mod lock;
 mod remote;
 mod run;
@@ -25,6 +26,7 @@ use crate::inputs::Inputs;
 use crate::secret::{self, KeyRef};
 use crate::sidecar::{self, Door};
 use crate::workload::Workload;
+use authentication::Direct;
 
 /// An enabled server without errors.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(crate) struct CompiledServer {
     pub(crate) outside: Resource,
     /// As its sidecars see it, where it has any: in a cluster, when it is run there.
     pub(crate) beside: Option<Resource>,
+    /// Whom its sidecars let in who are no gateways.
+    pub(crate) direct: Option<Direct>,
 }
 
 /// A server by itself: usable, or the word for why not.
@@ -65,6 +69,7 @@ pub(crate) fn compile(id: &ServerId, object: &McpServer, inputs: &Inputs) -> Ser
     let lock = lock::lock(spec.lock.as_ref(), &mut findings);
     let timeouts = timeouts(spec, &mut findings);
     child::check_server(spec, inputs.install.cluster.is_some(), &mut findings);
+    let (direct, refused) = authentication::direct(id, spec, inputs, &mut findings);
     let invalid = findings.has_errors();
     let exports = exports(spec, !keys.is_empty(), &mut findings);
     let outcome = match source {
@@ -74,7 +79,7 @@ pub(crate) fn compile(id: &ServerId, object: &McpServer, inputs: &Inputs) -> Ser
             let labels = object.metadata.labels.clone().unwrap_or_default();
             let children = match (&workload, &inputs.install.cluster) {
                 (Some(run), Some(cluster)) => Some(child::of_server(spec, run, inputs, cluster)),
-                (None, Some(_)) if sidecars.is_some() => Some(child::of_injected(id)),
+                (None, Some(_)) if sidecars.is_some() => Some(child::of_injected(id, direct.is_some())),
                 _ => None,
             };
             views(&body, sidecars.as_deref()).map_err(|_| "has no canonical form").map(
@@ -88,12 +93,14 @@ pub(crate) fn compile(id: &ServerId, object: &McpServer, inputs: &Inputs) -> Ser
                     inside,
                     outside,
                     beside,
+                    direct,
                 },
             )
         }
         _ => Err("has errors"),
     };
-    ServerPart { outcome, findings: findings.into_list() }
+    let findings = findings.into_list().into_iter().chain(refused).collect();
+    ServerPart { outcome, findings }
 }
 
 /// A server as the gateways of its namespace, those of others, and its own sidecars see it.

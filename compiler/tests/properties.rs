@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 /// Documents to draw folders from: good ones, wrong ones, several namespaces, with and without exports.
-const DOCUMENTS: [&str; 21] = [
+const DOCUMENTS: [&str; 23] = [
     "kind: McpServer\nmetadata: {name: a}\nspec: {package: {registry: Npm, name: a, version: 1.0.0}}",
     "kind: McpServer\nmetadata: {name: b, labels: {tier: gold}}\nspec: {remote: {url: 'https://b.example.com/'}}",
     "kind: McpServer\nmetadata: {name: a, namespace: lib}\nspec: {package: {registry: Npm, name: a, version: 1.0.0}, exportTo: {namespaces: {from: All}}}",
@@ -30,6 +30,8 @@ const DOCUMENTS: [&str; 21] = [
     "kind: Namespace\nmetadata: {name: lib, labels: {x: y}}",
     "kind: McpServer\nmetadata: {name: d}\nspec: {service: {name: d, port: 80}}",
     "kind: McpServer\nmetadata: {name: e, namespace: lib}\nspec: {service: {name: e, port: 80}, exportTo: {namespaces: {from: All}}, lock: {mode: Enforce}}",
+    "kind: McpServer\nmetadata: {name: f, namespace: lib}\nspec: {package: {registry: Npm, name: f, version: 1.0.0}, authentication: {anonymous: Allow, apiKeys: {}, serviceAccounts: {}}}",
+    "kind: McpPolicy\nmetadata: {name: f, namespace: lib}\nspec: {targetRefs: [{kind: McpServer, name: f}], access: [{name: r, effect: Allow, from: [{anyone: {}}]}]}",
     "kind: McpGateway\nmetadata: {name: lib}\nspec: {servers: {refs: [{name: a, namespace: lib}]}, authentication: {serviceAccounts: {}}}",
     "kind: McpPolicy\nmetadata: {name: floor, namespace: mcpmesh-system}\nspec: {namespaceSelector: {matchLabels: {x: y}}, access: [{name: r, effect: Deny, from: [{group: red}], to: {servers: [a]}}]}",
     "kind: McpPolicy\nmetadata: {name: all, namespace: mcpmesh-system}\nspec: {namespaceSelector: {}, access: [{name: r, effect: Allow, from: [{serviceAccount: {name: bot}}, {authenticated: {}}]}]}",
@@ -119,6 +121,16 @@ fn verdicts(snapshot: &Snapshot) -> BTreeMap<(ServerId, String, String), bool> {
         }
     }
     all
+}
+
+/// The same of a whole fleet, by its gateways.
+fn judged(fleet: &Fleet) -> BTreeMap<(GatewayId, (ServerId, String, String)), bool> {
+    let snapshots = fleet.snapshots();
+    let of = |snapshot: &Snapshot| {
+        let gateway = snapshot.gateway.clone();
+        verdicts(snapshot).into_iter().map(move |(asked, allowed)| ((gateway.clone(), asked), allowed))
+    };
+    snapshots.iter().flat_map(of).collect()
 }
 
 fn identity(gateway: &GatewayId, user: &str, groups: &[&str]) -> Identity {
@@ -224,8 +236,8 @@ proptest! {
         let without: Vec<&str> = folder.iter().copied().filter(|document| !is_mesh(document)).collect();
         let (with, without) = (compile(&in_cluster(&folder, [1, 2])), compile(&in_cluster(&without, [1, 2])));
         for (id, fleet) in &with.fleets {
-            let before: BTreeMap<_, _> = without.fleets[id].snapshots().iter().flat_map(verdicts).collect();
-            for (asked, allowed) in fleet.snapshots().iter().flat_map(verdicts) {
+            let before = judged(&without.fleets[id]);
+            for (asked, allowed) in judged(fleet) {
                 prop_assert!(!allowed || before[&asked], "{id}: {asked:?}");
             }
         }
@@ -237,8 +249,10 @@ proptest! {
         let without: Vec<&str> = folder.iter().copied().filter(|document| !is_servers(document)).collect();
         let (with, without) = (compile(&in_cluster(&folder, [1, 2])), compile(&in_cluster(&without, [1, 2])));
         for (id, fleet) in &with.fleets {
-            let before: BTreeMap<_, _> = without.fleets[id].snapshots().iter().flat_map(verdicts).collect();
-            for (asked, allowed) in fleet.snapshots().iter().flat_map(verdicts) {
+            let before = judged(&without.fleets[id]);
+            // Past the gateways the server's level stands where a gateway's would: it must allow.
+            let past = |(gateway, _): &(GatewayId, _)| gateway.name.ends_with(":direct");
+            for (asked, allowed) in judged(fleet).into_iter().filter(|(asked, _)| !past(asked)) {
                 prop_assert!(!allowed || before[&asked], "{id}: {asked:?}");
             }
         }

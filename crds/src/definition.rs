@@ -1,9 +1,10 @@
 //! The three kinds as CustomResourceDefinitions in YAML.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::core::CustomResourceExt;
+use serde_json::{Value, json};
 
-use crate::{McpGateway, McpPolicy, McpServer};
+use crate::{McpGateway, McpPolicy, McpServer, condition};
 
 /// A definition has no YAML form.
 #[derive(Debug)]
@@ -23,7 +24,35 @@ impl std::error::Error for Error {
 
 /// The files of `manifests/crds`: name and text.
 pub fn definitions() -> Result<Vec<(String, String)>, Error> {
-    [McpServer::crd(), McpGateway::crd(), McpPolicy::crd()].iter().map(file).collect()
+    [McpServer::crd(), McpGateway::crd(), McpPolicy::crd()]
+        .into_iter()
+        .map(pending)
+        .map(|one| file(&one))
+        .collect()
+}
+
+/// Gives status a default. Without one, kstatus takes an object that no operator has seen yet for done, and with it
+/// everything that waits for health: Flux, Helm, `kubectl wait`.
+fn pending(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut definition.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let properties = schema.and_then(|schema| schema.properties.as_mut());
+        if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+            status.default = Some(JSON(unseen()));
+        }
+    }
+    definition
+}
+
+/// The status of an object that no operator has seen yet. Nobody has written it, so it has no time of its own.
+fn unseen() -> Value {
+    json!({"conditions": [{
+        "type": condition::READY,
+        "status": "Unknown",
+        "reason": "Pending",
+        "message": "waiting for the operator",
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    }]})
 }
 
 fn file(definition: &CustomResourceDefinition) -> Result<(String, String), Error> {
@@ -55,6 +84,18 @@ mod tests {
         for (name, text) in definitions().unwrap() {
             assert!(text.len() < 60_000, "{name} has {} bytes", text.len());
         }
+    }
+
+    #[test]
+    fn what_no_operator_has_seen_is_said_to_wait_for_it() {
+        for (name, text) in definitions().unwrap() {
+            let definition: Value = serde_saphyr::from_str(&text).unwrap();
+            let status =
+                &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+            assert_eq!(status["default"], unseen(), "{name}");
+        }
+        let status: crate::McpServerStatus = serde_json::from_value(unseen()).unwrap();
+        assert_eq!(status.conditions[0].type_, condition::READY);
     }
 
     /// What an API server refuses in a structural schema, and what would let it accept and ignore.

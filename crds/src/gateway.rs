@@ -151,17 +151,17 @@ pub enum Prefixing {
     OnConflict,
 }
 
-/// Whom a gateway lets in. Left out: nobody.
+/// Whom a gateway, or the proxies beside a server, let in. Left out: nobody.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct GatewayAuthentication {
     /// What a caller without credentials gets. A wrong credential is always refused.
     #[serde(default)]
     pub anonymous: Anonymous,
-    /// Lets in the owners of API keys: Secrets of the gateway's namespace with the label `mcpmesh.io/api-key: "true"`.
+    /// Lets in the owners of API keys: Secrets of its namespace with the label `mcpmesh.io/api-key: "true"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_keys: Option<ApiKeys>,
-    /// Lets in the cluster's service accounts, by tokens that name this gateway as their audience. Only in a cluster.
+    /// Lets in the cluster's service accounts, by tokens for this audience. Only in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_accounts: Option<ServiceAccounts>,
 }
@@ -170,7 +170,8 @@ pub struct GatewayAuthentication {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceAccounts {
-    /// A token must have one of these audiences. Left out: `<name>.<namespace>.mcpgateway` of this gateway.
+    /// A token must have one of these audiences. Left out: `<name>.<namespace>.mcpgateway`, of a server
+    /// `<name>.<namespace>.mcpserver`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Set)]

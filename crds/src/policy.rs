@@ -120,8 +120,7 @@ pub enum Effect {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.user), has(self.group), has(self.serviceAccount), has(self.authenticated), has(self.anyone)].filter(kind, kind).size() == 1").message("give exactly one of user, group, serviceAccount, authenticated and anyone"))]
-#[x_kube(validation = Rule::new("!(has(self.issuer) && has(self.gateway))").message("give issuer or gateway, not both"))]
-#[x_kube(validation = Rule::new("!has(self.serviceAccount) || !(has(self.issuer) || has(self.gateway))").message("a serviceAccount has no issuer and no gateway: the cluster vouches for it"))]
+#[x_kube(validation = Rule::new("!(has(self.serviceAccount) && has(self.issuer))").message("a serviceAccount has no issuer: the cluster vouches for it"))]
 #[x_kube(validation = Rule::new("!has(self.anyone) || !(has(self.issuer) || has(self.gateway))").message("anyone has no issuer and no gateway; use authenticated"))]
 pub struct Subject {
     /// One user: an API key's owner.
@@ -132,7 +131,7 @@ pub struct Subject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub group: Option<String>,
-    /// One service account of the cluster, whichever gateway let it in.
+    /// One service account of the cluster. Without `gateway`: whichever gateway let it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account: Option<ServiceAccountRef>,
     /// Everyone with credentials.
@@ -141,11 +140,11 @@ pub struct Subject {
     /// Everyone, with credentials or without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anyone: Option<Empty>,
-    /// Only callers with a token of this issuer.
+    /// Only callers with a token of this issuer. Without `gateway`: whichever gateway has verified it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub issuer: Option<String>,
-    /// Only callers with an API key of this gateway.
+    /// Only callers with an API key of this gateway; with issuer or serviceAccount, with a token that it has verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayRef>,
 }

@@ -6,15 +6,19 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::pod::bare;
+
 /// Chooses objects by their labels (meta/v1 LabelSelector): all requirements must hold, an empty selector chooses all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LabelSelector {
     /// Labels that must have these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(transform = bare)]
     pub match_labels: BTreeMap<String, String>,
     /// Requirements that must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(transform = bare)]
     pub match_expressions: Vec<LabelSelectorRequirement>,
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
 use crate::env::{EnvFromSource, EnvVar};
+use crate::gateway::GatewayAuthentication;
 use crate::lock::Lock;
 use crate::selector::NamespaceSelection;
 use crate::status::McpServerStatus;
@@ -37,6 +38,7 @@ use crate::workload::Workload;
 #[x_kube(validation = Rule::new("!has(self.credentials) || has(self.remote) || has(self.service)").message("credentials are for remote servers and services; a package or container takes env"))]
 #[x_kube(validation = Rule::new("!has(self.workload) || has(self.__package__) || has(self.container)").message("workload is for package and container servers"))]
 #[x_kube(validation = Rule::new("!(has(self.credentials) && has(self.service) && self.service.sidecar == 'Injected')").message("credentials are not presented to an injected sidecar, which knows gateways by their certificates"))]
+#[x_kube(validation = Rule::new("!has(self.authentication) || has(self.__package__) || has(self.container) || (has(self.service) && self.service.sidecar == 'Injected')").message("authentication is for servers with a proxy beside them: package, container, and a service with an injected sidecar"))]
 pub struct McpServerSpec {
     /// An MCP endpoint at a URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +64,10 @@ pub struct McpServerSpec {
     /// Whose gateways may use it. Left out: those of its own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export_to: Option<ExportTo>,
+    /// Whom its own proxies let in who come past the gateways, at port 17081. What they may do is a policy's matter.
+    /// Left out: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<GatewayAuthentication>,
     /// Disabled takes it out of every gateway and stops what is run for it.
     #[serde(default)]
     pub state: State,

@@ -21,6 +21,8 @@ pub mod condition {
     pub const PROGRAMMED: &str = "Programmed";
     /// Servers: a proxy has done the handshake.
     pub const VERIFIED: &str = "Verified";
+    /// Gateways and servers that take API keys: every Secret that is meant to be one is.
+    pub const KEYS_USABLE: &str = "KeysUsable";
     /// Servers with a lock: the definitions are the pinned ones.
     pub const LOCK_HOLDS: &str = "LockHolds";
 }
@@ -32,7 +34,7 @@ pub struct McpServerStatus {
     /// The generation that this speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, ResolvedRefs, Ready, Verified, LockHolds, Stalled.
+    /// Accepted, ResolvedRefs, Ready, Verified, LockHolds, KeysUsable, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -93,7 +95,7 @@ pub struct McpGatewayStatus {
     /// The generation that this speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, ResolvedRefs, Programmed, Ready, Stalled.
+    /// Accepted, ResolvedRefs, Programmed, KeysUsable, Ready, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

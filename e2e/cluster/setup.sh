@@ -3,7 +3,7 @@
 # nodes need (tier 2 and 3) where they are missing and we are root. Done already: a moment. What cannot be installed is
 # said, not fatal: tier 1 needs none of it, and the tests say loudly which tier they could not run.
 #   e2e/cluster/setup.sh           the cluster
-#   e2e/cluster/setup.sh gitops    Flux's controllers too (make e2e)
+#   e2e/cluster/setup.sh all       what only `make e2e` needs too: Flux's controllers, buildah
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 
@@ -41,6 +41,7 @@ packages() {
   need nftables {/usr,}/sbin/nft
   need conntrack {/usr,}/sbin/conntrack
   need openssl /usr/{local/,}bin/openssl
+  [ "$1" != all ] || need buildah /usr/{local/,}bin/buildah
   [ "${#missing[@]}" != 0 ] || return 0
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     say "the test cluster's nodes need packages that only root can install: ${missing[*]}"
@@ -50,7 +51,7 @@ packages() {
   install_packages "${missing[@]}" || say "apt-get install ${missing[*]} failed: no nodes in the test cluster"
 }
 
-packages
+packages "${1:-}"
 ./cluster can 1
 ./cluster build >/dev/null
-if [ "${1:-}" = gitops ]; then gitops/flux --build; fi
+if [ "${1:-}" = all ]; then gitops/flux --build; fi

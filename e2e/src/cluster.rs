@@ -5,6 +5,7 @@
 
 mod fault;
 mod image;
+mod install;
 mod sandbox;
 mod script;
 
@@ -74,9 +75,20 @@ impl Cluster {
         static SHARED: [OnceLock<Result<Cluster, String>>; 3] = [const { OnceLock::new() }; 3];
         let start = || match std::env::var_os(KUBECONFIG) {
             Some(path) if tier == Tier::One => Ok(Self::existing(PathBuf::from(path))),
-            _ => Self::start(tier, None).map_err(|error| format!("{error:#}")),
+            _ => Self::start("t", tier, None).map_err(|error| format!("{error:#}")),
         };
         SHARED[tier as usize].get_or_init(start).as_ref().map_err(|reason| anyhow!("{reason}"))
+    }
+
+    /// A further cluster of tier 1 that all tests of this binary share: for those with an operator, which writes into the
+    /// objects of all namespaces.
+    ///
+    /// # Errors
+    /// When it cannot start, each time with the same reason.
+    pub fn operated() -> anyhow::Result<&'static Self> {
+        static OPERATED: OnceLock<Result<Cluster, String>> = OnceLock::new();
+        let start = || Self::start("op", Tier::One, None).map_err(|error| format!("{error:#}"));
+        OPERATED.get_or_init(start).as_ref().map_err(|reason| anyhow!("{reason}"))
     }
 
     /// A cluster for one test, which may break it. Waits while another test on this machine has one.
@@ -84,11 +96,10 @@ impl Cluster {
     /// # Errors
     /// When it cannot start.
     pub fn own(tier: Tier) -> anyhow::Result<Self> {
-        Self::start(tier, Some(Script::alone()?))
+        Self::start("own", tier, Some(Script::alone()?))
     }
 
-    fn start(tier: Tier, alone: Option<File>) -> anyhow::Result<Self> {
-        let kind = if alone.is_some() { "own" } else { "t" };
+    fn start(kind: &str, tier: Tier, alone: Option<File>) -> anyhow::Result<Self> {
         let script = Script::new(&format!("{kind}{}-{}", tier.number(), std::process::id()))?;
         let running = Running::up(script, tier)?;
         Ok(Self { tier, kubeconfig: running.script().kubeconfig()?, running: Some(running), alone })
@@ -154,6 +165,17 @@ impl Cluster {
     pub async fn client(&self) -> anyhow::Result<Client> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        Ok(Client::try_from(config)?)
+    }
+
+    /// A client with the rights of a user, by impersonation.
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be read.
+    pub async fn client_as(&self, user: &str) -> anyhow::Result<Client> {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        config.auth_info.impersonate = Some(user.to_owned());
         Ok(Client::try_from(config)?)
     }
 

@@ -152,6 +152,14 @@ impl Client {
     }
 }
 
+/// Gets a plain page, such as `/metrics`.
+///
+/// # Errors
+/// When nothing answers in time.
+pub async fn get(url: &str) -> anyhow::Result<Reply> {
+    Client::new(url)?.send(Method::GET, &[], "").await
+}
+
 /// A legacy session.
 #[derive(Debug, Clone)]
 pub struct Session {

@@ -1,5 +1,7 @@
 //! The catalogue index: what is known of a server's objects apart from their texts.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A tool's behaviour hints (MCP schema, `ToolAnnotations`). Absent hints mean the cautious value.
@@ -64,7 +66,7 @@ impl Hints {
 }
 
 /// One tool of an index.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexedTool {
     /// The upstream's own name.
     pub name: String,
@@ -73,6 +75,10 @@ pub struct IndexedTool {
     pub hints: Hints,
     /// Hex SHA-256 of the canonical definition.
     pub digest: String,
+    /// Of each member of the definition, the first 16 hex digits of the SHA-256 of its canonical value: what tells
+    /// which of them changed. Empty where the definition has no canonical form.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub members: BTreeMap<String, String>,
 }
 
 /// A server's objects as one observer saw them (decisions.md 15): names, hints and digests, no texts.
@@ -103,6 +109,9 @@ pub struct Observed {
     /// Absent until it was spoken to once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<CatalogIndex>,
+    /// The server beside a sidecar answers at the pod's address, too: callers can come past the proxy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bypassable: bool,
 }
 
 /// Whether a server can be spoken to.

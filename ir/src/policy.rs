@@ -100,8 +100,15 @@ pub enum IssuerMatch {
     Namespace(String),
     /// Callers with an API key of this gateway.
     Gateway(GatewayId),
-    /// Callers with a token of this issuer.
+    /// Callers with a token of this issuer, whichever gateway has verified it.
     Issuer(String),
+    /// Callers with a token of this issuer that this gateway has verified.
+    IssuerAt {
+        /// `iss`
+        issuer: String,
+        /// Whose word counts: a sidecar has only the gateway's.
+        gateway: GatewayId,
+    },
 }
 
 /// What a rule or limit speaks of: servers AND (the union of tools, prompts and resources; none given means all

@@ -247,6 +247,24 @@ pub struct ProxyReport {
 #[derive(Clone, PartialEq, Message)]
 pub struct Reported {}
 
+/// What a fleet's last-good Secret holds, compressed (gzip): what a new pod boots from while every operator is away
+/// (decisions.md 12).
+#[derive(Clone, PartialEq, Message)]
+pub struct LastGood {
+    /// [`crate::fleet::FleetId`] as text: no other fleet's is taken.
+    #[prost(string, tag = "1")]
+    pub fleet: String,
+    /// The whole configuration, as one update from nothing.
+    #[prost(message, optional, tag = "2")]
+    pub update: Option<Update>,
+    /// Seconds since 1970 when it was written.
+    #[prost(uint64, tag = "3")]
+    pub at: u64,
+}
+
+/// The key of the last-good Secret that holds a [`LastGood`].
+pub const LAST_GOOD_KEY: &str = "configuration";
+
 impl From<&crate::Resource> for Resource {
     fn from(resource: &crate::Resource) -> Self {
         Self {

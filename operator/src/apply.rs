@@ -186,7 +186,7 @@ fn controller(live: &LiveChild) -> Option<&OwnerReference> {
 }
 
 /// The ownerReference to a fleet's object; none when it is gone or on its way out.
-fn owner(fleet: &FleetId, world: &World) -> Option<OwnerReference> {
+pub(crate) fn owner(fleet: &FleetId, world: &World) -> Option<OwnerReference> {
     let (kind, metadata) = match fleet {
         FleetId::Gateway(id) => {
             ("McpGateway", world.gateways.get(&id.namespace, &id.name)?.metadata().clone())

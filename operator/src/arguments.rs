@@ -56,6 +56,10 @@ pub(crate) struct Arguments {
     /// The index of PyPI packages, where their own env names none. Left out: uv's.
     #[arg(long, value_name = "URL")]
     pub(crate) pypi_index: Option<String>,
+    /// Lets remote servers be at private and loopback addresses, too: whoever may write an McpServer then reaches what
+    /// the proxies reach there. Link-local and metadata addresses stay closed.
+    #[arg(long)]
+    pub(crate) allow_private_remotes: bool,
     /// How long the certificates of proxies last.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub(crate) certificate_lifetime: Duration,

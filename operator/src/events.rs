@@ -1,6 +1,7 @@
 //! Kubernetes events: when a condition changes, and not more than a few for each object.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -11,16 +12,34 @@ use mcpmesh_crds::condition;
 
 use crate::status::write::Due;
 
-/// Between two events of one object: one that flaps makes no storm.
+/// Between two events of one object about the same: one that flaps makes no storm.
 const APART: Duration = Duration::from_secs(10);
 
 /// How many characters of a message fit (events.k8s.io/v1: 1 kB).
 const NOTE: usize = 900;
 
+/// What an event is about: a server that goes up and down hides no drift of its tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Lock,
+    Keys,
+    Readiness,
+}
+
+impl About {
+    fn of(condition: &Condition) -> Self {
+        match condition.type_.as_str() {
+            condition::LOCK_HOLDS => Self::Lock,
+            condition::KEYS_USABLE => Self::Keys,
+            _ => Self::Readiness,
+        }
+    }
+}
+
 /// Publishes events.
 pub(crate) struct Events {
     recorder: Recorder,
-    last: BTreeMap<ObjectRef, Instant>,
+    last: BTreeMap<(ObjectRef, About), Instant>,
 }
 
 impl Events {
@@ -31,12 +50,18 @@ impl Events {
 
     /// Tells of what changed in a status that was just written. A failure only costs the event.
     pub(crate) async fn tell(&mut self, due: &Due, now: Instant) {
-        let Some(condition) = worth_telling(&due.changed) else { return };
         self.last.retain(|_, at| now.saturating_duration_since(*at) < APART);
-        if self.last.contains_key(&due.object) {
-            return;
+        let turned = due.turned.iter().map(|one| (About::of(one), one));
+        let ready = worth_telling(&due.changed).map(|one| (About::Readiness, one));
+        for (about, condition) in turned.chain(ready) {
+            if let Entry::Vacant(free) = self.last.entry((due.object.clone(), about)) {
+                free.insert(now);
+                self.publish(due, condition).await;
+            }
         }
-        self.last.insert(due.object.clone(), now);
+    }
+
+    async fn publish(&self, due: &Due, condition: &Condition) {
         let good = condition.status == "True" && condition.type_ != condition::STALLED;
         let text = if condition.message.is_empty() {
             format!("{} is {}", condition.type_, condition.status)
@@ -64,14 +89,11 @@ impl Events {
     }
 }
 
-/// The one change that a reader wants: what stalls it, else a lock that does not hold, else whether it is ready. What
-/// is merely under way is none.
+/// The one change that a reader wants: what stalls it, else whether it is ready. What is merely under way is none.
 fn worth_telling(changed: &[Condition]) -> Option<&Condition> {
     let of = |kind: &str| changed.iter().find(move |one| one.type_ == kind);
     let quiet = |reason: &str| matches!(reason, "Pending" | "Connecting" | "Progressing" | "NoProxies");
-    of(condition::STALLED)
-        .or_else(|| of(condition::LOCK_HOLDS))
-        .or_else(|| of(condition::READY).filter(|one| !quiet(&one.reason)))
+    of(condition::STALLED).or_else(|| of(condition::READY).filter(|one| !quiet(&one.reason)))
 }
 
 #[cfg(test)]

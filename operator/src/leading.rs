@@ -4,7 +4,7 @@ mod glimpse;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -22,12 +22,14 @@ use tokio::sync::watch;
 use crate::apply::{self, ChildRef, Write};
 use crate::authority::Authority;
 use crate::events::Events;
+use crate::last_good::{self, Copies};
 use crate::lease::{Fence, Leader};
 use crate::metrics::{self, Metrics};
 use crate::publish::Publisher;
 use crate::reconcile::Outcome;
 use crate::report::Reports;
 use crate::status::View;
+use crate::status::lock::Pinned;
 use crate::status::words::Words;
 use crate::status::write::{Due, Written};
 use crate::watch::Backoff;
@@ -68,6 +70,8 @@ pub(crate) struct Leading {
     pub(crate) words: Arc<Words>,
     /// The namespaces in which nothing was left to do, as they were then.
     pub(crate) settled: BTreeMap<String, Glimpse>,
+    pub(crate) pinned: Arc<Pinned>,
+    pub(crate) copies: Copies,
 }
 
 /// What failed is tried again later, each object by itself.
@@ -192,7 +196,10 @@ impl Leading {
                 left = left.max(if self.write(write).await { Left::Events } else { Left::Soon });
             }
         }
-        let view = self.view(name, outcome);
+        left = left.max(self.copy_configurations(outcome, glimpse).await);
+        let mut view = self.view(name, outcome);
+        Arc::make_mut(&mut self.pinned).learn(&view, name, &glimpse.kinds.servers);
+        view.pinned = Arc::clone(&self.pinned);
         let (due, later) = self.written.due(&view, &glimpse.kinds, Instant::now());
         if later {
             left = Left::Soon;
@@ -200,11 +207,33 @@ impl Leading {
         left.max(self.statuses(due).await)
     }
 
+    /// What new pods of a namespace boot from while every operator is away.
+    async fn copy_configurations(&mut self, outcome: &Outcome, glimpse: &Glimpse) -> Left {
+        let name = &glimpse.kinds.namespace;
+        let fleets = outcome.compiled.get(name).into_iter().flat_map(|compiled| compiled.fleets.keys());
+        let revision = |fleet: &FleetId| Some((fleet.clone(), self.publisher.revision(fleet)?));
+        let wanted = fleets.filter_map(revision).collect();
+        let kept = last_good::kept(name, &glimpse.secrets);
+        let (due, waits) = self.copies.due(wanted, &kept, Instant::now());
+        let mut left = if waits { Left::Soon } else { Left::Nothing };
+        for fleet in due {
+            let made = tokio::task::block_in_place(|| {
+                last_good::write(&fleet, &self.world, &self.publisher, SystemTime::now())
+            });
+            if let Some(write) = made {
+                self.copies.note(fleet, Instant::now());
+                left = left.max(if self.write(write).await { Left::Events } else { Left::Soon });
+            }
+        }
+        left
+    }
+
     fn view(&self, name: &str, outcome: &Outcome) -> View {
         let mut view = View::new(outcome.diagnostics(name), self.words.clone(), Timestamp::now());
         let Some(compiled) = outcome.compiled.get(name) else { return view };
         view.attached = compiled.attached.clone();
         view.gateways = compiled.gateways.clone();
+        view.policy_targets = compiled.policy_targets.clone();
         let revision = |fleet: &FleetId| Some((fleet.clone(), self.publisher.revision(fleet)?));
         view.revisions = compiled.fleets.keys().filter_map(revision).collect();
         // An injected server's pods are its team's own.

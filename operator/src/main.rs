@@ -9,6 +9,7 @@ mod events;
 mod health;
 mod identity;
 mod inputs;
+mod last_good;
 mod leading;
 mod lease;
 mod metrics;

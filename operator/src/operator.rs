@@ -22,6 +22,7 @@ use crate::events::Events;
 use crate::health::{self, Telling};
 use crate::identity::{ClusterKeys, Review, ServiceAccount, Verifier, follow_keys};
 use crate::inputs::Gatherer;
+use crate::last_good::Copies;
 use crate::leading::{Failures, Leading};
 use crate::lease::{self, Fence, Leader};
 use crate::metrics::{Metrics, OfCertificate, OfKind};
@@ -128,6 +129,7 @@ async fn start(arguments: &Arguments, shared: &Shared, push_at: SocketAddr) -> J
         authority: shared.authority.clone(),
         issuer: shared.issuer.subscribe(),
         cluster: arguments.cluster(),
+        allow_private: arguments.allow_private_remotes,
         epoch: epoch(shared, &arguments.namespace).await,
         metrics: shared.metrics.clone(),
         outcome: shared.outcome.clone(),
@@ -166,6 +168,8 @@ fn leading(arguments: &Arguments, shared: &Shared) -> Leading {
         failures: Failures::default(),
         words: Arc::default(),
         settled: BTreeMap::new(),
+        pinned: Arc::default(),
+        copies: Copies::default(),
     }
 }
 

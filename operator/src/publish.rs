@@ -178,6 +178,11 @@ impl Publisher {
             .subscribe()
     }
 
+    /// What a fleet is to have now.
+    pub(crate) fn current(&self, id: &FleetId) -> Option<Published> {
+        Some(self.fleets.lock().get(id)?.borrow().clone())
+    }
+
     /// How far the published state goes.
     pub(crate) fn marks(&self) -> watch::Receiver<Option<Marks>> {
         self.marks.subscribe()

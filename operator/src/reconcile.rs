@@ -46,6 +46,8 @@ pub(crate) struct Reconciler {
     pub(crate) issuer: watch::Receiver<Option<ClusterIssuer>>,
     /// Without the issuer.
     pub(crate) cluster: Cluster,
+    /// Remote servers may be at private and loopback addresses.
+    pub(crate) allow_private: bool,
     /// What makes watermarks comparable.
     pub(crate) epoch: String,
     pub(crate) metrics: Arc<Metrics>,
@@ -66,22 +68,7 @@ impl Reconciler {
             let since = self.taken_up();
             inputs.mark_unchanged();
             self.issuer.borrow_and_update();
-            let pause = if !self.world.is_listed() {
-                None
-            } else if let Ok(version_key) = self.authority.version_key() {
-                match self.round(&mut memo, version_key, since).await {
-                    Ok(()) => {
-                        backoff.reset();
-                        None
-                    }
-                    Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "kept what is published");
-                        Some(backoff.next())
-                    }
-                }
-            } else {
-                Some(Duration::from_millis(100))
-            };
+            let pause = self.step(&mut memo, &mut backoff, since).await;
             let again = async {
                 match pause {
                     Some(pause) => tokio::time::sleep(pause).await,
@@ -106,6 +93,25 @@ impl Reconciler {
         since.unwrap_or_else(Instant::now)
     }
 
+    /// One round when all is there that it needs. What it returns is when to try again by itself.
+    async fn step(&mut self, memo: &mut Memo, backoff: &mut Backoff, since: Instant) -> Option<Duration> {
+        // What is not listed yet may be a Deny: before that no proxy is told anything.
+        if !self.world.is_listed() {
+            return None;
+        }
+        let Ok(version_key) = self.authority.version_key() else { return Some(Duration::from_millis(100)) };
+        match self.round(memo, version_key, since).await {
+            Ok(()) => {
+                backoff.reset();
+                None
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "kept what is published");
+                Some(backoff.next())
+            }
+        }
+    }
+
     async fn round(
         &mut self,
         memo: &mut Memo,
@@ -113,7 +119,12 @@ impl Reconciler {
         since: Instant,
     ) -> Result<(), crate::inputs::Error> {
         let cluster = Cluster { token_issuer: self.issuer.borrow().clone(), ..self.cluster.clone() };
-        let install = Install { version_key, cluster: Some(cluster), ..Install::default() };
+        let install = Install {
+            version_key,
+            allow_private: self.allow_private,
+            cluster: Some(cluster),
+            ..Install::default()
+        };
         // Before the objects: what is compiled is at least as new as the marks say.
         let marks = self.marks();
         let Gathered { inputs, found } = self.gatherer.gather(install).await?;
@@ -135,3 +146,6 @@ impl Reconciler {
         Marks { changed: mark(|position| position.changed), seen: mark(|position| position.seen) }
     }
 }
+
+#[cfg(test)]
+mod tests;

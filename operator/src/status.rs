@@ -2,6 +2,8 @@
 
 mod conditions;
 mod gateway;
+mod keys;
+pub(crate) mod lock;
 mod policy;
 mod server;
 pub(crate) mod words;
@@ -11,8 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mcpmesh_compiler::{Diagnostic, ObjectRef, Reason, Severity};
-use mcpmesh_ir::{FleetId, GatewayId, ServerId};
+use mcpmesh_compiler::{Diagnostic, ObjectRef, PolicyTarget, Severity};
+use mcpmesh_ir::catalog::CatalogIndex;
+use mcpmesh_ir::{FleetId, GatewayId, PolicyId, ServerId};
 
 use crate::world::child::Rollout;
 pub(crate) use gateway::gateway;
@@ -35,6 +38,10 @@ pub(crate) struct View {
     pub(crate) rollouts: BTreeMap<FleetId, Rollout>,
     /// The fleets whose pods we make.
     pub(crate) deployed: BTreeSet<FleetId>,
+    /// What each policy names, as it was compiled; of one that cannot be read nothing.
+    pub(crate) policy_targets: BTreeMap<PolicyId, Arc<[PolicyTarget]>>,
+    /// What pinned tools were like: of what changed in one, a lock itself says nothing.
+    pub(crate) pinned: Arc<lock::Pinned>,
     /// When a condition changes now.
     pub(crate) now: Timestamp,
 }
@@ -49,6 +56,11 @@ impl View {
             }
         }
         view
+    }
+
+    /// What a server offers, as it was seen last.
+    fn index(&self, server: &ServerId) -> Option<&CatalogIndex> {
+        self.words.observed(server)?.index.as_ref()
     }
 
     fn findings(&self, object: &ObjectRef) -> &[Diagnostic] {
@@ -69,22 +81,10 @@ impl View {
     }
 }
 
-/// Whether a mistake is about something that an object names, and not about its own words.
-fn is_reference(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::SecretNotFound
-            | Reason::ServerNotFound
-            | Reason::TargetNotFound
-            | Reason::CredentialsNotExportable
-            | Reason::ServiceNotFound
-    )
-}
-
 /// The errors of an object: its own, and those of its references.
 fn errors(findings: &[Diagnostic]) -> (Vec<&Diagnostic>, Vec<&Diagnostic>) {
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
-    errors.partition(|finding| !is_reference(finding.reason))
+    errors.partition(|finding| !finding.reason.is_reference())
 }
 
 /// A finding as a condition's message.

@@ -14,8 +14,7 @@ use kube::api::{ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams}
 use kube::core::PartialObjectMeta;
 
 pub(crate) use backoff::Backoff;
-use store::Key;
-pub(crate) use store::{Bucket, Position, Store, Wake};
+pub(crate) use store::{Bucket, Key, Position, Store, Wake};
 
 /// How long the server lets a watch live, and how much longer we wait for its end before we take the line for dead.
 const LIFETIME: u32 = 240;

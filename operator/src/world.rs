@@ -16,6 +16,7 @@ use mcpmesh_crds::{API_KEY_LABEL, McpGateway, McpPolicy, McpServer};
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 
+use crate::last_good::Copied;
 use crate::watch::{Position, Source, Store, Wake, follow};
 use child::LiveChild;
 use endpoints::{Ports, Slice};
@@ -52,6 +53,8 @@ impl<K: Resource<DynamicType = ()>> Kept<K> {
 pub(crate) struct SecretMeta {
     pub(crate) version: String,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Of a fleet's last-good Secret.
+    pub(crate) last_good: Option<Copied>,
 }
 
 impl SecretMeta {
@@ -237,8 +240,9 @@ fn kept<K: DeserializeOwned>(mut object: DynamicObject) -> Option<Kept<K>> {
 }
 
 fn secret(object: DynamicObject) -> Option<SecretMeta> {
-    let ObjectMeta { resource_version, labels, .. } = object.metadata;
-    Some(SecretMeta { version: resource_version?, labels: labels.unwrap_or_default() })
+    let ObjectMeta { resource_version, labels, annotations, .. } = object.metadata;
+    let last_good = annotations.as_ref().and_then(Copied::of);
+    Some(SecretMeta { version: resource_version?, labels: labels.unwrap_or_default(), last_good })
 }
 
 fn labels(object: DynamicObject) -> Option<BTreeMap<String, String>> {

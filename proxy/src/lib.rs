@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod bridge;
+pub mod bypass;
 pub mod catalog;
 pub mod certificate;
 pub mod config;

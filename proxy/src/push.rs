@@ -7,6 +7,7 @@ mod backoff;
 mod certificate;
 mod disk;
 mod held;
+mod last_good;
 mod observe;
 mod operator;
 
@@ -16,12 +17,14 @@ use std::time::{Duration, SystemTime};
 
 use mcpmesh_ir::push::{Ack, FromProxy, Rejection, Said, ToProxy, Told, Update};
 use mcpmesh_ir::{FleetId, Gateway, Resource, ResourceKind};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
 
 pub use disk::{Error as DiskError, Store};
+pub use last_good::LastGood;
 pub use operator::{Error as OperatorError, Operator};
 
 use crate::mesh::Mesh;
@@ -45,6 +48,10 @@ pub struct Settings {
     pub pod: String,
     /// Where the last good configuration is kept.
     pub store: Store,
+    /// The operator's copy of it, for a pod whose disk is empty.
+    pub last_good: LastGood,
+    /// Of a sidecar: whether its server answers at the pod's address, too. Elsewhere false.
+    pub bypass: watch::Receiver<bool>,
     /// Where the process's certificate goes.
     pub mesh: Mesh,
 }
@@ -66,6 +73,8 @@ enum Ended {
     UpdateBehind(#[from] held::Behind),
     #[error("what is here is not what the operator calls it: all of it is asked for again")]
     Diverged,
+    #[error("the operator has not answered for a while")]
+    Slow,
     #[error("applying an update failed")]
     Apply(#[source] tokio::task::JoinError),
 }
@@ -81,6 +90,8 @@ pub struct Subscriber {
     applied: bool,
     /// All resources were asked for again since they last agreed.
     asked_again: bool,
+    /// When the operator's copy is taken, unless something is in force then; none once it was looked at.
+    copy_due: Option<Instant>,
 }
 
 impl Subscriber {
@@ -88,25 +99,63 @@ impl Subscriber {
     pub async fn boot(proxy: Arc<Proxy>, settings: Settings) -> Self {
         let held = Held::new(settings.fleet.clone());
         let settings = Arc::new(settings);
-        let mut new =
-            Self { proxy, settings, held, rejections: Vec::new(), applied: false, asked_again: false };
+        let copy_due = Some(Instant::now() + settings.last_good.patience);
+        let mut new = Self {
+            proxy,
+            settings,
+            held,
+            rejections: Vec::new(),
+            applied: false,
+            asked_again: false,
+            copy_due,
+        };
         let (found, errors) = new.settings.store.load();
         for error in errors {
-            tracing::error!(error = %Causes(&error), "the last good configuration is ignored");
-            new.proxy.metrics().configuration.disk_error();
+            new.ignored(&error);
         }
-        let Some((update, since)) = found else { return new };
-        // Nothing is in force yet that it could be behind.
-        if new.held.take(update).is_ok() && new.put_in_force().await.is_ok() {
-            let revision = new.held.revision().to_owned();
+        if let Some((update, since)) = found {
+            new.serve_stale(update, since).await;
+        }
+        new
+    }
+
+    fn ignored(&self, error: &DiskError) {
+        tracing::error!(error = %Causes(error), "the last good configuration is ignored");
+        self.proxy.metrics().configuration.disk_error();
+    }
+
+    /// Puts in force what was kept. Nothing is yet that it could be behind.
+    async fn serve_stale(&mut self, update: Update, since: SystemTime) {
+        if self.held.take(update).is_ok() && self.put_in_force().await.is_ok() {
+            let revision = self.held.revision().to_owned();
             tracing::warn!(
                 revision,
                 "serving the last good configuration: stale until the operator confirms it"
             );
-            new.proxy.metrics().configuration.from_disk(&revision, since);
-            new.proxy.readiness().set_stale(true);
+            self.proxy.metrics().configuration.from_disk(&revision, since);
+            self.proxy.readiness().set_stale(true);
         }
-        new
+    }
+
+    /// When the operator's copy is to be taken: only while nothing is in force, so never in place of something newer.
+    fn copy_due(&self) -> Option<Instant> {
+        self.copy_due.filter(|_| !self.applied)
+    }
+
+    /// Takes the operator's copy when it is due, once.
+    async fn take_copy(&mut self) {
+        if self.copy_due().is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.copy_due = None;
+        let settings = Arc::clone(&self.settings);
+        let read = tokio::task::spawn_blocking(move || settings.last_good.read(&settings.fleet)).await;
+        match read {
+            Ok(Ok(Some((update, since)))) => self.serve_stale(update, since).await,
+            Ok(Ok(None)) => tracing::warn!("no operator, an empty disk and no copy: waiting"),
+            Ok(Err(error)) => self.ignored(&error),
+            Err(error) => tracing::error!(%error, "the operator's copy cannot be read"),
+        }
     }
 
     /// Runs until `stop`: one task for the configuration, one for the certificate.
@@ -125,7 +174,11 @@ impl Subscriber {
             self.proxy.metrics().configuration.disconnected();
             let wait = backoff.next();
             tracing::warn!(reason = %Causes(&ended), again_in = ?wait, "no stream from the operator");
-            tokio::time::sleep(wait).await;
+            let again = Instant::now() + wait;
+            let copy = self.copy_due().map_or(again, |due| due.min(again));
+            tokio::time::sleep_until(copy).await;
+            self.take_copy().await;
+            tokio::time::sleep_until(again).await;
         }
     }
 
@@ -138,13 +191,13 @@ impl Subscriber {
     }
 
     async fn try_stream(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
-        let (say, said) = mpsc::channel(WAITING);
-        let mut line = self.settings.operator.connect().await?;
-        tell(&say, Said::Hello(self.held.hello(&self.settings.pod))).await?;
-        let request = line.request(ReceiverStream::new(said));
-        let answered = line.client().subscribe(request).await.map_err(Box::new)?;
-        let mut told = answered.into_inner();
-        let mut observer = Observer::new(&self.proxy);
+        let due = self.copy_due();
+        let opened = tokio::select! {
+            opened = self.open() => opened,
+            () = late(due) => Err(Ended::Slow),
+        };
+        let (say, mut told) = opened?;
+        let mut observer = Observer::new(&self.proxy, self.settings.bypass.clone());
         let silent = Instant::now() + FIRST_WORD;
         let mut confirmed = false;
         loop {
@@ -164,8 +217,19 @@ impl Subscriber {
                 },
                 observation = observer.next() => tell(&say, Said::Observation(observation)).await?,
                 () = tokio::time::sleep_until(silent), if !confirmed => return Err(Ended::Silent),
+                () = late(due), if !confirmed => return Err(Ended::Slow),
             }
         }
+    }
+
+    /// Connects, and says what is here.
+    async fn open(&self) -> Result<(mpsc::Sender<FromProxy>, Streaming<ToProxy>), Ended> {
+        let (say, said) = mpsc::channel(WAITING);
+        let mut line = self.settings.operator.connect().await?;
+        tell(&say, Said::Hello(self.held.hello(&self.settings.pod))).await?;
+        let request = line.request(ReceiverStream::new(said));
+        let answered = line.client().subscribe(request).await.map_err(Box::new)?;
+        Ok((say, answered.into_inner()))
     }
 
     /// One transaction: takes it, applies it, answers, keeps it.
@@ -226,6 +290,14 @@ impl Subscriber {
         let gateway = |resource: &Resource| resource.decode::<Gateway>().ok();
         let mut gateways = fleet.resources.iter().filter(|one| one.kind == ResourceKind::Gateway);
         gateways.find_map(gateway).map(|gateway| gateway.uid).unwrap_or_default()
+    }
+}
+
+/// At that time; without one never.
+async fn late(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

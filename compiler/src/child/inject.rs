@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(spec["initContainers"][0]["name"], "mcpmesh-proxy");
         assert_eq!(spec["initContainers"][0]["restartPolicy"], "Always");
         assert_eq!(spec["initContainers"][1]["name"], "prepare");
-        assert_eq!(spec["volumes"].as_array().unwrap().len(), 4);
+        assert_eq!(spec["volumes"].as_array().unwrap().len(), 5);
         assert_eq!(spec["containers"][0]["fieldOfTomorrow"], 1);
         assert_eq!(spec["securityContext"]["fsGroup"], 1000);
         assert_eq!(spec["automountServiceAccountToken"], true);

@@ -48,6 +48,12 @@ pub fn keys_name(fleet: &FleetId) -> String {
     format!("{}-keys", base_name(fleet))
 }
 
+/// The Secret with the last good configuration of a fleet, written by the operator: optional to pods.
+#[must_use]
+pub fn last_good_name(fleet: &FleetId) -> String {
+    format!("{}-last-good", base_name(fleet))
+}
+
 /// The labels of all children of a fleet.
 #[must_use]
 pub fn labels(fleet: &FleetId) -> BTreeMap<String, String> {

@@ -14,7 +14,7 @@ use mcpmesh_ir::server::Endpoint;
 use url::Url;
 
 use super::name::{SERVER_LABEL, label_value, metadata, selector};
-use super::{Child, OBSERVABILITY_PORT, PUSH_PORT, SIDECAR_PORT};
+use super::{Child, DIRECT_PORT, OBSERVABILITY_PORT, PUSH_PORT, SIDECAR_PORT};
 use crate::inputs::Cluster;
 
 /// What of IPv4 is not global unicast (IANA special-purpose registry), as far as a packet could get there.
@@ -92,20 +92,26 @@ pub(super) fn of_gateway(
 
 /// In: gateways at the sidecar, metrics. Out: everything but link-local and metadata addresses, since what a server
 /// needs only the server knows.
-pub(super) fn of_server(fleet: &FleetId) -> Child {
+pub(super) fn of_server(fleet: &FleetId, direct: bool) -> Child {
     let out = NetworkPolicyEgressRule { ports: None, to: Some(everything_but_link_local()) };
-    policy(fleet, vec![calls(), metrics()], vec![dns(), out])
+    policy(fleet, into_server(direct), vec![dns(), out])
+}
+
+/// Gateways at the sidecar, metrics, and, where callers may come past the gateways, those from anywhere.
+fn into_server(direct: bool) -> Vec<NetworkPolicyIngressRule> {
+    let past = NetworkPolicyIngressRule { ports: Some(tcp(&[DIRECT_PORT])), from: None };
+    [calls(), metrics()].into_iter().chain(direct.then_some(past)).collect()
 }
 
 /// In: gateways at the sidecar, metrics; a team that wants more in adds a NetworkPolicy of its own. Out is the team's.
-pub(super) fn of_injected(fleet: &FleetId) -> Child {
+pub(super) fn of_injected(fleet: &FleetId, direct: bool) -> Child {
     let labels = BTreeMap::from([(SERVER_LABEL.to_owned(), label_value(fleet.name()))]);
     Child::NetworkPolicy(Box::new(NetworkPolicy {
         metadata: metadata(fleet, &BTreeMap::new()),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(LabelSelector { match_labels: Some(labels), match_expressions: None }),
             policy_types: Some(vec!["Ingress".to_owned()]),
-            ingress: Some(vec![calls(), metrics()]),
+            ingress: Some(into_server(direct)),
             egress: None,
         }),
     }))

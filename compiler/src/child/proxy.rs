@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use mcpmesh_ir::FleetId;
-use mcpmesh_ir::push::AUDIENCE;
+use mcpmesh_ir::push::{AUDIENCE, LAST_GOOD_KEY};
 
 use super::OBSERVABILITY_PORT;
-use super::name::keys_name;
+use super::name::{keys_name, last_good_name};
 use crate::inputs::Cluster;
 
 /// The user and group of every pod that we make.
@@ -28,6 +28,7 @@ pub(super) const OURS: &str = "mcpmesh-";
 const IDENTITY: &str = "mcpmesh-identity";
 const KEYS: &str = "mcpmesh-keys";
 const STATE: &str = "mcpmesh-state";
+const LAST_GOOD: &str = "mcpmesh-last-good";
 pub(super) const BINARY: &str = "mcpmesh-binary";
 
 /// Folders of ours in a container; users may mount nothing there.
@@ -144,12 +145,13 @@ fn mounts() -> Vec<VolumeMount> {
         mount(IDENTITY, "/var/run/mcpmesh/identity", true),
         mount(KEYS, "/var/run/mcpmesh/keys", true),
         mount(STATE, "/var/run/mcpmesh/state", false),
+        mount(LAST_GOOD, "/var/run/mcpmesh/last-good", true),
     ]
 }
 
 /// What a proxy is, seals with and remembers.
 pub(super) fn volumes(fleet: &FleetId) -> Vec<Volume> {
-    vec![identity_volume(), keys_volume(fleet), empty_volume(STATE)]
+    vec![identity_volume(), keys_volume(fleet), empty_volume(STATE), last_good_volume(fleet)]
 }
 
 pub(super) fn empty_volume(name: &str) -> Volume {
@@ -186,6 +188,17 @@ fn keys_volume(fleet: &FleetId) -> Volume {
         optional: None,
     };
     Volume { name: KEYS.to_owned(), secret: Some(secret), ..Volume::default() }
+}
+
+/// Optional: a pod starts before the first copy is written, and where none fits.
+fn last_good_volume(fleet: &FleetId) -> Volume {
+    let secret = SecretVolumeSource {
+        secret_name: Some(last_good_name(fleet)),
+        default_mode: Some(0o440),
+        items: Some(vec![item(LAST_GOOD_KEY)]),
+        optional: Some(true),
+    };
+    Volume { name: LAST_GOOD.to_owned(), secret: Some(secret), ..Volume::default() }
 }
 
 fn item(key: &str) -> KeyToPath {

@@ -11,7 +11,7 @@ use mcpmesh_ir::{FleetId, ServerId};
 
 use super::gateway::{account, service_of, service_port};
 use super::pod::{self, Parts, Rollout};
-use super::{Child, DIGEST_ANNOTATION, SIDECAR_PORT, availability, network, proxy};
+use super::{Child, DIGEST_ANNOTATION, DIRECT_PORT, SIDECAR_PORT, availability, network, proxy};
 use crate::inputs::Cluster;
 use crate::workload::{Launch, Transport};
 
@@ -46,10 +46,13 @@ pub(crate) fn server(plan: &ServerPlan<'_>) -> Vec<Child> {
     let fleet = FleetId::Server(plan.id.clone());
     let given = plan.spec.workload.clone().unwrap_or_default();
     let replicas = Some(given.replicas.unwrap_or(1));
-    let service = service_of(&fleet, "ClusterIP", vec![service_port("mcp", SIDECAR_PORT)]);
+    let direct = plan.spec.authentication.is_some();
+    let mut ports = vec![service_port("mcp", SIDECAR_PORT)];
+    ports.extend(direct.then(|| service_port("direct", DIRECT_PORT)));
+    let service = service_of(&fleet, "ClusterIP", ports);
     let mut children = vec![
         account(&fleet),
-        network::of_server(&fleet),
+        network::of_server(&fleet, direct),
         Child::Service(Box::new(service)),
         deployment(&fleet, plan, &given, replicas),
     ];

@@ -1,5 +1,6 @@
 //! Whose tokens a gateway takes: those of the cluster's service accounts.
 
+use mcpmesh_crds::ServiceAccounts;
 use mcpmesh_ir::resource::Resource;
 use mcpmesh_ir::{TokenIssuer, push};
 use serde_json::value::RawValue;
@@ -17,11 +18,18 @@ pub(super) fn service_accounts(
     findings: &mut Findings,
 ) -> Option<Resource> {
     let given = front.object?.spec.authentication.as_ref()?.service_accounts.as_ref()?;
-    let audiences = if given.audiences.is_empty() {
-        vec![format!("{}.{}.mcpgateway", front.id.name, front.id.namespace)]
-    } else {
-        given.audiences.clone()
-    };
+    let audience = format!("{}.{}.mcpgateway", front.id.name, front.id.namespace);
+    resource(given, (format!("{}:service-accounts", front.id), audience), inputs, findings)
+}
+
+/// The issuer as a resource of this name. `audience` is whom tokens are for where nobody says.
+pub(crate) fn resource(
+    given: &ServiceAccounts,
+    (name, audience): (String, String),
+    inputs: &Inputs,
+    findings: &mut Findings,
+) -> Option<Resource> {
+    let audiences = if given.audiences.is_empty() { vec![audience] } else { given.audiences.clone() };
     if inputs.install.cluster.is_none() {
         let help = "use apiKeys here; with a cluster, apply it there";
         findings.error(PATH, Reason::NotInCluster, "there are no service accounts on one machine", help);
@@ -39,7 +47,7 @@ pub(super) fn service_accounts(
         return None;
     }
     let body = TokenIssuer { issuer: issuer.clone(), audiences, keys };
-    Resource::new(format!("{}:service-accounts", front.id), &body).ok()
+    Resource::new(name, &body).ok()
 }
 
 fn key_set(known: &ClusterIssuer) -> Option<Box<RawValue>> {

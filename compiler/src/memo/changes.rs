@@ -58,7 +58,7 @@ impl Changes {
             named.or_else(|| runs.then(|| base_name(&FleetId::Server(id.clone()))))
         };
         self.servers.changed.contains(id)
-            || (self.secrets.any() && (runs || spec.credentials.is_some()))
+            || (self.secrets.any() && (runs || spec.credentials.is_some() || spec.authentication.is_some()))
             || (self.services.any() && service().is_some_and(|name| self.services.changed.contains(&name)))
     }
 

@@ -116,9 +116,11 @@ fn subject(scope: &Scope<'_>, from: &crds::Subject, path: &str, findings: &mut F
         (None, Some(name), None, None, None) if !name.is_empty() => {
             Some(Subject::Group { name: name.clone(), issuer: vouched })
         }
-        (None, None, Some(account), None, None) if alone => account_user(scope, account, path, findings),
+        (None, None, Some(account), None, None) if issuer.is_none() => {
+            account_user(scope, (account, gateway.as_ref()), path, findings)
+        }
         (None, None, Some(_), None, None) => {
-            refuse("a serviceAccount has no issuer and no gateway", "remove it: the cluster vouches for it")
+            refuse("a serviceAccount has no issuer", "remove it: the cluster vouches for it")
         }
         (None, None, None, Some(crds::Empty {}), None) => Some(Subject::Authenticated { issuer: vouched }),
         (None, None, None, None, Some(crds::Empty {})) if alone => Some(Subject::Anyone {}),
@@ -138,7 +140,7 @@ const NOBODYS: &str = "";
 /// A service account as its tokens call it (Kubernetes, "Service account tokens": `sub`).
 fn account_user(
     scope: &Scope<'_>,
-    account: &crds::ServiceAccountRef,
+    (account, gateway): (&crds::ServiceAccountRef, Option<&crds::GatewayRef>),
     path: &str,
     findings: &mut Findings,
 ) -> Option<Subject> {
@@ -162,7 +164,11 @@ fn account_user(
             "in a cluster that names its issuer, they are",
         );
     }
-    let issuer = IssuerMatch::Issuer(scope.cluster.unwrap_or(NOBODYS).to_owned());
+    let issuer = scope.cluster.unwrap_or(NOBODYS).to_owned();
+    let issuer = match gateway {
+        None => IssuerMatch::Issuer(issuer),
+        Some(gateway) => IssuerMatch::IssuerAt { issuer, gateway: gateway_id(scope.namespace, gateway) },
+    };
     Some(Subject::User { name: format!("system:serviceaccount:{namespace}:{name}"), issuer })
 }
 
@@ -175,12 +181,16 @@ fn issuer_match(
 ) -> Option<IssuerMatch> {
     match (issuer, gateway) {
         (None, None) => Some(IssuerMatch::Namespace(namespace.to_owned())),
-        (None, Some(crds::GatewayRef { name, namespace: other })) => {
-            Some(IssuerMatch::Gateway(GatewayId::new(other.as_deref().unwrap_or(namespace), name)))
-        }
-        (Some(issuer), None) => {
+        (None, Some(gateway)) => Some(IssuerMatch::Gateway(gateway_id(namespace, gateway))),
+        (Some(issuer), gateway) => {
             if Url::parse(issuer).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
-                return Some(IssuerMatch::Issuer(issuer.to_owned()));
+                let issuer = issuer.to_owned();
+                return Some(match gateway {
+                    None => IssuerMatch::Issuer(issuer),
+                    Some(gateway) => {
+                        IssuerMatch::IssuerAt { issuer, gateway: gateway_id(namespace, gateway) }
+                    }
+                });
             }
             let message = format!("{issuer:?} is not an issuer's URL");
             findings.error(
@@ -191,12 +201,11 @@ fn issuer_match(
             );
             None
         }
-        (Some(_), Some(_)) => {
-            let message = "issuer and gateway exclude each other";
-            findings.error(path, Reason::InvalidUnion, message, "remove one");
-            None
-        }
     }
+}
+
+fn gateway_id(namespace: &str, gateway: &crds::GatewayRef) -> GatewayId {
+    GatewayId::new(gateway.namespace.as_deref().unwrap_or(namespace), &gateway.name)
 }
 
 fn objects(namespace: &str, to: Option<&crds::To>, path: &str, findings: &mut Findings) -> To {

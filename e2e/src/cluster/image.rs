@@ -27,6 +27,14 @@ impl Cluster {
         let words = [OsString::from(image.reference), file.clone().into(), image.content.into()];
         let script = self.script()?;
         script::output(script.command("image").args(words).args(image.entry_point))?;
-        script::output(script.command("load-image").arg(&file)).map(drop)
+        self.load_archive(&file)
+    }
+
+    /// Loads an image on every node that another program has made: a docker or OCI archive.
+    ///
+    /// # Errors
+    /// When it is none, or the cluster has no nodes.
+    pub fn load_archive(&self, file: &Path) -> anyhow::Result<()> {
+        script::output(self.script()?.command("load-image").arg(file)).map(drop)
     }
 }

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Namespace as KubeNamespace, Pod, Service};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, ObjectMeta, PostParams};
 use kube::config::Kubeconfig;
 use kube::core::ApiResource;
@@ -20,14 +18,9 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::Cluster;
-use crate::process::eventually_within;
-use crate::tools::crate_folder;
 
 /// The label of a test's namespaces; its value is the test's name.
 const LABEL: &str = "mcpmesh.io/e2e-test";
-
-/// How long a CRD may take until it is served.
-const ESTABLISHED: Duration = Duration::from_secs(30);
 
 /// One test's part of a cluster.
 #[derive(Debug)]
@@ -96,21 +89,7 @@ impl<'c> Sandbox<'c> {
     /// # Errors
     /// When kubectl fails or they are not served in time.
     pub async fn install_crds(&self) -> anyhow::Result<()> {
-        let folder = crate_folder().join("../manifests/crds");
-        let words = ["apply", "--server-side", "--field-manager=e2e-install", "-f"].map(AsRef::as_ref);
-        self.cluster.kubectl(words.into_iter().chain([folder.as_os_str()])).await?;
-        let crds: Api<CustomResourceDefinition> = Api::all(self.client());
-        eventually_within(ESTABLISHED, "every CRD is established", || async {
-            for name in ["mcpgateways.mcpmesh.io", "mcppolicies.mcpmesh.io", "mcpservers.mcpmesh.io"] {
-                let crd = crds.get(name).await?;
-                let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
-                let established =
-                    conditions.iter().any(|one| one.type_ == "Established" && one.status == "True");
-                ensure!(established, "{name}: {conditions:?}");
-            }
-            Ok(())
-        })
-        .await
+        self.cluster.install("manifests/crds").await
     }
 
     /// The ClusterIP of a Service: the test is in the cluster's network, but not behind its DNS.

@@ -108,6 +108,22 @@ fn a_written_status_leaves_the_spec_alone_and_the_other_way_round() -> anyhow::R
 }
 
 #[test]
+fn an_object_that_no_operator_has_seen_is_on_its_way() -> anyhow::Result<()> {
+    Cluster::shared(Tier::One)?.test(async |sandbox| {
+        sandbox.install_crds().await?;
+        let namespace = sandbox.namespace().await?;
+        let made = apply(&namespace, "main", json!({})).await?;
+        let seen = namespace.api::<McpGateway>().get("main").await?;
+        assert_eq!(made.status, seen.status);
+        let conditions = seen.status.context("no status")?.conditions;
+        let words: Vec<_> =
+            conditions.iter().map(|one| [&one.type_, &one.status, &one.reason].map(String::as_str)).collect();
+        assert_eq!(words, [[condition::READY, "Unknown", "Pending"]]);
+        Ok(())
+    })
+}
+
+#[test]
 fn kubectl_get_mcpmesh_shows_all_kinds_with_their_columns() -> anyhow::Result<()> {
     Cluster::shared(Tier::One)?.test(async |sandbox| {
         sandbox.install_crds().await?;
@@ -131,9 +147,9 @@ fn kubectl_get_mcpmesh_shows_all_kinds_with_their_columns() -> anyhow::Result<()
         let expected = ["mcpgateway.mcpmesh.io/main", "True", "AllInSync", "4", "17", "1", "2", "http://main.test:8080/mcp"];
         assert_eq!(gateway.get(..8), Some(expected.as_slice()), "{shown}");
         let policy = row();
-        assert_eq!(policy.get(..2), Some(["mcppolicy.mcpmesh.io/rules", "Audit"].as_slice()), "{shown}");
+        assert_eq!(policy.get(..4), Some(["mcppolicy.mcpmesh.io/rules", "Unknown", "Pending", "Audit"].as_slice()), "{shown}");
         let server = row();
-        assert_eq!(server.get(..3), Some(["mcpserver.mcpmesh.io/tickets", "5", "1"].as_slice()), "{shown}");
+        assert_eq!(server.get(..5), Some(["mcpserver.mcpmesh.io/tickets", "Unknown", "Pending", "5", "1"].as_slice()), "{shown}");
         let header = shown.lines().find(|line| line.contains("IN SYNC")).with_context(|| shown.clone())?;
         let columns = "NAMESPACE NAME READY REASON SERVERS TOOLS IN SYNC PROXIES URL AGE";
         assert_eq!(header.split_whitespace().collect::<Vec<_>>().join(" "), columns);

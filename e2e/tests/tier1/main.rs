@@ -1,5 +1,16 @@
-//! On a real API server, without nodes: what the definitions of the three kinds let in, keep out, show and keep.
+//! On a real API server, without nodes: what the definitions of the three kinds let in, keep out, show and keep; and the
+//! operator with its proxies, as processes, when something breaks.
 
+mod api_server;
+mod bad_object;
+mod children;
 mod crds;
 mod faults;
+mod kstatus;
+mod leaders;
+mod operator_gone;
 mod refused;
+mod rest;
+mod sentinel;
+mod tenant;
+mod tenants;

@@ -90,17 +90,13 @@ fn a_policy_that_means_nothing() -> anyhow::Result<()> {
         (json!({"targetRefs": target, "namespaceSelector": {}}), one_target),
         (
             from(json!({"serviceAccount": {"name": "a"}, "issuer": "i"})),
-            "a serviceAccount has no issuer and no gateway: the cluster vouches for it",
+            "a serviceAccount has no issuer: the cluster vouches for it",
         ),
         (json!({"targetRefs": []}), "should have at least 1 items"),
         (json!({"targetRefs": [{"kind": "McpGateway", "group": "apps", "name": "main"}]}), group),
         (json!({"targetRefs": [{"kind": "Namespace", "group": "mcpmesh.io", "name": "team"}]}), group),
         (from(json!({"user": "a", "group": "b"})), one_kind),
         (from(json!({})), one_kind),
-        (
-            from(json!({"user": "a", "issuer": "i", "gateway": {"name": "g"}})),
-            "give issuer or gateway, not both",
-        ),
         (
             from(json!({"anyone": {}, "issuer": "i"})),
             "anyone has no issuer and no gateway; use authenticated",

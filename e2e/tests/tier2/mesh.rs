@@ -7,7 +7,6 @@ use http::StatusCode;
 use mcpmesh_crds::{McpGateway, McpServer};
 use mcpmesh_e2e::cluster::{Cluster, Namespace, Sandbox, Tier};
 use mcpmesh_e2e::http::Client;
-use mcpmesh_e2e::mesh::built;
 use mcpmesh_e2e::process::eventually_within;
 use mcpmesh_e2e::tools::{Tools, crate_folder};
 use serde_json::{Value, json};
@@ -48,23 +47,6 @@ async def main():
 anyio.run(main)
 ";
 
-async fn install(sandbox: &Sandbox<'_>) -> anyhow::Result<()> {
-    let programs = built("mcpmesh-operator")?;
-    let folder = programs.parent().context("the operator lies in no folder")?;
-    for program in ["mcpmesh-proxy", "mcpmesh"] {
-        built(program)?;
-    }
-    let output = sandbox
-        .cluster
-        .command(crate_folder().join("cluster/mesh"))?
-        .arg("install")
-        .arg(folder)
-        .output()
-        .await?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
 async fn quickstart(sandbox: &Sandbox<'_>, namespace: &Namespace<'_>) -> anyhow::Result<()> {
     let folder = crate_folder().join("../manifests/quickstart");
     let words = ["apply", "--namespace", namespace.name(), "--filename"].map(std::ffi::OsString::from);
@@ -98,7 +80,7 @@ async fn call(client: &Client, tool: &str, arguments: Value) -> anyhow::Result<(
 fn the_quickstart_runs_in_pods_and_answers_denies_limits_and_lets_nobody_around_the_gateway()
 -> anyhow::Result<()> {
     Cluster::shared(Tier::Two)?.test(async |sandbox| {
-        install(sandbox).await?;
+        sandbox.cluster.install_mesh().await?;
         let namespace = sandbox.namespace().await?;
         quickstart(sandbox, &namespace).await?;
         let host = format!("main-mcpgateway.{}.svc.cluster.local", namespace.name());

@@ -1,3 +1,6 @@
-//! On a cluster with two nodes, one of them behind a link that can be cut.
+//! What takes longest: GitOps by Flux, the shipped images, a cluster with two nodes, one of them behind a link that can
+//! be cut.
 
+mod dockerfile;
+mod gitops;
 mod nodes;

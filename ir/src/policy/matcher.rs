@@ -161,6 +161,10 @@ fn issued_by(wanted: &IssuerMatch, identity: &Identity) -> bool {
         (_, IssuerMatch::Namespace(namespace)) => identity.gateway.namespace == *namespace,
         (Issuer::ApiKey, IssuerMatch::Gateway(gateway)) => identity.gateway == *gateway,
         (Issuer::Token(issuer), IssuerMatch::Issuer(wanted)) => issuer == wanted,
-        (Issuer::ApiKey, IssuerMatch::Issuer(_)) | (Issuer::Token(_), IssuerMatch::Gateway(_)) => false,
+        (Issuer::Token(issuer), IssuerMatch::IssuerAt { issuer: wanted, gateway }) => {
+            issuer == wanted && identity.gateway == *gateway
+        }
+        (Issuer::ApiKey, IssuerMatch::Issuer(_) | IssuerMatch::IssuerAt { .. })
+        | (Issuer::Token(_), IssuerMatch::Gateway(_)) => false,
     }
 }

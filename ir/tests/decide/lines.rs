@@ -148,6 +148,28 @@ fn an_issuer_matches_its_tokens_and_no_keys() {
     assert!(!world.may(&key_holder(gateway_id(), "alice", &[]), "a", "t"));
 }
 
+/// decisions.md 4: naming the issuer trusts every gateway that may come; naming the gateway, too, trusts that one.
+#[test]
+fn an_issuer_at_a_gateway_matches_the_tokens_that_this_gateway_verified() {
+    let issuer = || "https://i.example".to_owned();
+    let mut foreign = token_holder("https://i.example", "alice", &[]);
+    foreign.gateway = GatewayId::new("tenant-b", "gw");
+    let user = |issuer| Subject::User { name: "alice".to_owned(), issuer };
+    let anywhere = with(from(rule(Effect::Allow), user(IssuerMatch::Issuer(issuer()))));
+    assert!(anywhere.may(&foreign, "a", "t"));
+    let bare = with(from(rule(Effect::Allow), user(own_namespace())));
+    assert!(
+        !bare.may(&foreign, "a", "t"),
+        "a rule without an issuer believes gateways of its namespace only"
+    );
+    let at =
+        |gateway| with(from(rule(Effect::Allow), user(IssuerMatch::IssuerAt { issuer: issuer(), gateway })));
+    assert!(!at(gateway_id()).may(&foreign, "a", "t"));
+    assert!(at(foreign.gateway.clone()).may(&foreign, "a", "t"));
+    let key = key_holder(foreign.gateway.clone(), "alice", &[]);
+    assert!(!at(foreign.gateway).may(&key, "a", "t"));
+}
+
 #[test]
 fn a_gateway_matches_its_keys_and_no_tokens() {
     let issuer = IssuerMatch::Gateway(gateway_id());

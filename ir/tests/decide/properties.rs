@@ -24,6 +24,7 @@ fn issuer() -> impl Strategy<Value = IssuerMatch> {
         IssuerMatch::Namespace("other".to_owned()),
         IssuerMatch::Gateway(gateway_id()),
         IssuerMatch::Issuer("https://i.example".to_owned()),
+        IssuerMatch::IssuerAt { issuer: "https://i.example".to_owned(), gateway: gateway_id() },
     ])
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mcpmesh_compiler::Objects;
 use mcpmesh_compiler::child::base_name;
-use mcpmesh_crds::{EnvFromSource, EnvVar};
+use mcpmesh_crds::{EnvFromSource, EnvVar, GatewayAuthentication};
 use mcpmesh_ir::FleetId;
 
 /// The Secrets of a namespace that its objects name.
@@ -41,10 +41,11 @@ fn environment(env: &[EnvVar], from: &[EnvFromSource], add: &mut impl FnMut(&str
     }
 }
 
-/// Whether a gateway of the namespace takes API keys.
+/// Whether a gateway or a server of the namespace takes API keys.
 pub(super) fn takes_keys(objects: &Objects) -> bool {
-    let mut given = objects.gateways.values().filter_map(|gateway| gateway.spec.authentication.as_ref());
-    given.any(|given| given.api_keys.is_some())
+    let takes = |given: Option<&GatewayAuthentication>| given.is_some_and(|given| given.api_keys.is_some());
+    objects.gateways.values().any(|gateway| takes(gateway.spec.authentication.as_ref()))
+        || objects.servers.values().any(|server| takes(server.spec.authentication.as_ref()))
 }
 
 /// The Services of a namespace that its servers name, and those of its fleets, which tell how many proxies there are.

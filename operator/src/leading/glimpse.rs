@@ -20,7 +20,7 @@ pub(crate) struct Glimpse {
     pub(super) roots: Option<Arc<str>>,
     compiled: Option<Arc<Compiled>>,
     found: Option<Arc<Found>>,
-    secrets: Arc<Bucket<SecretMeta>>,
+    pub(super) secrets: Arc<Bucket<SecretMeta>>,
     children: BTreeMap<&'static str, Arc<Bucket<LiveChild>>>,
 }
 

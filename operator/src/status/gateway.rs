@@ -5,8 +5,8 @@ use mcpmesh_crds::{McpGateway, McpGatewayStatus, ProxiesStatus, ServersStatus, c
 use mcpmesh_ir::catalog::ObservedState;
 use mcpmesh_ir::{FleetId, GatewayId, ServerId};
 
-use super::View;
 use super::conditions::{Answer, Conditions, Said, said};
+use super::{View, keys};
 use mcpmesh_compiler::child::base_name;
 
 /// The status of a gateway.
@@ -17,6 +17,9 @@ pub(crate) fn gateway(view: &View, id: &GatewayId, object: &McpGateway) -> McpGa
     let generation = object.metadata.generation;
     let mut conditions = Conditions::new(before, generation, view.now);
     let stopped = conditions.of_findings(view.findings(&reference), view.rejected(&reference), true);
+    if let Some(usable) = keys::usable(object.spec.authentication.as_ref(), view.findings(&reference)) {
+        conditions.set(condition::KEYS_USABLE, usable);
+    }
     let programmed = programmed(view, &fleet, &reference);
     conditions.set(condition::PROGRAMMED, programmed.clone());
     conditions.set(condition::READY, stopped.unwrap_or_else(|| ready(view, &fleet, programmed)));

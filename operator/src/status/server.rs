@@ -1,16 +1,20 @@
 //! What is said of an McpServer.
 
-use mcpmesh_compiler::{ObjectKind, ObjectRef, Severity};
+use mcpmesh_compiler::{ObjectKind, ObjectRef};
 use mcpmesh_crds::{CatalogStatus, McpServer, McpServerStatus, ProtocolStatus, ServerInfo, State, condition};
 use mcpmesh_ir::catalog::{CatalogIndex, Observed, ObservedState};
 use mcpmesh_ir::{FleetId, GatewayId, ServerId};
 
-use super::View;
 use super::conditions::{Answer, Conditions, Said, said};
+use super::{View, keys, lock};
 use mcpmesh_compiler::child::base_name;
 
 /// The port of a server's own proxies (decisions.md 25).
 const PORT: u16 = 17080;
+
+/// What to do about a port that answers where only the proxy should.
+const BYPASSABLE: &str = "the container's port answers at the pod's address, so callers can come past the proxy and its \
+                          policies; let the server listen on 127.0.0.1";
 
 /// The status of a server.
 pub(crate) fn server(view: &View, id: &ServerId, object: &McpServer) -> McpServerStatus {
@@ -20,11 +24,16 @@ pub(crate) fn server(view: &View, id: &ServerId, object: &McpServer) -> McpServe
     let generation = object.metadata.generation;
     let mut conditions = Conditions::new(&before.conditions, generation, view.now);
     let findings = view.findings(&reference);
-    let stopped = conditions.of_findings(findings, view.rejected(&reference), true);
+    let mut stopped = conditions.of_findings(findings, view.rejected(&reference), true);
     let gateways: &[GatewayId] = view.gateways.get(id).map(Vec::as_slice).unwrap_or_default();
     let enabled = object.spec.state == State::Enabled;
     let observable = enabled && (!gateways.is_empty() || view.revisions.contains_key(&fleet));
     let seen = view.words.observed(id).filter(|_| observable);
+    if stopped.is_none() && object.spec.container.is_some() && seen.is_some_and(|seen| seen.bypassable) {
+        let bypassable = said(Answer::True, "Bypassable", BYPASSABLE);
+        conditions.set(condition::STALLED, bypassable);
+        stopped = Some(said(Answer::False, "Bypassable", BYPASSABLE));
+    }
     let (verified, ready) = if !enabled {
         (said(Answer::Unknown, "Disabled", ""), said(Answer::True, "Disabled", "spec.state is Disabled"))
     } else if !observable {
@@ -36,16 +45,14 @@ pub(crate) fn server(view: &View, id: &ServerId, object: &McpServer) -> McpServe
     };
     conditions.set(condition::VERIFIED, verified);
     conditions.set(condition::READY, stopped.unwrap_or(ready));
-    let drift = findings
-        .iter()
-        .find(|finding| finding.severity == Severity::Warning && finding.path.starts_with("spec.lock"));
-    if let Some(drift) = drift {
-        conditions.set(
-            condition::LOCK_HOLDS,
-            said(Answer::False, &drift.reason.to_string(), super::message(drift)),
-        );
+    if let Some(usable) = keys::usable(object.spec.authentication.as_ref(), findings) {
+        conditions.set(condition::KEYS_USABLE, usable);
     }
     let known = seen.and_then(|seen| Some((seen, seen.index.as_ref()?)));
+    let index = known.map(|(_, index)| index);
+    if let Some(holds) = lock::holds(&object.spec, index, (&before.conditions, generation)) {
+        conditions.set(condition::LOCK_HOLDS, holds);
+    }
     McpServerStatus {
         observed_generation: generation,
         conditions: conditions.finish(),

@@ -1,5 +1,5 @@
-use mcpmesh_compiler::ObjectKind;
-use mcpmesh_crds::{McpGateway, McpPolicy, McpServer, condition};
+use mcpmesh_compiler::{ObjectKind, Reason};
+use mcpmesh_crds::{McpGateway, McpPolicy, McpPolicyStatus, McpServer, TargetKind, condition};
 use mcpmesh_ir::PolicyId;
 use mcpmesh_ir::catalog::{CatalogIndex, IndexedTool, Observed, ObservedState, ServerInfo};
 use mcpmesh_ir::push::{Observation, ProxyReport, Rejection};
@@ -57,7 +57,7 @@ fn report(pod: &str, revision: &str) -> ProxyReport {
 }
 
 fn saw(state: ObservedState) -> ProxyReport {
-    let tool = IndexedTool { name: "t".to_owned(), hints: Default::default(), digest: "d".to_owned() };
+    let tool = IndexedTool { name: "t".to_owned(), digest: "d".to_owned(), ..IndexedTool::default() };
     let index = CatalogIndex {
         versions: vec!["2025-11-25".to_owned()],
         tools: vec![tool],
@@ -67,6 +67,7 @@ fn saw(state: ObservedState) -> ProxyReport {
         state,
         server_info: Some(ServerInfo { name: "n".to_owned(), version: "1".to_owned() }),
         index: Some(index),
+        bypassable: false,
     };
     let observation = Observation { server: "a/s".to_owned(), body: serde_json::to_vec(&seen).unwrap() };
     ProxyReport { observations: vec![observation], ..report("p1", "r") }
@@ -215,9 +216,28 @@ fn pods_that_are_not_ready_hold_back_ready() {
 #[test]
 fn a_policy_says_of_each_target_what_is_wrong_with_it() {
     let missing = error(ObjectKind::McpPolicy, "p", "spec.targetRefs[1].name", Reason::TargetNotFound);
-    let status = policy(&view(&[missing], vec![]), &PolicyId::new("a", "p"), &policy_object());
-    let found: Vec<_> = status.ancestors.iter().map(|one| answers(&one.conditions)[0].clone()).collect();
-    assert_eq!(found, ["Accepted=True Accepted", "Accepted=False TargetNotFound"]);
+    let id = PolicyId::new("a", "p");
+    let target = |kind, name: &str, refused| PolicyTarget { kind, name: name.to_owned(), refused };
+    let named = [
+        target(TargetKind::McpGateway, "gw", None),
+        target(TargetKind::McpServer, "gone", Some(Reason::TargetNotFound)),
+    ];
+    let found_in = |findings: &[Diagnostic]| {
+        let mut view = view(findings, vec![]);
+        view.policy_targets = BTreeMap::from([(id.clone(), named.clone().into())]);
+        policy(&view, &id, &policy_object())
+    };
+    let of = |status: &McpPolicyStatus| -> Vec<_> {
+        status.ancestors.iter().map(|one| answers(&one.conditions)[0].clone()).collect()
+    };
+    let status = found_in(std::slice::from_ref(&missing));
+    assert_eq!(of(&status), ["Accepted=True Accepted", "Accepted=False TargetNotFound"]);
+    assert_eq!(status.ancestors[1].conditions[0].message, "spec.targetRefs[1].name: wrong");
+    let broken = error(ObjectKind::McpPolicy, "p", "spec.access[0].to", Reason::InvalidGlob);
+    assert_eq!(
+        of(&found_in(&[broken, missing])),
+        ["Accepted=False InvalidGlob", "Accepted=False TargetNotFound"]
+    );
     assert_eq!(status.ancestors[0].controller_name, "mcpmesh.io/operator");
 }
 
@@ -237,4 +257,52 @@ fn a_condition_keeps_its_time_until_its_status_changes() {
     object.status = Some(status.clone());
     later.now = at(300);
     assert_eq!(gateway(&later, &id, &object), status, "nothing differs, so nothing is written");
+}
+
+#[test]
+fn secrets_that_are_no_api_keys_are_said_of_the_gateway_that_takes_them() {
+    let mut object = gateway_object();
+    let id = GatewayId::new("a", "gw");
+    let of = |findings: &[Diagnostic], object: &McpGateway| {
+        let status = gateway(&view(findings, vec![]), &id, object);
+        status.conditions.into_iter().find(|one| one.type_ == condition::KEYS_USABLE)
+    };
+    assert!(of(&[], &object).is_none(), "it takes none");
+    object.spec.authentication = serde_json::from_value(json!({"apiKeys": {}})).unwrap();
+    assert_eq!(of(&[], &object).unwrap().status, "True");
+    let path = "spec.authentication.apiKeys";
+    let wrong = error(ObjectKind::McpGateway, "gw", path, Reason::InvalidApiKey);
+    let wrong = Diagnostic { severity: Severity::Warning, ..wrong };
+    let found = of(&[wrong], &object).unwrap();
+    assert_eq!((found.status.as_str(), found.reason.as_str()), ("False", "InvalidApiKey"));
+    assert_eq!(found.message, "spec.authentication.apiKeys: wrong");
+}
+
+#[test]
+fn a_rejected_issuer_of_tokens_is_its_gateways() {
+    let mut rejecting = report("p1", "r");
+    let (kind, name) = ("TokenIssuer".to_owned(), "a/gw:service-accounts".to_owned());
+    rejecting.rejections = vec![Rejection { kind, name, reason: "no keys".to_owned() }];
+    let found = gateway_answers(&view(&[], vec![rejecting]));
+    assert!(found.contains(&"Accepted=False RejectedByProxy".to_owned()), "{found:?}");
+}
+
+#[test]
+fn a_container_whose_port_answers_at_the_pods_address_is_not_ready_until_its_owner_mends_it() {
+    let mut seen = saw(ObservedState::Ready);
+    let mut body: Observed = serde_json::from_slice(&seen.observations[0].body).unwrap();
+    body.bypassable = true;
+    seen.observations[0].body = serde_json::to_vec(&body).unwrap();
+    let view = view(&[], vec![seen]);
+    let container = json!({"image": "i", "transport": "StreamableHttp", "port": 3000});
+    let mut object = server_object();
+    object.spec.remote = None;
+    object.spec.container = serde_json::from_value(container).unwrap();
+    let id = ServerId::new("a", "s");
+    let found = answers(&server(&view, &id, &object).conditions);
+    for expected in ["Ready=False Bypassable", "Stalled=True Bypassable", "Verified=True Handshake"] {
+        assert!(found.contains(&expected.to_owned()), "{found:?}");
+    }
+    // A team's own pods may have probes of the kubelet's that need the address; a NetworkPolicy closes it to others.
+    assert!(server_answers(&view).contains(&"Ready=True Ready".to_owned()));
 }

@@ -39,7 +39,7 @@ impl Words {
         for report in reports {
             let Ok(fleet) = report.fleet.parse::<FleetId>() else { continue };
             for rejection in &report.rejections {
-                if let Some(object) = cause(rejection) {
+                if let Some(object) = cause(&fleet, rejection) {
                     words.rejections.entry(object).or_default().insert(rejection.reason.clone());
                 }
             }
@@ -139,21 +139,21 @@ fn weight(seen: &Observed) -> u8 {
 }
 
 /// The object that a rejected resource was compiled from. Resources are named after it.
-fn cause(rejection: &Rejection) -> Option<ObjectRef> {
-    let kind = match rejection.kind.parse().ok()? {
-        ResourceKind::Gateway | ResourceKind::TokenIssuer => ObjectKind::McpGateway,
-        ResourceKind::Server => ObjectKind::McpServer,
-        ResourceKind::Policy => ObjectKind::McpPolicy,
-        ResourceKind::ApiKey | ResourceKind::Secret => ObjectKind::Secret,
+fn cause(fleet: &FleetId, rejection: &Rejection) -> Option<ObjectRef> {
+    let kind = match (rejection.kind.parse().ok()?, fleet) {
+        (ResourceKind::Gateway | ResourceKind::TokenIssuer, FleetId::Gateway(id)) => {
+            return Some(ObjectRef::new(ObjectKind::McpGateway, &id.namespace, &id.name));
+        }
+        // The pseudo-gateways of a server's own fleet are the server's.
+        (ResourceKind::Gateway | ResourceKind::TokenIssuer, FleetId::Server(id)) => {
+            return Some(ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name));
+        }
+        (ResourceKind::Server, _) => ObjectKind::McpServer,
+        (ResourceKind::Policy, _) => ObjectKind::McpPolicy,
+        (ResourceKind::ApiKey | ResourceKind::Secret, _) => ObjectKind::Secret,
     };
     let (namespace, name) = rejection.name.split_once('/')?;
-    // The pseudo-gateways of a server's own fleet are the server's.
-    match (kind, name.split_once(':')) {
-        (ObjectKind::McpGateway, Some((server, _))) => {
-            Some(ObjectRef::new(ObjectKind::McpServer, namespace, server))
-        }
-        _ => Some(ObjectRef::new(kind, namespace, name)),
-    }
+    Some(ObjectRef::new(kind, namespace, name))
 }
 
 #[cfg(test)]

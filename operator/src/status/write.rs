@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::Resource;
 use mcpmesh_compiler::{Diagnostic, ObjectKind, ObjectRef};
-use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
+use mcpmesh_crds::{McpGateway, McpPolicy, McpServer, condition};
 use mcpmesh_ir::{GatewayId, PolicyId, ServerId};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::conditions::{Conditions, said};
-use super::{View, gateway, policy, server};
+use super::{View, gateway, lock, policy, server};
 use crate::watch::Bucket;
 use crate::world::Kept;
 
@@ -43,6 +43,8 @@ pub(crate) struct Due {
     pub(crate) manifest: Value,
     /// Conditions whose status or reason is another one than before.
     pub(crate) changed: Vec<Condition>,
+    /// A lock that holds no more, keys that are not usable, or either again well: what an event says of it.
+    pub(crate) turned: Vec<Condition>,
 }
 
 impl Written {
@@ -77,12 +79,18 @@ impl Written {
 fn servers(view: &View, namespace: &str, all: &Bucket<Kept<McpServer>>) -> Vec<Due> {
     let all = all.iter().filter_map(|(name, kept)| {
         let object = ObjectRef::new(ObjectKind::McpServer, namespace, name);
-        of(view, object, kept, |known: &McpServer| {
+        let id = ServerId::new(namespace, name);
+        let mut due = of(view, object, kept, |known: &McpServer| {
             let before = known.status.clone();
             let conditions = before.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
-            let new = server(view, &ServerId::new(namespace, name), known);
+            let new = server(view, &id, known);
             (before.as_ref() != Some(&new)).then(|| (json!(new), conditions, new.conditions))
-        })
+        })?;
+        let told = due.turned.iter_mut().find(|one| one.type_ == condition::LOCK_HOLDS);
+        if let (Kept::Read(known), Some(told)) = (&**kept, told) {
+            told.message = lock::difference(view, &id, known).unwrap_or_else(|| told.message.clone());
+        }
+        Some(due)
     });
     all.collect()
 }
@@ -134,6 +142,8 @@ fn of<K: Resource<DynamicType = ()> + Serialize>(
         let old = before.iter().find(|old| old.type_ == condition.type_);
         old.is_none_or(|old| (&old.status, &old.reason) != (&condition.status, &condition.reason))
     });
+    let turned = [condition::LOCK_HOLDS, condition::KEYS_USABLE];
+    let turned = turned.into_iter().filter_map(|kind| turned_event(kind, &before, &now)).collect();
     let manifest = json!({
         "apiVersion": K::api_version(&()), "kind": K::kind(&()),
         "metadata": {
@@ -141,7 +151,20 @@ fn of<K: Resource<DynamicType = ()> + Serialize>(
         },
         "status": status,
     });
-    Some(Due { changed: changed.cloned().collect(), uid: metadata.uid.clone(), object, manifest })
+    Some(Due { turned, changed: changed.cloned().collect(), uid: metadata.uid.clone(), object, manifest })
+}
+
+/// A condition that is False now or in another way, or True again.
+fn turned_event(kind: &str, before: &[Condition], now: &[Condition]) -> Option<Condition> {
+    let of = |list: &[Condition]| list.iter().find(|one| one.type_ == kind).cloned();
+    let (before, now) = (of(before), of(now)?);
+    let is_bad = |one: &Condition| one.status == "False";
+    let told = if is_bad(&now) {
+        before.is_none_or(|before| !is_bad(&before) || before.message != now.message)
+    } else {
+        now.status == "True" && before.as_ref().is_some_and(is_bad)
+    };
+    told.then_some(now)
 }
 
 /// An object that cannot be read has conditions and nothing else.
@@ -154,9 +177,44 @@ fn unread(view: &View, object: &ObjectRef, raw: &Value, metadata: &ObjectMeta) -
     let findings: Vec<Diagnostic> = view.findings(object).to_vec();
     let stopped = conditions.of_findings(&findings, None, false);
     let pending = || said(super::conditions::Answer::False, "Pending", "");
-    conditions.set(mcpmesh_crds::condition::READY, stopped.unwrap_or_else(pending));
+    conditions.set(condition::READY, stopped.unwrap_or_else(pending));
     let now = conditions.finish();
     let status = json!({"observedGeneration": metadata.generation, "conditions": now});
     let same = before == now && raw.pointer("/status/observedGeneration") == status.get("observedGeneration");
     (!same).then_some((status, before, now))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn lock(status: &str, message: &str) -> Vec<Condition> {
+        vec![Condition {
+            type_: condition::LOCK_HOLDS.to_owned(),
+            status: status.to_owned(),
+            reason: "Any".to_owned(),
+            message: message.to_owned(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        }]
+    }
+
+    #[test]
+    fn drift_makes_an_event_when_it_comes_when_it_grows_and_when_it_is_gone() {
+        let told = |before: &[Condition], now: &[Condition]| {
+            turned_event(condition::LOCK_HOLDS, before, now).is_some()
+        };
+        assert!(told(&[], &lock("False", "a")));
+        assert!(told(&lock("True", ""), &lock("False", "a")));
+        assert!(told(&lock("False", "a"), &lock("False", "a, b")));
+        assert!(told(&lock("False", "a"), &lock("True", "")));
+        assert!(!told(&lock("False", "a"), &lock("False", "a")));
+        assert!(!told(&[], &lock("True", "")));
+        assert!(!told(&lock("Unknown", ""), &lock("True", "")));
+        assert!(!told(&lock("False", "a"), &lock("Unknown", "")));
+        assert!(!told(&lock("False", "a"), &[]));
+    }
 }

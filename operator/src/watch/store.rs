@@ -95,7 +95,7 @@ impl<T> Store<T> {
     }
 
     /// A list replaces everything of its scope.
-    pub(super) fn reset(&self, scope: Option<&str>, list: Vec<(Key, T, u64)>, version: u64) {
+    pub(crate) fn reset(&self, scope: Option<&str>, list: Vec<(Key, T, u64)>, version: u64) {
         let latest = list.iter().map(|(_, _, version)| *version).max().unwrap_or_default();
         {
             let mut buckets = self.buckets.write();

@@ -37,9 +37,12 @@ pub(crate) const KINDS: [ChildKind; 8] = [
     kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
 ];
 
+/// Written, and watched with all Secrets.
+const SECRET: ChildKind = kind("", "v1", "Secret", "secrets");
+
 impl ChildKind {
     pub(crate) fn named(name: &str) -> Option<Self> {
-        KINDS.into_iter().find(|kind| kind.kind == name)
+        KINDS.into_iter().chain([SECRET]).find(|kind| kind.kind == name)
     }
 
     pub(crate) fn api_version(&self) -> String {

@@ -1,8 +1,10 @@
 //! A tool's definition as locks pin it, and what an observer tells of a server.
 
+use std::collections::BTreeMap;
+
 use mcpmesh_ir::catalog::{CatalogIndex, IndexedTool, Observed, ObservedState, ServerInfo};
 use mcpmesh_ir::resource::canonical;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::item;
@@ -18,18 +20,25 @@ const MEMBERS: [&str; 6] = ["name", "title", "description", "inputSchema", "outp
 /// readers could understand differently, is hashed byte for byte.
 #[must_use]
 pub fn digest(raw: &[u8]) -> String {
-    let canonical = json::check(raw, &Limits::default())
-        .is_ok()
-        .then(|| serde_json::from_slice::<Value>(raw).ok())
-        .flatten()
-        .and_then(|value| match value {
-            Value::Object(mut members) => {
-                members.retain(|name, _| MEMBERS.contains(&name.as_str()));
-                canonical(&members).ok()
-            }
-            _ => None,
-        });
+    let canonical = definition(raw).and_then(|members| canonical(&members).ok());
     hex::encode(Sha256::digest(canonical.as_ref().map_or(raw, |text| text.get().as_bytes())))
+}
+
+/// The members that make a definition; none where it has no canonical form.
+fn definition(raw: &[u8]) -> Option<Map<String, Value>> {
+    json::check(raw, &Limits::default()).ok()?;
+    let mut members: Map<String, Value> = serde_json::from_slice(raw).ok()?;
+    members.retain(|name, _| MEMBERS.contains(&name.as_str()));
+    Some(members)
+}
+
+/// Short digests of a definition's members.
+fn members(raw: &[u8]) -> BTreeMap<String, String> {
+    let short = |(name, value): (String, Value)| {
+        let canonical = canonical(&value).ok()?;
+        Some((name, hex::encode(&Sha256::digest(canonical.get())[..8])))
+    };
+    definition(raw).into_iter().flatten().filter_map(short).collect()
 }
 
 /// What is told of a server: names, hints and digests, no texts.
@@ -41,7 +50,12 @@ pub fn observed(seen: &Observation) -> Observed {
         State::Failed { reason, .. } => ObservedState::Failed { reason: reason.clone() },
     };
     let info = seen.server_info.as_deref().and_then(|raw| serde_json::from_slice::<ServerInfo>(raw).ok());
-    Observed { state, server_info: info, index: (seen.generation > 0).then(|| index(seen)) }
+    Observed {
+        state,
+        server_info: info,
+        index: (seen.generation > 0).then(|| index(seen)),
+        bypassable: false,
+    }
 }
 
 fn index(seen: &Observation) -> CatalogIndex {
@@ -50,6 +64,7 @@ fn index(seen: &Observation) -> CatalogIndex {
         name: item.key.clone(),
         hints: item::hints(&item.raw),
         digest: digest(&item.raw),
+        members: members(&item.raw),
     };
     CatalogIndex {
         versions: seen.eras.revisions().into_iter().map(str::to_owned).collect(),
@@ -87,6 +102,19 @@ mod tests {
     }
 
     #[test]
+    fn digests_of_members_tell_which_of_them_changed() {
+        let one = members(
+            br#"{"name":"x","description":"good","inputSchema":{"type":"object","a":1.0},"icons":[]}"#,
+        );
+        let two = members(br#"{"inputSchema":{"a":1,"type":"object"},"description":"evil","name":"x"}"#);
+        assert_eq!(one.keys().collect::<Vec<_>>(), ["description", "inputSchema", "name"]);
+        let changed: Vec<_> = one.iter().filter(|(name, digest)| two.get(*name) != Some(digest)).collect();
+        assert_eq!(changed.len(), 1);
+        assert_eq!(changed[0].0, "description");
+        assert!(members(br#"{"name":"x","name":"y"}"#).is_empty());
+    }
+
+    #[test]
     fn a_member_that_stands_twice_changes_the_digest() {
         let plain = digest(br#"{"name":"x","description":"good"}"#);
         let twice = digest(br#"{"name":"x","description":"evil","description":"good"}"#);
@@ -112,5 +140,6 @@ mod tests {
         let index = told.index.unwrap();
         assert_eq!(index.versions, ["2026-07-28", "2025-11-25"]);
         assert!(index.tools[0].hints.read_only());
+        assert_eq!(index.tools[0].members.keys().collect::<Vec<_>>(), ["annotations", "name"]);
     }
 }

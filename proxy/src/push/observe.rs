@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpmesh_ir::ServerId;
+use mcpmesh_ir::catalog::Observed;
 use mcpmesh_ir::push::Observation;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -20,19 +21,21 @@ const DEBOUNCE: Duration = Duration::from_millis(250);
 pub(super) struct Observer {
     proxy: Arc<Proxy>,
     changes: watch::Receiver<Vec<ServerStatus>>,
+    bypass: watch::Receiver<bool>,
     servers: BTreeSet<ServerId>,
     /// When to look again.
     due: Option<Instant>,
     /// What was looked at last, and what was said of it.
-    seen: BTreeMap<ServerId, (Arc<upstream::Observation>, Vec<u8>)>,
+    seen: BTreeMap<ServerId, (Arc<upstream::Observation>, bool, Vec<u8>)>,
     /// Found and not said yet.
     ready: Vec<Observation>,
 }
 
 impl Observer {
     /// Of nothing yet.
-    pub(super) fn new(proxy: &Arc<Proxy>) -> Self {
+    pub(super) fn new(proxy: &Arc<Proxy>, bypass: watch::Receiver<bool>) -> Self {
         Self {
+            bypass,
             changes: proxy.servers(),
             proxy: Arc::clone(proxy),
             servers: BTreeSet::new(),
@@ -59,28 +62,39 @@ impl Observer {
                 tokio::time::sleep_until(due).await;
                 self.due = None;
                 self.look();
-            } else if self.changes.changed().await.is_ok() {
-                self.due = Some(Instant::now() + DEBOUNCE);
             } else {
-                std::future::pending::<()>().await;
+                tokio::select! {
+                    () = turned(&mut self.changes) => {}
+                    () = turned(&mut self.bypass) => {}
+                }
+                self.due = Some(Instant::now() + DEBOUNCE);
             }
         }
     }
 
     fn look(&mut self) {
         self.changes.mark_unchanged();
+        let bypassable = *self.bypass.borrow_and_update();
         for server in &self.servers {
             let Some(upstream) = self.proxy.upstream(server) else { continue };
             let now = upstream.observation().borrow().clone();
             let before = self.seen.get(server);
-            if before.is_some_and(|(seen, _)| Arc::ptr_eq(seen, &now)) {
+            if before.is_some_and(|(seen, knew, _)| Arc::ptr_eq(seen, &now) && *knew == bypassable) {
                 continue;
             }
-            let Ok(body) = serde_json::to_vec(&catalog::observed(&now)) else { continue };
-            if before.is_none_or(|(_, said)| *said != body) {
+            let observed = Observed { bypassable, ..catalog::observed(&now) };
+            let Ok(body) = serde_json::to_vec(&observed) else { continue };
+            if before.is_none_or(|(.., said)| *said != body) {
                 self.ready.push(Observation { server: server.to_string(), body: body.clone() });
             }
-            self.seen.insert(server.clone(), (now, body));
+            self.seen.insert(server.clone(), (now, bypassable, body));
         }
+    }
+}
+
+/// Until something changes; never, once nothing can any more.
+async fn turned<T>(watched: &mut watch::Receiver<T>) {
+    if watched.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

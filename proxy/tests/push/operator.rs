@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -17,7 +19,7 @@ use rcgen::{
 };
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -38,6 +40,10 @@ mod generated {
 
 /// The mesh's authority.
 pub(crate) struct Authority {
+    /// It answers with an error.
+    pub(crate) refuses: AtomicBool,
+    /// How often it did.
+    pub(crate) refused: watch::Sender<u32>,
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
 }
@@ -49,7 +55,8 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        let (refuses, refused) = (AtomicBool::new(false), watch::Sender::new(0));
+        Self { refuses, refused, issuer: Issuer::new(params, key), pem }
     }
 
     fn server(&self) -> rustls::ServerConfig {
@@ -71,6 +78,9 @@ impl Authority {
         let mut csr = CertificateSigningRequestParams::from_der(&request.csr.as_slice().into()).unwrap();
         let uri = format!("spiffe://mcpmesh/{}", request.fleet);
         csr.params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        // More than half of its life is over: it is renewed as soon as may be.
+        csr.params.not_before = (SystemTime::now() - Duration::from_secs(3000)).into();
+        csr.params.not_after = (SystemTime::now() + Duration::from_secs(600)).into();
         SignResponse { chain: csr.signed_by(&self.issuer).unwrap().pem(), roots: self.pem.clone() }
     }
 }
@@ -123,7 +133,10 @@ impl Session {
 /// See the file.
 pub(crate) struct Operator {
     pub(crate) address: String,
+    pub(crate) authority: Arc<Authority>,
     sessions: mpsc::UnboundedReceiver<Session>,
+    /// Connections that ended before anything could be said on them.
+    turned_away: mpsc::UnboundedReceiver<()>,
     /// What a pod has.
     pub(crate) folder: tempfile::TempDir,
 }
@@ -138,9 +151,10 @@ impl Operator {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (opened, sessions) = mpsc::unbounded_channel();
+        let (refused, turned_away) = mpsc::unbounded_channel();
         let tls = TlsAcceptor::from(Arc::new(authority.server()));
-        tokio::spawn(serve(listener, tls, Served { opened, authority }));
-        Self { address, sessions, folder }
+        tokio::spawn(serve(listener, tls, Served { opened, authority: authority.clone() }, refused));
+        Self { address, authority, sessions, turned_away, folder }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -159,16 +173,25 @@ impl Operator {
         (session, hello)
     }
 
+    /// The next connection whose peer did not believe us.
+    pub(crate) async fn turned_away(&mut self) {
+        self.turned_away.recv().await.unwrap();
+    }
+
     pub(crate) fn nobody_came(&mut self) -> bool {
         self.sessions.try_recv().is_err()
     }
 }
 
-async fn serve(listener: TcpListener, tls: TlsAcceptor, served: Served) {
+async fn serve(listener: TcpListener, tls: TlsAcceptor, served: Served, refused: mpsc::UnboundedSender<()>) {
     while let Ok((stream, _)) = listener.accept().await {
         let (tls, service) = (tls.clone(), TowerToHyperService::new(PushServer::new(served.clone())));
+        let refused = refused.clone();
         tokio::spawn(async move {
-            let Ok(stream) = tls.accept(stream).await else { return };
+            let Ok(stream) = tls.accept(stream).await else {
+                let _ = refused.send(());
+                return;
+            };
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
@@ -198,6 +221,10 @@ impl Push for Served {
 
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         assert!(request.metadata().get("authorization").is_some());
+        if self.authority.refuses.load(Ordering::Relaxed) {
+            self.authority.refused.send_modify(|count| *count += 1);
+            return Err(Status::internal("the authority's key is not there"));
+        }
         Ok(Response::new(self.authority.sign(request.get_ref())))
     }
 

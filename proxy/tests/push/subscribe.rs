@@ -1,15 +1,19 @@
 //! A proxy and its operator, over real TLS and gRPC: what is applied, told, kept and taken up again.
 
 use std::fs;
+use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use mcpmesh_ir::gateway::{Anonymous, Attachment, Gateway, Level, LevelKind, Listener, ListenerTls, Naming};
 use mcpmesh_ir::push::{Resource, Update, Watermark};
 use mcpmesh_ir::server::{Endpoint, Server};
 use mcpmesh_ir::{Fleet, FleetId, GatewayId, PolicyId, ServerId};
 use mcpmesh_proxy::mesh::Mesh;
-use mcpmesh_proxy::push::{Settings, Store, Subscriber};
+use mcpmesh_proxy::push::{LastGood, Settings, Store, Subscriber};
 use mcpmesh_proxy::{Options, Proxy, push};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -84,26 +88,36 @@ fn nothing(fleet: &Fleet, version: u64) -> Update {
 struct Pod {
     proxy: Arc<Proxy>,
     mesh: Mesh,
+    bypass: watch::Sender<bool>,
     _subscribed: AbortOnDropHandle<()>,
 }
 
 impl Pod {
     /// Boots; the operator may be there or not.
     async fn boot(operator: &Operator) -> Self {
+        let address = operator.address.clone();
+        Self::boot_with(operator, &address, Duration::from_secs(3600)).await
+    }
+
+    /// Boots; takes the operator's copy when there is nothing else after this time.
+    async fn boot_with(operator: &Operator, address: &str, patience: Duration) -> Self {
         let options = Options::new(([127, 0, 0, 1], 0).into());
         let mesh = options.mesh.clone();
+        let (bypass, bypassed) = watch::channel(false);
         let store = Store::open(operator.path("state"), &operator.path("state-key"), fleet_id());
         let settings = Settings {
-            operator: push::Operator::new(&operator.address, operator.folder.path().to_owned()).unwrap(),
+            operator: push::Operator::new(address, operator.folder.path().to_owned()).unwrap(),
             fleet: fleet_id(),
             pod: "gw-1".to_owned(),
             store: store.unwrap(),
+            last_good: LastGood { folder: operator.path("last-good"), patience },
+            bypass: bypassed,
             mesh: mesh.clone(),
         };
         let proxy = Proxy::start(options).await.unwrap();
         let subscriber = Subscriber::boot(Arc::clone(&proxy), settings).await;
         let subscribed = AbortOnDropHandle::new(tokio::spawn(subscriber.run(CancellationToken::new())));
-        Self { proxy, mesh, _subscribed: subscribed }
+        Self { proxy, mesh, bypass, _subscribed: subscribed }
     }
 
     fn readiness(&self) -> Result<&'static str, &'static str> {
@@ -166,6 +180,44 @@ async fn what_a_proxy_cannot_apply_is_in_every_acknowledgement_until_it_is_gone(
     };
     let removed = vec![gone("Guardrail", "a/x"), gone("Policy", "a/p")];
     session.update(Update { removed, ..nothing(&fleet, 3) }).await;
+    assert!(session.ack().await.rejections.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_later_operator_adds_is_ignored_but_in_a_policy_where_it_is_rejected() {
+    let mut operator = Operator::start().await;
+    let pod = Pod::boot(&operator).await;
+    let (mut session, _) = operator.greeted().await;
+    // As a later version would write it: one more field, and the hash of that.
+    let later = |mut resource: mcpmesh_ir::Resource| {
+        let mut body: serde_json::Value = serde_json::from_str(resource.body.get()).unwrap();
+        body["fieldOfTomorrow"] = true.into();
+        resource.body = mcpmesh_ir::resource::canonical(&body).unwrap();
+        resource.version = mcpmesh_ir::Version::of(resource.body.get().as_bytes());
+        resource
+    };
+    let policy = mcpmesh_ir::policy::Policy {
+        id: PolicyId::new("a", "p"),
+        mode: mcpmesh_ir::policy::Mode::Enforce,
+        access: vec![],
+        limits: vec![],
+    };
+    let policy = mcpmesh_ir::Resource::new("a/p", &policy).unwrap();
+    let mut needy = policy.clone();
+    needy.requires.push("a-feature-of-tomorrow".to_owned());
+    let others = fleet(&gateway()).resources.into_iter().map(later);
+    for (wrong, reason) in [(later(policy.clone()), "fieldOfTomorrow"), (needy, "a-feature-of-tomorrow")] {
+        let fleet = Fleet::new(fleet_id(), others.clone().chain([wrong]));
+        session.update(whole(&fleet, 1)).await;
+        let ack = session.ack().await;
+        assert_eq!(ack.revision, fleet.revision());
+        let [rejected] = ack.rejections.as_slice() else { panic!("{:?}", ack.rejections) };
+        assert_eq!((rejected.kind.as_str(), rejected.name.as_str()), ("Policy", "a/p"));
+        assert!(rejected.reason.contains(reason), "{}", rejected.reason);
+        assert_eq!(pod.proxy.paths(), [(id(), "/mcp".to_owned())], "the gateway is not served");
+    }
+    let fleet = Fleet::new(fleet_id(), others.chain([policy]));
+    session.update(whole(&fleet, 2)).await;
     assert!(session.ack().await.rejections.is_empty());
 }
 
@@ -253,6 +305,72 @@ async fn a_restarted_proxy_serves_from_its_disk_before_the_operator_has_said_any
     assert!(pod.metric("mcpmesh_proxy_config_stale 0"));
 }
 
+/// What an operator keeps in the fleet's last-good Secret.
+fn keep_copy(operator: &Operator, update: Update) {
+    let copy = mcpmesh_ir::push::LastGood { fleet: fleet_id().to_string(), update: Some(update), at: 1 };
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packer.write_all(&prost::Message::encode_to_vec(&copy)).unwrap();
+    fs::create_dir_all(operator.path("last-good")).unwrap();
+    fs::write(operator.path("last-good/configuration"), packer.finish().unwrap()).unwrap();
+}
+
+/// Until the proxy serves, and says that it may be out of date.
+async fn serving_stale(pod: &Pod) {
+    while !pod.readiness().is_ok_and(|said| said.contains("stale")) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_proxy_without_an_operator_boots_from_its_copy_and_says_stale() {
+    let mut operator = Operator::start().await;
+    let fleet = fleet(&gateway());
+    keep_copy(&operator, whole(&fleet, 7));
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let pod = Pod::boot_with(&operator, &nobody.to_string(), Duration::ZERO).await;
+    serving_stale(&pod).await;
+    assert_eq!(pod.proxy.paths(), [(id(), "/mcp".to_owned())]);
+    assert!(pod.metric("mcpmesh_proxy_config_stale 1"));
+    drop(pod);
+    // An operator that takes the stream and says nothing is as good as none; then it gets what the copy is.
+    let address = operator.address.clone();
+    let pod = Pod::boot_with(&operator, &address, Duration::ZERO).await;
+    serving_stale(&pod).await;
+    let (mut session, hello) = loop {
+        let (session, hello) = operator.greeted().await;
+        if !hello.have.is_empty() {
+            break (session, hello);
+        }
+    };
+    assert_eq!(hello.watermark, mark(7), "nothing older than the copy is taken any more");
+    session.update(nothing(&fleet, 8)).await;
+    session.ack().await;
+    assert_eq!(pod.readiness(), Ok("ok"));
+}
+
+#[tokio::test]
+async fn a_copy_is_not_taken_in_place_of_what_the_operator_or_the_disk_says() {
+    let mut operator = Operator::start().await;
+    let mut other = gateway();
+    other.listeners[0].path = "/old".to_owned();
+    keep_copy(&operator, whole(&fleet(&other), 1));
+    let fleet = fleet(&gateway());
+    let pod = Pod::boot(&operator).await;
+    let (mut session, hello) = operator.greeted().await;
+    assert!(hello.have.is_empty());
+    for _ in 0..2 {
+        session.update(whole(&fleet, 7)).await;
+        session.ack().await;
+    }
+    drop((pod, session));
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let pod = Pod::boot_with(&operator, &nobody.to_string(), Duration::ZERO).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(pod.proxy.paths(), [(id(), "/mcp".to_owned())]);
+}
+
 #[tokio::test]
 async fn a_file_that_was_damaged_is_ignored_and_counted() {
     let mut operator = Operator::start().await;
@@ -264,11 +382,14 @@ async fn a_file_that_was_damaged_is_ignored_and_counted() {
         session.update(whole(&fleet, 1)).await;
         session.ack().await;
     }
-    drop((pod, session));
+    // Where nobody writes any more: the last update is still on its way to the first disk.
+    let other = Operator::start().await;
+    fs::create_dir_all(other.path("state")).unwrap();
     for entry in fs::read_dir(operator.path("state")).unwrap() {
-        fs::write(entry.unwrap().path(), "damaged").unwrap();
+        fs::write(other.path("state").join(entry.unwrap().file_name()), "damaged").unwrap();
     }
-    let pod = Pod::boot(&operator).await;
+    drop((pod, session));
+    let pod = Pod::boot(&other).await;
     assert_eq!(pod.readiness(), Err("no configuration yet"));
     assert!(pod.metric("mcpmesh_proxy_config_disk_errors_total 1"));
 }
@@ -289,14 +410,34 @@ async fn a_listener_of_the_mesh_waits_for_the_certificate() {
 }
 
 #[tokio::test]
+async fn a_failed_renewal_keeps_the_certificate_that_is_valid_and_is_tried_again() {
+    let operator = Operator::start().await;
+    let pod = Pod::boot(&operator).await;
+    let mut installed = pod.mesh.installed();
+    installed.wait_for(|times| *times == 1).await.unwrap();
+    operator.authority.refuses.store(true, Ordering::Relaxed);
+    // Renewed no sooner than after ten seconds: only the clock jumps there.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::time::resume();
+    let mut refused = operator.authority.refused.subscribe();
+    refused.wait_for(|count| *count >= 2).await.unwrap();
+    assert_eq!(*installed.borrow(), 1);
+    assert_eq!(pod.mesh.id(), Some(fleet_id()));
+    assert!(pod.mesh.server().is_some(), "handshakes go on with it");
+    operator.authority.refuses.store(false, Ordering::Relaxed);
+    installed.wait_for(|times| *times == 2).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_operator_of_another_authority_is_told_nothing() {
     let mut operator = Operator::start().await;
     let own = fs::read(operator.path("ca.crt")).unwrap();
     fs::write(operator.path("ca.crt"), Authority::new().pem).unwrap();
     let pod = Pod::boot(&operator).await;
-    // Tries to get a certificate, too: neither gets through.
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
+    // It comes for its configuration and for a certificate, and again: none gets through.
+    for _ in 0..4 {
+        operator.turned_away().await;
     }
     assert!(operator.nobody_came());
     assert!(!pod.mesh.ready());
@@ -308,7 +449,7 @@ async fn an_operator_of_another_authority_is_told_nothing() {
 #[tokio::test]
 async fn an_observer_tells_how_its_servers_are() {
     let mut operator = Operator::start().await;
-    let _pod = Pod::boot(&operator).await;
+    let pod = Pod::boot(&operator).await;
     let (mut session, _) = operator.greeted().await;
     let observe = vec!["a/s".to_owned(), "a/not-here".to_owned()];
     session.update(Update { observe, ..whole(&fleet(&gateway()), 1) }).await;
@@ -316,5 +457,9 @@ async fn an_observer_tells_how_its_servers_are() {
     let observation = session.observation().await;
     assert_eq!(observation.server, "a/s");
     let observed: mcpmesh_ir::catalog::Observed = serde_json::from_slice(&observation.body).unwrap();
-    assert_eq!(observed.index, None);
+    assert_eq!((observed.index, observed.bypassable), (None, false));
+    pod.bypass.send_replace(true);
+    let observation = session.observation().await;
+    let observed: mcpmesh_ir::catalog::Observed = serde_json::from_slice(&observation.body).unwrap();
+    assert!(observed.bypassable);
 }

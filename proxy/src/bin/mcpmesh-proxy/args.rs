@@ -130,6 +130,10 @@ pub(crate) struct Folders {
     /// With --operator: holds `ring`, the fleet's keys of sealed handles, and `state`, the key of --state.
     #[arg(long, value_name = "DIR", default_value = "/var/run/mcpmesh/keys")]
     pub(crate) keys: PathBuf,
+    /// With --operator: the operator's copy of the last good configuration, which a new pod boots from while the
+    /// operator is away.
+    #[arg(long, value_name = "DIR", default_value = "/var/run/mcpmesh/last-good")]
+    pub(crate) last_good: PathBuf,
     /// With --operator: where the last good configuration is kept [default: /var/run/mcpmesh/state].
     /// With --config: where the keys of sealed handles are kept, so that cursors survive a restart.
     #[arg(long, value_name = "DIR")]

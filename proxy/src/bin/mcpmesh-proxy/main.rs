@@ -4,6 +4,7 @@ mod args;
 mod copy;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use clap::Parser;
 use mcpmesh_ir::{FleetId, ServerId, Snapshot};
 use mcpmesh_proxy::bridge::{Beside, Bridge};
 use mcpmesh_proxy::process::{Children, shim};
-use mcpmesh_proxy::push::{Operator, Settings, Store, Subscriber};
+use mcpmesh_proxy::push::{LastGood, Operator, Settings, Store, Subscriber};
 use mcpmesh_proxy::routes::Routing;
-use mcpmesh_proxy::{Options, Proxy, access_log, ring};
+use mcpmesh_proxy::{Options, Proxy, access_log, bypass, ring};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +29,9 @@ use args::{Address, Arguments, Command, Folders, Member, Process, Serve};
 const STATE: &str = "/var/run/mcpmesh/state";
 /// How long a proxy of a fleet serves on after SIGTERM when nobody says: endpoints take so long to be forgotten.
 const DELAY: Duration = Duration::from_secs(5);
+
+/// How long a pod with an empty disk waits for an operator before it serves the operator's copy.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
@@ -98,23 +103,27 @@ struct Fleet {
 impl Fleet {
     async fn serve(self, beside: Option<(ServerId, Beside)>) -> anyhow::Result<()> {
         let Self { operator, fleet, address, folders, process } = self;
-        let Folders { identity, keys, state } = folders;
+        let Folders { identity, keys, last_good, state } = folders;
         let state = state.unwrap_or_else(|| PathBuf::from(STATE));
         let children = Children::default();
         let mut options = Options::listeners(address.listen_address);
         options.ring = ring::Source::File(keys.join("ring"));
+        let stop = CancellationToken::new();
+        let bypass = own_address(beside.as_ref().map(|(_, beside)| beside));
+        let bypass = bypass.map_or_else(|| watch::channel(false).1, |at| bypass::follow(at, stop.clone()));
         if let Some((server, beside)) = beside {
             options.connector = Some(Arc::new(Bridge::new(server, beside, children.clone())));
         }
         let settings = Settings {
             operator: Operator::new(&operator, identity)?,
+            last_good: LastGood { folder: last_good, patience: PATIENCE },
             store: Store::open(state, &keys.join("state"), fleet.clone())?,
             pod: std::env::var("POD_NAME").unwrap_or_default(),
+            bypass,
             mesh: options.mesh.clone(),
             fleet,
         };
         let proxy = start(options, &process).await?;
-        let stop = CancellationToken::new();
         let subscriber = Subscriber::boot(Arc::clone(&proxy), settings).await;
         let subscribed = tokio::spawn(subscriber.run(stop.clone()));
         end().await?;
@@ -124,6 +133,13 @@ impl Fleet {
         children.end().await;
         Ok(())
     }
+}
+
+/// Where a server that speaks HTTP beside us must not answer: its port at the pod's own address.
+fn own_address(beside: Option<&Beside>) -> Option<SocketAddr> {
+    let Some(Beside::Http(url)) = beside else { return None };
+    let ip = std::env::var("POD_IP").ok()?.parse().ok()?;
+    Some(SocketAddr::new(ip, url.port_or_known_default()?))
 }
 
 async fn start(options: Options, process: &Process) -> anyhow::Result<Arc<Proxy>> {
