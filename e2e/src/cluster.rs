@@ -6,6 +6,8 @@
 mod fault;
 mod image;
 mod install;
+mod node;
+mod rollout;
 mod sandbox;
 mod script;
 
@@ -24,9 +26,12 @@ use kube::{Client, Config};
 use rustix::fd::AsFd as _;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 
 pub use fault::{Component, Fault, Faulty};
 pub use image::Image;
+pub use node::Place;
+pub use rollout::FIXTURE;
 pub use sandbox::{Namespace, Sandbox};
 
 use script::{Running, Script};
@@ -64,6 +69,8 @@ pub struct Cluster {
     running: Option<Running>,
     /// Of a cluster of the test's own: the lock that lets only few run on the machine.
     alone: Option<File>,
+    /// What was installed, or why not.
+    mesh: OnceCell<Result<(), String>>,
 }
 
 impl Cluster {
@@ -105,11 +112,17 @@ impl Cluster {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let script = Script::new(&format!("{kind}{}-{}-{count}", tier.number(), std::process::id()))?;
         let running = Running::up(script, tier)?;
-        Ok(Self { tier, kubeconfig: running.script().kubeconfig()?, running: Some(running), alone })
+        Ok(Self {
+            tier,
+            kubeconfig: running.script().kubeconfig()?,
+            running: Some(running),
+            alone,
+            mesh: OnceCell::new(),
+        })
     }
 
     fn existing(kubeconfig: PathBuf) -> Self {
-        Self { tier: Tier::One, kubeconfig, running: None, alone: None }
+        Self { tier: Tier::One, kubeconfig, running: None, alone: None, mesh: OnceCell::new() }
     }
 
     /// Runs one test in the cluster's network, with a client, on a thread and a runtime of its own. Namespaces that it made

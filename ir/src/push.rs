@@ -161,6 +161,9 @@ pub struct Update {
     /// The servers that this proxy is to observe, as `namespace/name`; outside the revision.
     #[prost(string, repeated, tag = "7")]
     pub observe: Vec<String>,
+    /// Everything that is trusted at present, in PEM, as in [`SignResponse::roots`]; outside the revision. Empty: as before.
+    #[prost(string, tag = "8")]
+    pub roots: String,
 }
 
 /// [`crate::Resource`]

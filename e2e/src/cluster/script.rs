@@ -82,6 +82,12 @@ impl Script {
         PathBuf::from(format!("/run/netns/mcpmesh-{}", self.name))
     }
 
+    /// The network namespace of a node; that of node 1 is the cluster's.
+    pub(super) fn network_of(&self, node: u8) -> PathBuf {
+        let cluster = self.network();
+        if node == 1 { cluster } else { PathBuf::from(format!("{}-node{node}", cluster.display())) }
+    }
+
     pub(super) fn logs(&self) -> PathBuf {
         self.root.join("logs").join(&self.name)
     }

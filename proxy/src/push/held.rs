@@ -65,7 +65,8 @@ impl Held {
 
     /// Takes a whole update or, when it is behind, nothing of it.
     pub(super) fn take(&mut self, update: Update) -> Result<(), Behind> {
-        let Update { sequence: _, revision, watermark, changed, removed, fleet_size, observe: _ } = update;
+        let Update { sequence: _, revision, watermark, changed, removed, fleet_size, observe: _, roots: _ } =
+            update;
         if let Some(watermark) = watermark.map(Watermark::from) {
             if watermark.is_behind(&self.watermark) {
                 return Err(Behind);
@@ -145,6 +146,7 @@ impl Held {
             removed: Vec::new(),
             fleet_size: self.fleet_size,
             observe: Vec::new(),
+            roots: String::new(),
         }
     }
 }
