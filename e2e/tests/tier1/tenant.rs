@@ -150,7 +150,7 @@ pub(crate) async fn many_servers(namespace: &Namespace<'_>, count: usize, url: &
 pub(crate) async fn all_servers_are_told(namespace: &Namespace<'_>, count: usize) -> anyhow::Result<()> {
     let api = namespace.api::<McpServer>();
     eventually("each server has its status", || async {
-        let list = api.list(&kube::api::ListParams::default()).await?.items;
+        let list = api.list(&ListParams::default()).await?.items;
         let told = list.iter().filter(|server| {
             server.status.as_ref().is_some_and(|status| {
                 status.observed_generation == server.metadata.generation
