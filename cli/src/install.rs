@@ -118,7 +118,7 @@ async fn apply(client: &Client, object: Value, force: bool) -> anyhow::Result<St
 fn explained(error: kube::Error, said: &str) -> anyhow::Error {
     let conflict = matches!(&error, kube::Error::Api(status) if status.code == 409);
     let hint = if conflict { "; --force-conflicts takes these fields over" } else { "" };
-    anyhow::Error::new(error).context(format!("{said} was not applied{hint}"))
+    cluster::cause(error).context(format!("{said} was not applied{hint}"))
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ where
 fn explained(error: kube::Error, kind: &str) -> anyhow::Error {
     let absent = matches!(&error, kube::Error::Api(status) if status.code == 404);
     let hint = if absent { ": MCP Mesh is not installed here (mcpmesh install)" } else { "" };
-    anyhow::Error::new(error).context(format!("cannot list objects of kind {kind}{hint}"))
+    cluster::cause(error).context(format!("cannot list objects of kind {kind}{hint}"))
 }
 
 fn row<K: Told>(object: &K) -> Row {

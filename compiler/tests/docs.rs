@@ -3,13 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
+#[path = "installed/cluster.rs"]
+mod installed;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mcpmesh_compiler::{Cluster, ClusterIssuer, Install, Service, Severity, compile, manifest};
+use mcpmesh_compiler::{Install, Service, Severity, compile, manifest};
 
 /// The pages for users. Those of adr/ show fragments.
 fn pages() -> Vec<PathBuf> {
@@ -42,23 +45,16 @@ fn manifests(page: &str) -> String {
     text
 }
 
-/// What a page may speak of: a cluster has all that one machine has.
-fn cluster() -> Cluster {
-    let issuer =
-        ClusterIssuer { issuer: "https://issuer.test".to_owned(), keys: r#"{"keys":[]}"#.to_owned() };
-    Cluster {
-        operator_namespace: "mcpmesh-system".to_owned(),
-        token_issuer: Some(issuer),
-        ..Cluster::default()
-    }
-}
-
 fn complaints(page: &Path) -> Vec<String> {
     let text = manifests(&fs::read_to_string(page).unwrap());
     let name = page.file_name().unwrap().to_str().unwrap();
     let parsed = manifest::parse(name, &text);
-    let install =
-        Install { allow_private: true, version_key: [7; 32], cluster: Some(cluster()), ..Install::default() };
+    let install = Install {
+        allow_private: true,
+        version_key: [7; 32],
+        cluster: Some(installed::cluster()),
+        ..Install::default()
+    };
     let (mut inputs, duplicates) = manifest::gather(&parsed.objects, install);
     let servers: Vec<_> = inputs.servers().map(|(id, server)| (id.clone(), server.clone())).collect();
     for (id, server) in servers {

@@ -5,13 +5,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
+#[path = "installed/cluster.rs"]
+mod installed;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mcpmesh_compiler::{Cluster, ClusterIssuer, Compiled, Install, Service, compile, manifest};
+use mcpmesh_compiler::{Compiled, Install, Service, compile, manifest};
 use mcpmesh_ir::Resource;
 use serde_json::{Map, Value, json};
 
@@ -24,19 +27,9 @@ fn folder(name: &str) -> PathBuf {
 
 type Services = BTreeMap<String, BTreeMap<u16, Vec<SocketAddr>>>;
 
-fn cluster() -> Cluster {
-    let issuer =
-        ClusterIssuer { issuer: "https://issuer.test".to_owned(), keys: r#"{"keys":[]}"#.to_owned() };
-    Cluster {
-        operator_namespace: "mcpmesh-system".to_owned(),
-        token_issuer: Some(issuer),
-        ..Cluster::default()
-    }
-}
-
 fn compile_text(text: &str, services: &str) -> Compiled {
     let up = text.starts_with("# up");
-    let cluster = text.starts_with("# cluster").then(cluster);
+    let cluster = text.starts_with("# cluster").then(installed::cluster);
     let install = Install { implied_gateway: up, allow_private: up, version_key: [7; 32], cluster };
     let parsed = manifest::parse("in.yaml", text);
     let (mut inputs, duplicates) = manifest::gather(&parsed.objects, install);

@@ -51,7 +51,18 @@ packages() {
   install_packages "${missing[@]}" || say "apt-get install ${missing[*]} failed: no nodes in the test cluster"
 }
 
+# gateway_api: the definitions of the Gateway API's standard channel, as its Go module carries them.
+gateway_api() {
+  local version=v1.4.1 to="${MCPMESH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mcpmesh}/gateway-api" from
+  [ "$(cat "$to/.version" 2>/dev/null)" != "$version" ] || return 0
+  from="$(cd / && go mod download -json "sigs.k8s.io/gateway-api@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')"
+  mkdir -p "$to"
+  install -m 644 "$from"/config/crd/standard/gateway.networking.k8s.io_{gateways,httproutes}.yaml "$to/"
+  printf '%s' "$version" >"$to/.version"
+}
+
 packages "${1:-}"
+gateway_api
 ./cluster can 1
 ./cluster build >/dev/null
 if [ "${1:-}" = all ]; then gitops/flux --build; fi

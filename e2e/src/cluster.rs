@@ -6,6 +6,8 @@
 mod fault;
 mod image;
 mod install;
+mod node;
+mod rollout;
 mod sandbox;
 mod script;
 
@@ -14,6 +16,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use anyhow::{Context as _, anyhow};
@@ -23,9 +26,12 @@ use kube::{Client, Config};
 use rustix::fd::AsFd as _;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 
 pub use fault::{Component, Fault, Faulty};
 pub use image::Image;
+pub use node::Place;
+pub use rollout::FIXTURE;
 pub use sandbox::{Namespace, Sandbox};
 
 use script::{Running, Script};
@@ -61,8 +67,10 @@ pub struct Cluster {
     kubeconfig: PathBuf,
     /// None: it was there before (`E2E_KUBECONFIG`).
     running: Option<Running>,
-    /// Of a cluster of the test's own: the lock that lets only one run on the machine.
+    /// Of a cluster of the test's own: the lock that lets only few run on the machine.
     alone: Option<File>,
+    /// What was installed, or why not.
+    mesh: OnceCell<Result<(), String>>,
 }
 
 impl Cluster {
@@ -91,22 +99,30 @@ impl Cluster {
         OPERATED.get_or_init(start).as_ref().map_err(|reason| anyhow!("{reason}"))
     }
 
-    /// A cluster for one test, which may break it. Waits while another test on this machine has one.
+    /// A cluster for one test, which may break it. Waits while other tests on this machine have too many.
     ///
     /// # Errors
     /// When it cannot start.
     pub fn own(tier: Tier) -> anyhow::Result<Self> {
-        Self::start("own", tier, Some(Script::alone()?))
+        Self::start("own", tier, Some(Script::turn(tier)?))
     }
 
     fn start(kind: &str, tier: Tier, alone: Option<File>) -> anyhow::Result<Self> {
-        let script = Script::new(&format!("{kind}{}-{}", tier.number(), std::process::id()))?;
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let script = Script::new(&format!("{kind}{}-{}-{count}", tier.number(), std::process::id()))?;
         let running = Running::up(script, tier)?;
-        Ok(Self { tier, kubeconfig: running.script().kubeconfig()?, running: Some(running), alone })
+        Ok(Self {
+            tier,
+            kubeconfig: running.script().kubeconfig()?,
+            running: Some(running),
+            alone,
+            mesh: OnceCell::new(),
+        })
     }
 
     fn existing(kubeconfig: PathBuf) -> Self {
-        Self { tier: Tier::One, kubeconfig, running: None, alone: None }
+        Self { tier: Tier::One, kubeconfig, running: None, alone: None, mesh: OnceCell::new() }
     }
 
     /// Runs one test in the cluster's network, with a client, on a thread and a runtime of its own. Namespaces that it made

@@ -1,6 +1,7 @@
 //! A tiny HTTP and JSON-RPC client that can be wrong on purpose: any headers, any bytes, and raw TCP.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -8,9 +9,15 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use hyper_rustls::builderstates::WantsProtocols1;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -28,7 +35,7 @@ pub const MODERN: &str = "2026-07-28";
 #[derive(Debug, Clone)]
 pub struct Client {
     endpoint: Uri,
-    pool: Pool<HttpConnector, Full<Bytes>>,
+    pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
     headers: Vec<(String, String)>,
 }
 
@@ -38,7 +45,21 @@ impl Client {
     /// # Errors
     /// When the address is malformed.
     pub fn new(endpoint: &str) -> anyhow::Result<Self> {
-        let pool = Pool::builder(TokioExecutor::new()).build_http();
+        Self::over(endpoint, HttpsConnectorBuilder::new().with_tls_config(trusting("")?).https_or_http())
+    }
+
+    /// A client of an `https` endpoint that must be `name`, by these certificates in PEM or what they have signed.
+    ///
+    /// # Errors
+    /// When the address, the name or a certificate is malformed.
+    pub fn trusting(endpoint: &str, name: &str, roots: &str) -> anyhow::Result<Self> {
+        let name = FixedServerNameResolver::new(ServerName::try_from(name.to_owned())?);
+        let builder = HttpsConnectorBuilder::new().with_tls_config(trusting(roots)?).https_only();
+        Self::over(endpoint, builder.with_server_name_resolver(name))
+    }
+
+    fn over(endpoint: &str, builder: HttpsConnectorBuilder<WantsProtocols1>) -> anyhow::Result<Self> {
+        let pool = Pool::builder(TokioExecutor::new()).build(builder.enable_http1().build());
         Ok(Self { endpoint: endpoint.parse()?, pool, headers: Vec::new() })
     }
 
@@ -158,6 +179,15 @@ impl Client {
 /// When nothing answers in time.
 pub async fn get(url: &str) -> anyhow::Result<Reply> {
     Client::new(url)?.send(Method::GET, &[], "").await
+}
+
+fn trusting(roots: &str) -> anyhow::Result<ClientConfig> {
+    let mut trusted = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(roots.as_bytes()) {
+        trusted.add(certificate?)?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    Ok(builder.with_safe_default_protocol_versions()?.with_root_certificates(trusted).with_no_client_auth())
 }
 
 /// A legacy session.

@@ -49,8 +49,13 @@ impl Tools {
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
-        command.envs(&self.environment).env("NO_COLOR", "1");
+        self.equip(&mut command);
         command
+    }
+
+    /// Lets a command see them too.
+    pub fn equip(&self, command: &mut Command) {
+        command.envs(&self.environment).env("NO_COLOR", "1");
     }
 
     /// The Python interpreter of one environment, named as its pins in `python/`: `mcp-2`, `servers`, ...

@@ -164,6 +164,9 @@ pub struct Update {
     /// The servers to observe are those of the update before: `observe` is empty.
     #[prost(bool, tag = "9")]
     pub same_observe: bool,
+    /// Everything that is trusted at present, in PEM, as in [`SignResponse::roots`]; outside the revision. Empty: as before.
+    #[prost(string, tag = "8")]
+    pub roots: String,
 }
 
 /// [`crate::Resource`]

@@ -63,7 +63,8 @@ pub(crate) struct Arguments {
     /// How long the certificates of proxies last.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub(crate) certificate_lifetime: Duration,
-    /// How long the mesh's root certificate lasts; the next one appears at half of it.
+    /// How long the mesh's root certificate lasts; the next one appears at half of it. At least four times as long as
+    /// certificates and four minutes more.
     #[arg(long, value_name = "DURATION", default_value = "8760h")]
     pub(crate) root_lifetime: Duration,
 }

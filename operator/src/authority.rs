@@ -40,6 +40,11 @@ pub(crate) enum Error {
     /// A certificate or key that cannot be made or read.
     #[error("a certificate of the authority is not usable")]
     Certificate(#[from] rcgen::Error),
+    /// See [`Lifetimes::new`].
+    #[error(
+        "certificates must last 20 s at least, and the root four times as long as they do and four minutes more"
+    )]
+    Lifetimes,
     /// The Secret's content is damaged.
     #[error("the authority's Secret has no usable {0}")]
     Material(&'static str),

@@ -14,6 +14,7 @@ use mcpmesh_compiler::{
 use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
 use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
 
+use crate::status::write::Kinds;
 use crate::watch::Bucket;
 use crate::world::endpoints::{Ports, Slice, addresses};
 use crate::world::{Kept, SecretMeta, World};
@@ -67,6 +68,8 @@ impl Seen {
 pub(crate) struct Found {
     /// What is wrong with objects before a compile sees them.
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// The objects that the compile reads.
+    pub(crate) read: Kinds,
     /// Ready pods by Service.
     pub(crate) pods: BTreeMap<String, BTreeSet<String>>,
 }
@@ -205,7 +208,9 @@ impl Gatherer {
             objects.secrets =
                 known.secrets.iter().map(|(id, (_, secret))| (id.clone(), secret.clone())).collect();
             self.inputs.namespaces.insert(name.to_owned(), Arc::new(objects));
-            known.found = Arc::new(Found { diagnostics, pods });
+            let Named { servers, gateways, policies } = named;
+            let read = Kinds { namespace: name.to_owned(), servers, gateways, policies };
+            known.found = Arc::new(Found { diagnostics, read, pods });
             known.seen = Some(seen);
         }
         self.namespaces.insert(name.to_owned(), known);

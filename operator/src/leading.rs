@@ -200,7 +200,9 @@ impl Leading {
         let mut view = self.view(name, outcome);
         Arc::make_mut(&mut self.pinned).learn(&view, name, &glimpse.kinds.servers);
         view.pinned = Arc::clone(&self.pinned);
-        let (due, later) = self.written.due(&view, &glimpse.kinds, Instant::now());
+        // Of what no compile has read yet nothing is known.
+        let read = glimpse.found.as_ref().map(|found| found.read.clone()).unwrap_or_default();
+        let (due, later) = self.written.due(&view, &glimpse.kinds, &read, Instant::now());
         if later {
             left = Left::Soon;
         }
@@ -288,7 +290,10 @@ impl Leading {
             let Some(done) = done else { continue };
             if done.is_ok() {
                 self.written.note(due.object.clone(), Instant::now());
-                self.events.tell(&due, Instant::now()).await;
+                // The answer may have found us paused, and another leading.
+                if self.fence.may_write() {
+                    self.events.tell(&due, Instant::now()).await;
+                }
             }
             if !self.note(key(&due), due.object.kind.to_string(), &done) {
                 left = Left::Soon;

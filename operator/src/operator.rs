@@ -60,10 +60,9 @@ struct Shared {
 impl Shared {
     async fn new(arguments: &Arguments) -> anyhow::Result<Self> {
         let client = kube::Client::try_default().await.context("no Kubernetes API server is configured")?;
-        let lifetimes = Lifetimes {
-            root: Duration::from_millis(arguments.root_lifetime.as_millis()),
-            certificate: Duration::from_millis(arguments.certificate_lifetime.as_millis()),
-        };
+        let lifetime = |given: &mcpmesh_crds::Duration| Duration::from_millis(given.as_millis());
+        let lifetimes =
+            Lifetimes::new(lifetime(&arguments.root_lifetime), lifetime(&arguments.certificate_lifetime))?;
         let connected = Arc::<Connected>::default();
         Ok(Self {
             client,
@@ -187,6 +186,7 @@ fn service(arguments: &Arguments, shared: &Shared) -> Arc<push::Service<Verifier
         authority: shared.authority.clone(),
         reports: shared.reports.clone(),
         metrics: shared.metrics.clone(),
+        roots: shared.roots.clone(),
         own: ServiceAccount {
             namespace: arguments.namespace.clone(),
             name: arguments.service_account.clone(),

@@ -25,7 +25,7 @@ use futures_util::Stream;
 use mcpmesh_ir::FleetId;
 use mcpmesh_ir::push::{FromProxy, Report, Reported, Said, SignRequest, SignResponse, ToProxy};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -53,6 +53,8 @@ pub(crate) struct Service<V> {
     pub(crate) authority: Arc<Authority>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Told of other roots of the authority.
+    pub(crate) roots: watch::Sender<u64>,
     /// The operator's own service account: that of the other replicas.
     pub(crate) own: ServiceAccount,
     /// Ends all streams.

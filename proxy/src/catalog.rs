@@ -15,5 +15,5 @@ pub use definition::{digest, observed};
 pub use list::{List, ListKind};
 pub use names::{Claim, Names, allot};
 pub use section::Entry;
-pub(crate) use view::settled;
 pub use view::{Abilities, Attached, Config, Routed, View};
+pub(crate) use view::{reached, settled};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::Incoming as Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -38,6 +38,7 @@ use crate::mcp::era::Era;
 use crate::mcp::fault::Fault;
 use crate::mesh::{Mesh, fleet_of};
 use crate::metrics::Shared;
+use crate::readiness::Readiness;
 use crate::routes::Routes;
 
 /// Bytes that a request's head may have: more is 431.
@@ -68,6 +69,8 @@ pub struct Serving {
     pub handshakes: Arc<Semaphore>,
     /// The certificate for connections of the mesh.
     pub mesh: Mesh,
+    /// Whether the process ends.
+    pub readiness: Arc<Readiness>,
 }
 
 /// What a new connection finds.
@@ -235,12 +238,13 @@ where
     let (stream, lengths) = Watched::new(stream);
     let service = service_fn(move |request: Request<Body>| {
         let contradiction = lengths.contradict(request.version(), request.headers());
-        let (serving, way) = (serving.clone(), Arc::clone(&way));
+        let (serving, way, version) = (serving.clone(), Arc::clone(&way), request.version());
         async move {
-            Ok::<_, Infallible>(match contradiction {
+            let answer = match contradiction {
                 true => two_lengths(&serving),
                 false => guarded(&serving, request, &way).await,
-            })
+            };
+            Ok::<_, Infallible>(if serving.readiness.is_leaving() { last(answer, version) } else { answer })
         }
     });
     builder.serve_connection(TokioIo::new(stream), service).into_owned()
@@ -252,6 +256,15 @@ fn two_lengths(serving: &Serving) -> Answer {
     let mut answer = web::refuse(StatusCode::BAD_REQUEST, message);
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     serving.log.refused(None, "", "two_lengths", &answer);
+    answer
+}
+
+/// An HTTP/1 client is told to come again over another connection, which leads elsewhere by then: to close an idle
+/// one later could cross its next request. HTTP/2 has GOAWAY for that.
+fn last(mut answer: Answer, version: Version) -> Answer {
+    if version < Version::HTTP_2 {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     answer
 }
 

@@ -65,8 +65,19 @@ impl Default for Inner {
 struct Identity {
     id: FleetId,
     own: Arc<SingleCertAndKey>,
+    roots_pem: String,
     roots: Arc<RootCertStore>,
     server: Arc<ServerConfig>,
+}
+
+impl Identity {
+    fn new(id: FleetId, own: Arc<SingleCertAndKey>, roots_pem: &str) -> Result<Self, Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates(roots_pem).ok_or(Error::Pem("roots"))?);
+        let roots = Arc::new(roots);
+        let server = Arc::new(server_config(&provider(), &roots, Arc::clone(&own) as _)?);
+        Ok(Self { id, own, roots_pem: roots_pem.to_owned(), roots, server })
+    }
 }
 
 impl std::fmt::Debug for Mesh {
@@ -87,17 +98,27 @@ impl Mesh {
         key: PrivateKeyDer<'static>,
         roots_pem: &str,
     ) -> Result<(), Error> {
-        let provider = provider();
         let chain = certificates(chain_pem).ok_or(Error::Pem("chain"))?;
         let id = chain.first().and_then(fleet_of).ok_or(Error::Name)?;
-        let own = CertifiedKey::from_der(chain, key, &provider).map_err(Error::Key)?;
+        let own = CertifiedKey::from_der(chain, key, &provider()).map_err(Error::Key)?;
         let own = Arc::new(SingleCertAndKey::from(own));
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(certificates(roots_pem).ok_or(Error::Pem("roots"))?);
-        let roots = Arc::new(roots);
-        let server = Arc::new(server_config(&provider, &roots, Arc::clone(&own) as _)?);
-        self.0.identity.store(Some(Arc::new(Identity { id, own, roots, server })));
+        self.0.identity.store(Some(Arc::new(Identity::new(id, own, roots_pem)?)));
         self.0.installed.send_modify(|times| *times += 1);
+        Ok(())
+    }
+
+    /// Puts other roots in force, everything that is trusted at present. Nothing is done before there is a
+    /// certificate: its roots come with it.
+    ///
+    /// # Errors
+    /// When they cannot be used; then what was in force stays.
+    pub fn trust(&self, roots_pem: &str) -> Result<(), Error> {
+        let Some(identity) = self.0.identity.load_full().filter(|one| one.roots_pem != roots_pem) else {
+            return Ok(());
+        };
+        let trusting = Arc::new(Identity::new(identity.id.clone(), Arc::clone(&identity.own), roots_pem)?);
+        // A certificate that was installed meanwhile brought roots that are newer.
+        self.0.identity.compare_and_swap(&Some(identity), Some(trusting));
         Ok(())
     }
 
@@ -111,6 +132,12 @@ impl Mesh {
     #[must_use]
     pub fn installed(&self) -> watch::Receiver<u64> {
         self.0.installed.subscribe()
+    }
+
+    /// Once there is a certificate.
+    pub async fn certified(&self) {
+        // The sender is ours: it cannot be gone.
+        let _ = self.installed().wait_for(|_| self.ready()).await;
     }
 
     /// Whose certificate it is.
@@ -246,6 +273,9 @@ impl ServerCertVerifier for Peer {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+pub(crate) use tests::certified;
 
 #[cfg(test)]
 mod tests;

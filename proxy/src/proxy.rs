@@ -20,6 +20,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
+use crate::catalog::reached;
 use crate::config::{Rejection, prepare};
 use crate::gateway::{Bounds, Gateway, Shell};
 use crate::limit::Registry;
@@ -28,7 +29,7 @@ use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::observability::{self, Port, Telling};
 use crate::ports::{Bind, Ports};
-use crate::readiness::Readiness;
+use crate::readiness::{Certificate, Readiness};
 use crate::ring;
 use crate::routes::{Routes, Routing};
 use crate::upstream::{Connector, Deps, State, Upstream};
@@ -173,6 +174,7 @@ impl Proxy {
             admission: Arc::new(Semaphore::new(options.bounds.requests)),
             handshakes: Arc::new(Semaphore::new(listener::HANDSHAKES)),
             mesh: options.mesh.clone(),
+            readiness: Arc::clone(&telling.ready),
         };
         let grace = watch::Sender::new(Duration::from_secs(30));
         let ports = Ports::new(options.bind, serving, grace.subscribe())
@@ -246,12 +248,13 @@ impl Proxy {
         self.routes.store(Arc::new(Routes::new(self.routing, &all)));
         rejected.extend(listen(ports, &all));
         self.retire(&mut inner, &all);
-        self.watch(&mut inner);
+        let certificate = certificate(&all);
+        self.watch(&mut inner, certificate);
         drop(inner);
         self.shell.metrics.config_applied.set(jiff::Timestamp::now().as_duration().as_secs_f64());
         self.shell.metrics.config_rejected.set(i64::try_from(rejected.len()).unwrap_or(i64::MAX));
         self.telling.snapshots.store(Arc::new(snapshots));
-        self.telling.ready.configured(wants_certificate(&all));
+        self.telling.ready.configured(certificate);
         rejected
     }
 
@@ -270,16 +273,20 @@ impl Proxy {
     }
 
     /// Tells the state of the servers whenever one changes, until the next configuration.
-    fn watch(&self, inner: &mut Inner) {
+    fn watch(&self, inner: &mut Inner, certificate: Certificate) {
         inner.watching.cancel();
         let until = CancellationToken::new();
         inner.watching = until.clone();
         let upstreams = inner.upstreams.all();
         let (servers, metrics) = (self.servers.clone(), Arc::clone(&self.shell.metrics));
+        let readiness = Arc::clone(&self.telling.ready);
         let tell = move |upstreams: &[(ServerId, Arc<Upstream>)]| {
             let all: Vec<_> = upstreams.iter().map(|(id, upstream)| status(id, upstream)).collect();
             for one in &all {
                 metrics.server_state(&one.id, word(&one.state), &STATES);
+            }
+            if is_reached(certificate, upstreams) {
+                readiness.reached();
             }
             servers.send_replace(all);
         };
@@ -404,6 +411,14 @@ fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {
     }
 }
 
+/// Whether there are servers that readiness waits for, and all of them have answered: a sidecar's own, or those of
+/// the mesh.
+fn is_reached(certificate: Certificate, upstreams: &[(ServerId, Arc<Upstream>)]) -> bool {
+    let counts = |upstream: &Upstream| certificate == Certificate::ForClients || upstream.is_of_mesh();
+    let mut awaited = upstreams.iter().map(|(_, upstream)| upstream).filter(|one| counts(one)).peekable();
+    awaited.peek().is_some() && awaited.all(|upstream| reached(&upstream.observation().borrow()))
+}
+
 /// The words for states: values of a label and of the table.
 const STATES: [&str; 4] = ["connecting", "ready", "degraded", "failed"];
 
@@ -418,12 +433,20 @@ pub fn word(state: &State) -> &'static str {
     }
 }
 
-/// Whether a listener shows the process's certificate of the mesh.
-fn wants_certificate(gateways: &[Arc<Gateway>]) -> bool {
-    gateways.iter().any(|gateway| {
+/// What they need the process's certificate of the mesh for.
+fn certificate(gateways: &[Arc<Gateway>]) -> Certificate {
+    let of = |gateway: &Arc<Gateway>| {
         let config = &gateway.view().config;
-        config.gateway.listeners.iter().any(|listener| matches!(listener.tls, Some(ListenerTls::Mesh {})))
-    })
+        let mut listeners = config.gateway.listeners.iter();
+        if listeners.any(|listener| matches!(listener.tls, Some(ListenerTls::Mesh {}))) {
+            Certificate::ForClients
+        } else if config.attached.iter().any(|attached| attached.upstream.is_of_mesh()) {
+            Certificate::ForServers
+        } else {
+            Certificate::Unneeded
+        }
+    };
+    gateways.iter().map(of).max().unwrap_or(Certificate::Unneeded)
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {

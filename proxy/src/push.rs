@@ -234,7 +234,8 @@ impl Subscriber {
 
     /// One transaction: takes it, applies it, answers, keeps it.
     async fn update(&mut self, update: Update, say: &mpsc::Sender<FromProxy>) -> Result<(), Ended> {
-        let sequence = update.sequence;
+        let (sequence, changed, removed) = (update.sequence, update.changed.len(), update.removed.len());
+        self.trust(&update.roots);
         let is_new = !self.applied || !update.changed.is_empty() || !update.removed.is_empty();
         self.held.take(update)?;
         if self.held.agrees() {
@@ -252,10 +253,21 @@ impl Subscriber {
         self.proxy.metrics().configuration.confirmed(self.held.revision());
         self.proxy.readiness().set_stale(false);
         let revision = self.held.revision().to_owned();
-        tracing::info!(revision, sequence, rejected = self.rejections.len(), "configured");
+        let rejected = self.rejections.len();
+        tracing::info!(revision, sequence, changed, removed, rejected, "configured");
         tell(say, Said::Ack(Ack { sequence, revision, rejections: self.rejections.clone() })).await?;
         self.save().await;
         Ok(())
+    }
+
+    /// Knows peers by other roots from now on. A rotation is known here before any peer shows a certificate of it.
+    fn trust(&self, roots: &str) {
+        if roots.is_empty() {
+            return;
+        }
+        if let Err(error) = self.settings.mesh.trust(roots) {
+            tracing::error!(error = %Causes(&error), "the roots of the mesh stay as they were");
+        }
     }
 
     /// Prepares all of what is held and swaps once. Off the runtime's workers: it may take long, and requests go on.

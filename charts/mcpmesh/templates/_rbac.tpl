@@ -7,7 +7,7 @@
   resources: [mcpservers/status, mcpgateways/status, mcppolicies/status]
   verbs: [get, patch, update]
 # Keys of callers and credentials of servers are Secrets of their namespaces; only metadata is watched, and only those
-# that an object names are read. Fleets get a Secret with their keys.
+# that an object names are read. Fleets get a Secret with their keys, and one with a copy of their configuration.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, patch]

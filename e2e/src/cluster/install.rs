@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::Api;
 
-use super::Cluster;
+use super::rollout::FIXTURE;
+use super::{Cluster, Image};
 use crate::mesh::built;
 use crate::process::eventually_within;
 use crate::tools::crate_folder;
@@ -38,18 +39,35 @@ impl Cluster {
         .await
     }
 
-    /// Installs this build by `cluster/mesh` in a cluster with nodes, and returns when the operator is ready.
+    /// Installs the mesh with the chart's defaults, once: for all tests of a shared cluster.
     ///
     /// # Errors
-    /// When the programs are not built or helm fails, with its own words.
+    /// When helm fails, each time with the same reason.
     pub async fn install_mesh(&self) -> anyhow::Result<()> {
+        self.install_mesh_with(&[]).await
+    }
+
+    /// Installs the mesh with other values of the chart (`--set`): in a cluster of the test's own.
+    ///
+    /// # Errors
+    /// As [`Self::install_mesh`].
+    pub async fn install_mesh_with(&self, values: &[&str]) -> anyhow::Result<()> {
+        let installed = self
+            .mesh
+            .get_or_init(|| async { self.install_chart(values).await.map_err(|error| format!("{error:#}")) });
+        installed.await.as_ref().copied().map_err(|reason| anyhow!("{reason}"))
+    }
+
+    async fn install_chart(&self, values: &[&str]) -> anyhow::Result<()> {
         let programs = built("mcpmesh-operator")?;
         let folder = programs.parent().context("the operator lies in no folder")?;
-        for program in ["mcpmesh-proxy", "mcpmesh"] {
+        for program in ["mcpmesh-proxy", "mcpmesh", "fixture-rmcp"] {
             built(program)?;
         }
-        let mut command = self.command(crate_folder().join("cluster/mesh"))?;
-        let output = command.arg("install").arg(folder).output().await?;
+        self.load(&Image { reference: FIXTURE, content: &built("fixture-rmcp")?, entry_point: &[] })?;
+        let mut install = self.command(crate_folder().join("cluster/mesh"))?;
+        let values = values.iter().flat_map(|value| ["--set", *value]);
+        let output = install.arg("install").arg(folder).args(values).output().await?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }

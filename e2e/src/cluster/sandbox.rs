@@ -125,7 +125,7 @@ impl<'c> Sandbox<'c> {
 /// A namespace of one test.
 #[derive(Debug)]
 pub struct Namespace<'c> {
-    cluster: &'c Cluster,
+    pub(super) cluster: &'c Cluster,
     name: String,
     client: Shown,
 }

@@ -13,7 +13,7 @@ use mcpmesh_e2e::process::{eventually, eventually_within};
 use serde_json::json;
 
 use crate::sentinel::Sentinel;
-use crate::tenant::{TOOL, Tenant, apply, refuses};
+use crate::tenant::{TOOL, Tenant, apply, copies_are_current, refuses};
 
 const AGE: &str = "mcpmesh_operator_config_age_seconds";
 
@@ -25,6 +25,7 @@ fn without_an_api_server_proxies_answer_and_when_it_is_back_only_changes_are_wri
     Cluster::own(Tier::One)?.test(async |sandbox| {
         let operator = Operator::install(sandbox.cluster, "operator").await?;
         let tenant = Tenant::start(sandbox, &operator).await?;
+        copies_are_current(&tenant.namespace).await?;
         let mut sentinel = Sentinel::new(sandbox).await?;
         let watched = [tenant.namespace.name()];
         let before = Audit::of(&sandbox.client(), &watched).await?;

@@ -12,7 +12,9 @@ use mcpmesh_e2e::process::eventually;
 use serde_json::{Value, json};
 
 use crate::sentinel::Sentinel;
-use crate::tenant::{all_servers_are_told, apply, many_servers, open_gateway, open_policy};
+use crate::tenant::{
+    all_servers_are_told, apply, copies_are_current, many_servers, open_gateway, open_policy,
+};
 
 const GATEWAYS: usize = 20;
 const POLICIES: usize = 280;
@@ -85,6 +87,7 @@ fn a_thousand_objects_cost_no_write_neither_for_foreign_changes_nor_for_lists_re
         touch(&servers, "before").await?;
         all_servers_are_told(&servers, SERVERS).await?;
         gateways_are_told(&gateways).await?;
+        copies_are_current(&gateways).await?;
         let mut sentinel = Sentinel::new(sandbox).await?;
         sentinel.gets_through().await?;
         let watched = [gateways.name(), servers.name()];

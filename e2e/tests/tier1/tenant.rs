@@ -1,7 +1,8 @@
 //! A namespace with one of everything that runs: a server, a gateway over it, a proxy of that.
 
 use anyhow::{Context as _, ensure};
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
 use mcpmesh_crds::{McpGateway, McpPolicy, McpServer, condition};
 use mcpmesh_e2e::caller::call;
@@ -64,6 +65,23 @@ impl<'c> Tenant<'c> {
         })
         .await
     }
+}
+
+/// Waits until the copy that new pods of each gateway would boot from is of the gateway's revision: the operator writes
+/// it after a change, at most once in half a minute.
+pub(crate) async fn copies_are_current(namespace: &Namespace<'_>) -> anyhow::Result<()> {
+    let (gateways, secrets): (Api<McpGateway>, Api<Secret>) = (namespace.api(), namespace.api());
+    eventually("the copies are those of the gateways' revisions", || async {
+        for gateway in gateways.list(&ListParams::default()).await? {
+            let name = format!("{}-mcpgateway-last-good", gateway.name_any());
+            let secret = secrets.get_opt(&name).await?;
+            let copied = secret.as_ref().and_then(|secret| secret.annotations().get("mcpmesh.io/revision"));
+            let revision = gateway.status.as_ref().and_then(|status| status.revision.as_ref());
+            ensure!(revision.is_some() && copied == revision, "{name}: {copied:?}, and not {revision:?}");
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// A gateway that lets anybody in, with one replica.
@@ -132,7 +150,7 @@ pub(crate) async fn many_servers(namespace: &Namespace<'_>, count: usize, url: &
 pub(crate) async fn all_servers_are_told(namespace: &Namespace<'_>, count: usize) -> anyhow::Result<()> {
     let api = namespace.api::<McpServer>();
     eventually("each server has its status", || async {
-        let list = api.list(&kube::api::ListParams::default()).await?.items;
+        let list = api.list(&ListParams::default()).await?.items;
         let told = list.iter().filter(|server| {
             server.status.as_ref().is_some_and(|status| {
                 status.observed_generation == server.metadata.generation

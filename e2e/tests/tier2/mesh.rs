@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use http::StatusCode;
-use mcpmesh_crds::{McpGateway, McpServer};
+use mcpmesh_crds::McpServer;
 use mcpmesh_e2e::cluster::{Cluster, Namespace, Sandbox, Tier};
 use mcpmesh_e2e::http::Client;
 use mcpmesh_e2e::process::eventually_within;
-use mcpmesh_e2e::tools::{Tools, crate_folder};
+use mcpmesh_e2e::tools::Tools;
 use serde_json::{Value, json};
 
 /// How long all of the quickstart may take until it is ready (some 12 s; the machine may be busy).
@@ -47,23 +47,6 @@ async def main():
 anyio.run(main)
 ";
 
-async fn quickstart(sandbox: &Sandbox<'_>, namespace: &Namespace<'_>) -> anyhow::Result<()> {
-    let folder = crate_folder().join("../manifests/quickstart");
-    let words = ["apply", "--namespace", namespace.name(), "--filename"].map(std::ffi::OsString::from);
-    sandbox.cluster.kubectl(words.into_iter().chain([folder.into_os_string()])).await?;
-    eventually_within(READY, "the gateway has its servers and all proxies their configuration", || async {
-        let gateway = namespace.api::<McpGateway>().get("main").await?;
-        let status = gateway.status.context("no status")?;
-        let ready = status.conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
-        let proxies = status.proxies.unwrap_or_default();
-        let servers = status.servers.unwrap_or_default();
-        ensure!(ready && proxies.total > 0 && proxies.in_sync == proxies.total, "{:?}", status.conditions);
-        ensure!(servers.ready == 2, "{servers:?}");
-        Ok(())
-    })
-    .await
-}
-
 /// What a program prints, run inside the cluster's network with its DNS.
 async fn printed(sandbox: &Sandbox<'_>, words: &[&str]) -> anyhow::Result<String> {
     let (program, arguments) = words.split_first().context("no program")?;
@@ -82,7 +65,8 @@ fn the_quickstart_runs_in_pods_and_answers_denies_limits_and_lets_nobody_around_
     Cluster::shared(Tier::Two)?.test(async |sandbox| {
         sandbox.cluster.install_mesh().await?;
         let namespace = sandbox.namespace().await?;
-        quickstart(sandbox, &namespace).await?;
+        namespace.apply_folder("manifests/quickstart").await?;
+        namespace.gateway_ready("main", 2).await?;
         let host = format!("main-mcpgateway.{}.svc.cluster.local", namespace.name());
 
         let tools = Tools::installed()?;

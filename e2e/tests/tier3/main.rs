@@ -1,6 +1,9 @@
-//! What takes longest: GitOps by Flux, the shipped images, a cluster with two nodes, one of them behind a link that can
-//! be cut.
+//! What takes longest: GitOps by Flux, the shipped images, clusters of a test's own, two nodes, one of them behind a link
+//! that can be cut.
 
 mod dockerfile;
 mod gitops;
+mod namespaced;
 mod nodes;
+mod partition;
+mod rotation;

@@ -26,6 +26,18 @@ pub(crate) struct Lifetimes {
     pub(crate) certificate: Duration,
 }
 
+/// Proxies renew every ten seconds at the most.
+const SHORTEST: Duration = Duration::from_secs(20);
+
+impl Lifetimes {
+    /// # Errors
+    /// When there is no time to renew certificates, or to trust a root before it signs and after it stopped.
+    pub(crate) fn new(root: Duration, certificate: Duration) -> Result<Self, Error> {
+        let has_time = certificate >= SHORTEST && root >= (certificate + SKEW) * 4;
+        has_time.then_some(Self { root, certificate }).ok_or(Error::Lifetimes)
+    }
+}
+
 impl Default for Lifetimes {
     fn default() -> Self {
         Self { root: Duration::from_secs(365 * 86_400), certificate: Duration::from_secs(86_400) }
@@ -193,6 +205,16 @@ mod tests {
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn lifetimes_without_time_to_replace_anything_are_refused() {
+        let seconds = Duration::from_secs;
+        assert!(Lifetimes::new(seconds(360), seconds(30)).is_ok());
+        assert!(Lifetimes::new(seconds(359), seconds(30)).is_err());
+        assert!(Lifetimes::new(DAY, seconds(19)).is_err());
+        let Lifetimes { root, certificate } = Lifetimes::default();
+        assert!(Lifetimes::new(root, certificate).is_ok());
+    }
 
     #[test]
     fn an_authority_survives_its_secret_and_shows_no_key() {

@@ -19,7 +19,7 @@ pub(crate) struct Glimpse {
     /// None: nothing may be made yet.
     pub(super) roots: Option<Arc<str>>,
     compiled: Option<Arc<Compiled>>,
-    found: Option<Arc<Found>>,
+    pub(super) found: Option<Arc<Found>>,
     pub(super) secrets: Arc<Bucket<SecretMeta>>,
     children: BTreeMap<&'static str, Arc<Bucket<LiveChild>>>,
 }

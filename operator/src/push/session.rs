@@ -53,6 +53,7 @@ struct Told {
     revision: String,
     size: u32,
     observe: Arc<BTreeSet<ServerId>>,
+    roots: String,
 }
 
 impl Session {
@@ -93,7 +94,7 @@ impl Session {
     }
 
     /// The next update, if there is something to say. The first one always is.
-    pub(super) fn next(&mut self, published: &Published, marks: &Marks) -> Option<Update> {
+    pub(super) fn next(&mut self, published: &Published, marks: &Marks, roots: &str) -> Option<Update> {
         if self.outstanding.is_some() {
             return None;
         }
@@ -101,6 +102,7 @@ impl Session {
             revision: published.revision.clone(),
             size: published.size,
             observe: published.observe.get(&self.pod).cloned().unwrap_or_default(),
+            roots: roots.to_owned(),
         };
         if self.last.as_ref() == Some(&told) {
             return None;
@@ -111,7 +113,8 @@ impl Session {
         self.sequence += 1;
         self.outstanding = Some(Outstanding {
             sequence: self.sequence,
-            since: self.last.is_some().then_some(published.since),
+            // Other roots, observers or sizes are no change of an object's.
+            since: self.last.as_ref().filter(|last| last.revision != told.revision).map(|_| published.since),
         });
         self.floor = highest(&self.floor, &marks.changed);
         let same_observe = self.last.as_ref().is_some_and(|last| last.observe == told.observe);
@@ -125,6 +128,7 @@ impl Session {
             fleet_size: told.size,
             observe: observe.iter().map(ToString::to_string).collect(),
             same_observe,
+            roots: told.roots.clone(),
         };
         self.last = Some(told);
         Some(update)
@@ -217,12 +221,23 @@ mod tests {
     fn the_first_update_comes_though_nothing_changed_and_carries_no_resource() {
         let published = published("x");
         let mut session = session(have(&published), 1);
-        let update = session.next(&published, &marks(1)).unwrap();
+        let update = session.next(&published, &marks(1), "root").unwrap();
         assert!(update.changed.is_empty() && update.removed.is_empty());
         assert_eq!(update.observe, ["a/s"]);
         assert!(session.observes(&ServerId::new("a", "s")));
         session.acknowledged(&ack(1)).unwrap();
-        assert!(session.next(&published, &marks(1)).is_none());
+        assert!(session.next(&published, &marks(1), "root").is_none());
+    }
+
+    #[test]
+    fn other_roots_are_told_at_once_and_are_no_change_of_configuration() {
+        let published = published("x");
+        let mut session = session(have(&published), 1);
+        assert_eq!(session.next(&published, &marks(1), "old").unwrap().roots, "old");
+        session.acknowledged(&ack(1)).unwrap();
+        let update = session.next(&published, &marks(1), "old and new").unwrap();
+        assert_eq!((update.roots.as_str(), update.changed.len()), ("old and new", 0));
+        assert!(session.acknowledged(&ack(2)).unwrap().took.is_none());
     }
 
     #[test]
@@ -245,9 +260,9 @@ mod tests {
         };
         let length = |count: usize| {
             let mut session = session(Vec::new(), 1);
-            assert_eq!(session.next(&of(count, "x"), &marks(1)).unwrap().changed.len(), count);
+            assert_eq!(session.next(&of(count, "x"), &marks(1), "root").unwrap().changed.len(), count);
             session.acknowledged(&ack(1)).unwrap();
-            let update = session.next(&of(count, "y"), &marks(2)).unwrap();
+            let update = session.next(&of(count, "y"), &marks(2), "root").unwrap();
             assert_eq!(update.changed.len(), 1);
             prost::Message::encoded_len(&update)
         };
@@ -257,14 +272,14 @@ mod tests {
     #[test]
     fn changes_while_an_update_is_on_its_way_become_one() {
         let mut session = session(Vec::new(), 1);
-        assert_eq!(session.next(&published("x"), &marks(1)).unwrap().changed.len(), 1);
-        assert!(session.next(&published("y"), &marks(2)).is_none());
+        assert_eq!(session.next(&published("x"), &marks(1), "root").unwrap().changed.len(), 1);
+        assert!(session.next(&published("y"), &marks(2), "root").is_none());
         assert!(session.acknowledged(&ack(7)).is_none(), "an acknowledgement of something else");
         assert!(
             session.acknowledged(&ack(1)).unwrap().took.is_none(),
             "it was sent because the proxy has come"
         );
-        let update = session.next(&published("z"), &marks(3)).unwrap();
+        let update = session.next(&published("z"), &marks(3), "root").unwrap();
         assert_eq!((update.sequence, update.changed.len()), (2, 1));
         assert!(session.acknowledged(&ack(2)).unwrap().took.is_some());
     }
@@ -272,7 +287,7 @@ mod tests {
     #[test]
     fn a_type_of_a_later_version_is_removed() {
         let later = Have { kind: "Later".to_owned(), name: "a/l".to_owned(), version: "v".to_owned() };
-        let update = session(vec![later], 1).next(&published("x"), &marks(1)).unwrap();
+        let update = session(vec![later], 1).next(&published("x"), &marks(1), "root").unwrap();
         assert_eq!(update.removed[0].kind, "Later");
     }
 
@@ -281,7 +296,7 @@ mod tests {
         let mut session = session(Vec::new(), 15);
         assert!(session.is_ahead_of(&marks(4)));
         assert!(!session.is_ahead_of(&marks(8)), "8 changed, 18 read");
-        let update = session.next(&published("x"), &marks(8)).unwrap();
+        let update = session.next(&published("x"), &marks(8), "root").unwrap();
         assert_eq!(Watermark::from(update.watermark.unwrap()), mark(15));
     }
 }

@@ -11,6 +11,7 @@ use tonic::{Status, Streaming};
 
 use super::Service;
 use super::session::Session;
+use crate::authority::Authority;
 use crate::connected::Seat;
 use crate::identity::Verify;
 use crate::metrics::Metrics;
@@ -22,6 +23,9 @@ pub(super) struct ProxyStream {
     seat: Seat,
     published: watch::Receiver<Published>,
     marks: watch::Receiver<Option<Marks>>,
+    authority: Arc<Authority>,
+    /// Told of other roots.
+    roots: watch::Receiver<u64>,
     to_proxy: mpsc::Sender<Result<ToProxy, Status>>,
     metrics: Arc<Metrics>,
     /// It was told that we are behind.
@@ -42,6 +46,8 @@ impl ProxyStream {
             seat: service.connected.enter(fleet.clone(), hello.pod.clone()),
             published: service.publisher.subscribe(&fleet),
             marks: service.publisher.marks(),
+            authority: service.authority.clone(),
+            roots: service.roots.subscribe(),
             metrics: service.metrics.clone(),
             fleet,
             to_proxy,
@@ -63,6 +69,7 @@ impl ProxyStream {
                     Ok(None) | Err(_) => return,
                 },
                 changed = self.published.changed(), if !waiting => if changed.is_err() { return },
+                changed = self.roots.changed(), if !waiting => if changed.is_err() { return },
                 // Until the first update: what is compiled may not be as new as what the proxy has.
                 changed = self.marks.changed(), if self.told_behind || self.marks.borrow().is_none() => {
                     if changed.is_err() { return }
@@ -86,8 +93,10 @@ impl ProxyStream {
         }
         self.told_behind = false;
         let update = {
+            self.roots.mark_unchanged();
+            let roots = self.authority.roots().unwrap_or_default();
             let published = self.published.borrow_and_update();
-            self.session.next(&published, &marks)
+            self.session.next(&published, &marks, &roots)
         };
         let Some(update) = update else { return Ok(()) };
         self.metrics.pushes.inc();

@@ -55,6 +55,7 @@ impl Running {
             connected,
             authority: Arc::new(authority),
             metrics: Arc::default(),
+            roots: watch::Sender::new(0),
             own: ServiceAccount {
                 namespace: "mcpmesh-system".to_owned(),
                 name: "mcpmesh-operator".to_owned(),
@@ -169,6 +170,23 @@ async fn a_proxy_gets_its_configuration_and_then_only_what_changed() {
     assert_ne!(second.revision, first.revision);
     drop(proxy);
     changes.wait_for(|_| running.service.connected.reports().is_empty()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connected_proxy_is_told_of_other_roots_at_once() {
+    let running = Running::start().await;
+    running.publish("x", 1);
+    let mut proxy = running.subscribe(OWN, 0).await.unwrap();
+    let first = proxy.update().await;
+    assert_eq!(first.roots, running.service.authority.roots().unwrap());
+    proxy.acknowledge(&first).await;
+    let now = SystemTime::now();
+    running.service.authority.load(Material::generate(Lifetimes::default(), now).unwrap(), now).unwrap();
+    running.service.roots.send_modify(|times| *times += 1);
+    let second = proxy.update().await;
+    assert_eq!(second.roots, running.service.authority.roots().unwrap());
+    assert_ne!(second.roots, first.roots);
+    assert!(second.changed.is_empty() && second.revision == first.revision);
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use crate::world::Kept;
 const APART: Duration = Duration::from_secs(5);
 
 /// The objects of one namespace.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Kinds {
     pub(crate) namespace: String,
     pub(crate) servers: Arc<Bucket<Kept<McpServer>>>,
@@ -58,13 +58,13 @@ impl Written {
         self.0.retain(|_, at| now.saturating_duration_since(*at) < APART);
     }
 
-    /// What is due now in a namespace; true: something differs and waits for its time.
-    pub(crate) fn due(&self, view: &View, objects: &Kinds, now: Instant) -> (Vec<Due>, bool) {
+    /// What is due now of the objects of a namespace whose spec was compiled: of a newer one nothing is known yet. True:
+    /// something differs and waits for its time.
+    pub(crate) fn due(&self, view: &View, live: &Kinds, compiled: &Kinds, now: Instant) -> (Vec<Due>, bool) {
         let (mut due, mut waits) = (Vec::new(), false);
-        let Kinds { namespace, servers: of_servers, gateways: of_gateways, policies: of_policies } = objects;
-        let servers = servers(view, namespace, of_servers).into_iter();
-        let others = gateways(view, namespace, of_gateways).into_iter();
-        for one in servers.chain(others).chain(policies(view, namespace, of_policies)) {
+        let all = servers(view, live, compiled).into_iter();
+        let all = all.chain(gateways(view, live, compiled)).chain(policies(view, live, compiled));
+        for one in all {
             let recent = self.0.get(&one.object).is_some_and(|at| now.saturating_duration_since(*at) < APART);
             if recent && one.changed.is_empty() {
                 waits = true;
@@ -76,8 +76,10 @@ impl Written {
     }
 }
 
-fn servers(view: &View, namespace: &str, all: &Bucket<Kept<McpServer>>) -> Vec<Due> {
-    let all = all.iter().filter_map(|(name, kept)| {
+fn servers(view: &View, live: &Kinds, compiled: &Kinds) -> Vec<Due> {
+    let namespace = &live.namespace;
+    let all = live.servers.iter().filter(|(name, kept)| is_known(kept, compiled.servers.get(*name)));
+    let all = all.filter_map(|(name, kept)| {
         let object = ObjectRef::new(ObjectKind::McpServer, namespace, name);
         let id = ServerId::new(namespace, name);
         let mut due = of(view, object, kept, |known: &McpServer| {
@@ -95,8 +97,10 @@ fn servers(view: &View, namespace: &str, all: &Bucket<Kept<McpServer>>) -> Vec<D
     all.collect()
 }
 
-fn gateways(view: &View, namespace: &str, all: &Bucket<Kept<McpGateway>>) -> Vec<Due> {
-    let all = all.iter().filter_map(|(name, kept)| {
+fn gateways(view: &View, live: &Kinds, compiled: &Kinds) -> Vec<Due> {
+    let namespace = &live.namespace;
+    let all = live.gateways.iter().filter(|(name, kept)| is_known(kept, compiled.gateways.get(*name)));
+    let all = all.filter_map(|(name, kept)| {
         let object = ObjectRef::new(ObjectKind::McpGateway, namespace, name);
         of(view, object, kept, |known: &McpGateway| {
             let before = known.status.clone();
@@ -108,8 +112,10 @@ fn gateways(view: &View, namespace: &str, all: &Bucket<Kept<McpGateway>>) -> Vec
     all.collect()
 }
 
-fn policies(view: &View, namespace: &str, all: &Bucket<Kept<McpPolicy>>) -> Vec<Due> {
-    let all = all.iter().filter_map(|(name, kept)| {
+fn policies(view: &View, live: &Kinds, compiled: &Kinds) -> Vec<Due> {
+    let namespace = &live.namespace;
+    let all = live.policies.iter().filter(|(name, kept)| is_known(kept, compiled.policies.get(*name)));
+    let all = all.filter_map(|(name, kept)| {
         let object = ObjectRef::new(ObjectKind::McpPolicy, namespace, name);
         of(view, object, kept, |known: &McpPolicy| {
             let before = known.status.clone();
@@ -119,6 +125,11 @@ fn policies(view: &View, namespace: &str, all: &Bucket<Kept<McpPolicy>>) -> Vec<
         })
     });
     all.collect()
+}
+
+/// Whether what was compiled is this very spec: a status that claims a generation has read it.
+fn is_known<K: Resource<DynamicType = ()>>(live: &Kept<K>, compiled: Option<&Arc<Kept<K>>>) -> bool {
+    compiled.is_some_and(|compiled| live.has_the_spec_of(compiled))
 }
 
 /// The new status, the conditions before and the conditions now; none: nothing differs.
@@ -216,5 +227,20 @@ mod tests {
         assert!(!told(&lock("Unknown", ""), &lock("True", "")));
         assert!(!told(&lock("False", "a"), &lock("Unknown", "")));
         assert!(!told(&lock("False", "a"), &[]));
+    }
+
+    fn kept(uid: &str, generation: i64) -> Arc<Kept<McpServer>> {
+        let mut server = McpServer::new("s", mcpmesh_crds::McpServerSpec::default());
+        (server.metadata.uid, server.metadata.generation) = (Some(uid.to_owned()), Some(generation));
+        Arc::new(Kept::Read(Arc::new(server)))
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_spec_that_no_compile_has_read() {
+        let live = kept("one", 2);
+        assert!(is_known(&live, Some(&kept("one", 2))));
+        assert!(!is_known(&live, None), "it is new");
+        assert!(!is_known(&live, Some(&kept("one", 1))), "it has changed");
+        assert!(!is_known(&live, Some(&kept("another", 2))), "it was deleted and made again");
     }
 }

@@ -282,6 +282,12 @@ impl View {
         self.settled
     }
 
+    /// Every server has answered once, so that what is not here does not exist.
+    #[must_use]
+    pub fn reached(&self) -> bool {
+        self.observed.iter().all(|observation| reached(observation))
+    }
+
     /// The servers' instructions under their prefixes, at most `limit` bytes; only of servers of which the caller
     /// sees a tool, prompt or resource; of all of them without a caller.
     #[must_use]
@@ -335,6 +341,11 @@ impl Abilities {
         }
         all
     }
+}
+
+/// Whether a server has answered once: its lists are known.
+pub(crate) fn reached(observation: &Observation) -> bool {
+    observation.generation > 0 || matches!(observation.state, State::Ready)
 }
 
 /// Whether a server has been heard of, for good or ill.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::post::Exchange;
 use super::{Gateway, answer, now};
 use crate::catalog::{Abilities, List, ListKind, View, settled};
+use crate::identity::Credential;
 use crate::mcp::envelope::{Method, Request};
 use crate::mcp::era::{Era, Revision};
 use crate::mcp::fault::Fault;
@@ -55,6 +56,7 @@ impl Exchange {
         request: &Request,
     ) -> Result<Vec<Bytes>, Fault> {
         self.settle(self.gateway.shell.bounds.list_grace, |_| false).await;
+        self.knows_servers()?;
         let list = self.listed(kind, revision);
         let page = match request.params.str("cursor")? {
             None => 0,
@@ -97,14 +99,15 @@ impl Exchange {
     }
 
     /// The answer to `server/discover`.
-    pub(super) async fn discover(&mut self, request: &Request) -> Vec<Bytes> {
+    pub(super) async fn discover(&mut self, request: &Request) -> Result<Vec<Bytes>, Fault> {
         self.settle(self.gateway.shell.bounds.list_grace, |_| false).await;
+        self.knows_servers()?;
         let versions = Bytes::from(format!(r#""supportedVersions":["{}"]"#, Revision::V2026_07_28));
-        answer::result(
+        Ok(answer::result(
             &request.id,
             Era::Modern,
             [versions, self.capabilities(), self.instructions(), self.caching()],
-        )
+        ))
     }
 
     /// The answer to `initialize`.
@@ -140,6 +143,16 @@ impl Exchange {
         if self.audience.is_some() {
             self.refresh();
         }
+    }
+
+    /// Another proxy must not take a server that has not answered us yet for one that has nothing: it asks again, or
+    /// another replica.
+    pub(super) fn knows_servers(&self) -> Result<(), Fault> {
+        if self.view.reached() || !matches!(self.credential, Credential::Peer(..)) {
+            return Ok(());
+        }
+        let message = "the server has not answered its own proxy yet".into();
+        Err(Fault::Unavailable { message, retry_after: Some(Duration::from_secs(1)) })
     }
 
     /// Waits, at most `grace` after the newest server was attached, until every server has been heard of or `found`.

@@ -56,7 +56,9 @@ impl Exchange {
             return self.list(kind, revision, request).await.map(|pieces| web::json(StatusCode::OK, pieces));
         }
         match &request.method {
-            Method::ServerDiscover => Ok(web::json(StatusCode::OK, self.discover(request).await)),
+            Method::ServerDiscover => {
+                self.discover(request).await.map(|pieces| web::json(StatusCode::OK, pieces))
+            }
             Method::SubscriptionsListen => self.listen(request).await,
             other => Err(Fault::MethodNotFound(other.as_str().into())),
         }

@@ -73,6 +73,7 @@ impl Exchange {
         self.settle(grace, |view| subject.leads_somewhere(view)).await;
         let observes = self.credential.observes();
         let Some(routed) = subject.route(&self.view).filter(|_| !observes) else {
+            self.knows_servers()?;
             record.unknown(subject.asked());
             return Err(subject.unknown());
         };

@@ -49,6 +49,12 @@ fn install(mesh: &Mesh, issuer: &Root, id: &FleetId, trusted: &[&Root]) {
     mesh.install(&chain, key, &roots).unwrap();
 }
 
+/// A process that has its certificate.
+pub(crate) fn certified() -> Mesh {
+    let root = root();
+    mesh(&root, &gateway(), &[&root])
+}
+
 /// A handshake; the server's side tells whom it saw, and only after a byte went each way.
 async fn shake(client: &Mesh, peer: &FleetId, server: &Mesh) -> Result<FleetId, std::io::Error> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -111,6 +117,21 @@ async fn an_expired_certificate_is_refused_on_either_side() {
     };
     assert!(shake(&mesh(&root, &gateway(), &[&root]), &server(), &old(&server())).await.is_err());
     assert!(shake(&old(&gateway()), &server(), &mesh(&root, &server(), &[&root])).await.is_err());
+}
+
+#[tokio::test]
+async fn other_roots_are_trusted_without_another_certificate() {
+    let (first, second) = (root(), root());
+    let (here, there) = (mesh(&first, &gateway(), &[&first]), mesh(&second, &server(), &[&first, &second]));
+    assert!(shake(&here, &server(), &there).await.is_err());
+    assert!(here.trust("no certificate").is_err());
+    let installed = *here.installed().borrow();
+    here.trust(&format!("{}{}", first.pem(), second.pem())).unwrap();
+    assert_eq!(shake(&here, &server(), &there).await.unwrap(), gateway());
+    assert_eq!(*here.installed().borrow(), installed, "its own certificate is what it was");
+    let nobody = Mesh::default();
+    nobody.trust(&first.pem()).unwrap();
+    assert!(!nobody.ready());
 }
 
 #[tokio::test]

@@ -74,6 +74,7 @@ impl Held {
             fleet_size,
             observe: _,
             same_observe: _,
+            roots: _,
         } = update;
         if let Some(watermark) = watermark.map(Watermark::from) {
             if watermark.is_behind(&self.watermark) {
@@ -155,6 +156,7 @@ impl Held {
             fleet_size: self.fleet_size,
             observe: Vec::new(),
             same_observe: false,
+            roots: String::new(),
         }
     }
 }

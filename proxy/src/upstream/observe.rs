@@ -117,6 +117,11 @@ async fn establish(core: &Arc<Core>) -> Result<(Live, Option<super::Guard>), Err
         Endpoint::Remote { url, transport } => (url.clone(), *transport, core.config.egress.clone(), None),
         Endpoint::Service { addresses, url, transport, mesh } => {
             core.has_instance()?;
+            if mesh.is_some() {
+                // Nobody would let us in. Until then the server is one that was not heard of yet, not one that failed:
+                // requests wait for it.
+                core.deps.mesh.certified().await;
+            }
             let peer = mesh.clone().map(|server| (core.deps.mesh.clone(), server));
             let service = Service::new(addresses.clone(), core.config.timeouts.connect, peer);
             let http = Http::to_service(&core.config, url.clone(), service)?;

@@ -259,6 +259,18 @@ async fn a_legacy_client_that_leaves_has_not_cancelled_and_finds_its_answer_late
 }
 
 #[tokio::test]
+async fn a_process_that_leaves_serves_on_and_sends_every_client_to_another_connection() {
+    let fake = Fake::start(Speaks::Modern, Catalogue::tools(&["read"])).await;
+    let gate = Gate::start(&Setup::open(&[&fake])).await;
+    let asked = b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+    assert!(!gate.raw(asked).await.to_lowercase().contains("connection: close"));
+    gate.proxy.leave();
+    let last = gate.raw_to_end(asked).await.to_lowercase();
+    assert!(last.starts_with("http/1.1 404") && last.contains("connection: close"), "{last}");
+    assert_eq!(gate.modern(None).tools().await, ["s0_read"], "it serves on");
+}
+
+#[tokio::test]
 async fn a_drain_finishes_calls_ends_listens_with_a_result_and_takes_nothing_new() {
     let (fake, feed, _closed) = waiting(Speaks::Both).await;
     let gate = Gate::start(&Setup::open(&[&fake])).await;

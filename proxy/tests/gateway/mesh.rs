@@ -9,10 +9,11 @@ use mcpmesh_ir::policy::Effect;
 use mcpmesh_ir::server::{Endpoint, Transport};
 use mcpmesh_ir::{FleetId, GatewayId, ServerId, policy::To};
 use mcpmesh_proxy::Bind;
+use mcpmesh_proxy::upstream::State;
 use serde_json::json;
 
 use super::fake::{Catalogue, Fake, Speaks};
-use super::harness::Gate;
+use super::harness::{Gate, soon};
 use super::setup::{Setup, gateway_id, policy, rule, user};
 use super::wire::{Root, ask_tls, changed, discover, own_ip};
 
@@ -32,12 +33,17 @@ fn server_id() -> ServerId {
 
 /// Alice and Bob may do everything at the gateway; the sidecar judges again, and lets in Alice alone.
 async fn hop(speaks: Speaks) -> Hop {
+    hop_with(speaks, |_| {}).await
+}
+
+async fn hop_with(speaks: Speaks, change: impl FnOnce(&mut Setup)) -> Hop {
     let (root, ip) = (Root::new(), own_ip());
     let address = SocketAddr::new(ip, PORT);
     let fake = Fake::start(speaks, Catalogue::tools(&["read"])).await;
     let mut judging = Setup::open(&[&fake]).naming(Naming::OnConflict);
     judging.policies =
         vec![policy("alice", vec![rule("alice", Effect::Allow, user("alice"), To::default())])];
+    change(&mut judging);
     let mesh = root.mesh(&FleetId::Server(server_id()));
     let sidecar = Gate::with(&judging, |options| {
         options.bind = Bind::Listeners(ip);
@@ -124,6 +130,21 @@ async fn only_a_peers_certificate_opens_the_sidecar_and_only_its_own_callers_are
     let config = hop.root.client();
     let nobody = ask_tls(hop.address, config, "127.0.0.1", discover("127.0.0.1", &[])).await;
     assert!(nobody.is_err(), "no certificate at all");
+}
+
+#[tokio::test]
+async fn a_server_that_never_answered_its_sidecar_is_not_taken_for_one_without_tools() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let hop = hop_with(Speaks::Modern, |judging| {
+        let (url, transport) = (format!("http://{closed}/mcp"), Transport::StreamableHttp);
+        judging.servers[0].endpoint = Endpoint::Remote { url, transport, allow_private: true };
+    })
+    .await;
+    let mut servers = hop.gate.proxy.servers();
+    let heard = servers.wait_for(|all| all.iter().all(|one| !matches!(one.state, State::Connecting)));
+    let seen = soon("word of the server", heard).await.unwrap().clone();
+    assert!(seen.iter().all(|one| !matches!(one.state, State::Ready)), "{seen:?}");
+    assert_eq!(hop.sidecar.proxy.readiness().verdict(), Err("not every server has answered yet"));
 }
 
 #[tokio::test]

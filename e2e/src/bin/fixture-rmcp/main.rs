@@ -25,6 +25,7 @@ use rmcp::ServiceExt as _;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::server::Server;
 
@@ -55,8 +56,13 @@ async fn serve(server: Server, port: u16) -> anyhow::Result<()> {
         sessions,
         StreamableHttpServerConfig::default(),
     );
+    // The first process of a container ends only when it asks to be told.
+    let mut end = signal(SignalKind::terminate())?;
     loop {
-        let (connection, _) = listener.accept().await?;
+        let (connection, _) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            _ = end.recv() => return Ok(()),
+        };
         connection.set_nodelay(true)?;
         let service = service.clone();
         tokio::spawn(async move {
