@@ -69,8 +69,9 @@ pub(crate) fn compile(id: &ServerId, object: &McpServer, inputs: &Inputs) -> Ser
     let lock = lock::lock(spec.lock.as_ref(), &mut findings);
     let timeouts = timeouts(spec, &mut findings);
     child::check_server(spec, inputs.install.cluster.is_some(), &mut findings);
-    let (direct, refused) = authentication::direct(id, spec, inputs, &mut findings);
     let invalid = findings.has_errors();
+    // A mistake there keeps callers out who are no gateways, and takes the server from nobody.
+    let (direct, refused) = authentication::direct(id, spec, inputs, &mut findings);
     let exports = exports(spec, !keys.is_empty(), &mut findings);
     let outcome = match source {
         _ if spec.state == State::Disabled => Err("is disabled"),

@@ -61,6 +61,15 @@ impl<'c> Operator<'c> {
     /// When it is not ready in time, with what it wrote.
     pub async fn install(cluster: &'c Cluster, component: &'static str) -> anyhow::Result<Self> {
         cluster.install("manifests/install.yaml").await?;
+        Self::start(cluster, component).await
+    }
+
+    /// Starts a replica under this name in a cluster that has `manifests/install.yaml`, or what
+    /// `mcpmesh install --dry-run` prints.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    pub async fn start(cluster: &'c Cluster, component: &'static str) -> anyhow::Result<Self> {
         let api: Api<ServiceAccount> = Api::namespaced(cluster.client().await?, NAMESPACE);
         let folder = cluster.kubeconfig().parent().context("the kubeconfig lies in no folder")?;
         let token = token(&api, ACCOUNT, None).await?;

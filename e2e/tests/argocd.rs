@@ -84,11 +84,14 @@ fn each(observed: Option<i64>, all: &[(&str, &str)]) -> [Value; 3] {
     ]
 }
 
+/// The observed generation and the conditions of an object; status and message that Argo CD shows.
+type Case<'a> = (Option<i64>, &'a [(&'a str, &'a str)], &'a str, &'a str);
+
 #[test]
 fn argo_cd_reads_the_health_of_each_kind_in_each_state() -> anyhow::Result<()> {
     let (ready, stalled) = (condition::READY, condition::STALLED);
     let accepted = condition::ACCEPTED;
-    let cases: [(Option<i64>, &[(&str, &str)], &str, &str); 6] = [
+    let cases: [Case; 6] = [
         (None, &[(ready, "Unknown")], "Progressing", "waiting for the operator"),
         (Some(1), &[(accepted, "True"), (ready, "True")], "Progressing", "waiting for the operator"),
         (Some(2), &[(accepted, "True"), (ready, "True")], "Healthy", "Ready is True"),

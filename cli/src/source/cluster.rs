@@ -31,7 +31,7 @@ fn copied<'i, K: Clone + 'i, V: 'i>(all: impl Iterator<Item = (&'i K, &'i Arc<V>
     all.map(|(id, object)| (id.clone(), object.clone())).collect()
 }
 
-/// Puts the Secrets and Services that objects name, and that are not in the files, where the cluster would have them. A
+/// Puts the Services that objects name, and the Secrets that are not in the files, where the cluster would have them. A
 /// note for each: a repository mostly has no Secrets. Those in the files stay as they are.
 pub(super) fn assume(inputs: &mut Inputs) -> Vec<Diagnostic> {
     let mut notes = Vec::new();
@@ -45,14 +45,15 @@ pub(super) fn assume(inputs: &mut Inputs) -> Vec<Diagnostic> {
             }
             let object = ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name);
             let keys = wanted.entry(secret.clone()).or_default();
-            notes.push(note(object, path, Reason::SecretNotFound, format!("Secret {secret}")));
+            notes.push(note(object, path, Reason::SecretNotFound, not_here(&secret)));
             keys.extend(key);
         }
         let Some(service) = &server.spec.service else { continue };
         let known = inputs.of_mut(&id.namespace).services.entry(service.name.clone()).or_default();
         let object = ObjectRef::new(ObjectKind::McpServer, &id.namespace, &id.name);
-        let what = format!("Service {}/{}", id.namespace, service.name);
-        notes.push(note(object, "spec.service.name".to_owned(), Reason::ServiceNotFound, what));
+        let (namespace, name, port) = (&id.namespace, &service.name, service.port);
+        let message = format!("Service {namespace}/{name} is taken to be in the cluster, with port {port}");
+        notes.push(note(object, "spec.service.name".to_owned(), Reason::ServiceNotFound, message));
         let mut ports = Service::clone(known);
         ports.ports.insert(service.port, vec![SocketAddr::from((SOMEWHERE, service.port))]);
         *known = Arc::new(ports);
@@ -66,7 +67,7 @@ pub(super) fn assume(inputs: &mut Inputs) -> Vec<Diagnostic> {
             }
             let object = ObjectRef::new(ObjectKind::McpGateway, &id.namespace, &id.name);
             let path = format!("spec.listeners[{index}].tls.secretRef");
-            notes.push(note(object, path, Reason::SecretNotFound, format!("Secret {secret}")));
+            notes.push(note(object, path, Reason::SecretNotFound, not_here(&secret)));
             wanted.entry(secret).or_default().extend(["tls.crt", "tls.key"].map(str::to_owned));
         }
     }
@@ -80,13 +81,17 @@ pub(super) fn assume(inputs: &mut Inputs) -> Vec<Diagnostic> {
     notes
 }
 
-fn note(object: ObjectRef, path: String, reason: Reason, what: String) -> Diagnostic {
+fn not_here(secret: &SecretId) -> String {
+    format!("Secret {secret} is not in these files: it is taken to be in the cluster")
+}
+
+fn note(object: ObjectRef, path: String, reason: Reason, message: String) -> Diagnostic {
     Diagnostic {
         object: Some(object),
         path,
         severity: Severity::Note,
         reason,
-        message: format!("{what} is not in these files: it is taken to be in the cluster"),
+        message,
         help: None,
         location: None,
     }

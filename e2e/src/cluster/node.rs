@@ -1,7 +1,7 @@
 //! A place on a node: what runs there sees the network as the node does, even while the node is cut off from all others.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
@@ -40,7 +40,7 @@ impl Cluster {
     }
 }
 
-fn enter(path: &PathBuf) -> anyhow::Result<()> {
+fn enter(path: &Path) -> anyhow::Result<()> {
     let network = File::open(path).with_context(|| path.display().to_string())?;
     move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
         .context("entering the node's network")

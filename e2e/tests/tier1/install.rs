@@ -8,10 +8,10 @@ use anyhow::{Context as _, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, ListParams};
-use kube::config::Kubeconfig;
 use mcpmesh_crds::{McpGateway, McpPolicy};
 use mcpmesh_e2e::cluster::{Cluster, Namespace, Sandbox, Tier};
 use mcpmesh_e2e::mesh::built;
+use mcpmesh_e2e::operator::{NAMESPACE, Operator};
 use mcpmesh_e2e::process::eventually_within;
 use mcpmesh_e2e::tools::{Tools, crate_folder};
 use serde_json::{Value, json};
@@ -19,8 +19,6 @@ use tokio::process::Command;
 
 /// How long the operator may take until it has looked at everything (the machine may be busy).
 const SEEN: Duration = Duration::from_secs(90);
-
-const NAMESPACE: &str = "mcpmesh-system";
 
 const NAMED: &str = "
 apiVersion: mcpmesh.io/v1alpha1
@@ -78,7 +76,7 @@ fn what_install_prints_is_all_that_the_operator_needs() -> anyhow::Result<()> {
             "{documents} objects: {applied}"
         );
 
-        operator(sandbox, folder.path()).await?;
+        Operator::start(cluster, "operator").await?;
         let namespace = sandbox.namespace().await?;
         quickstart(sandbox, &namespace).await?;
         shown(sandbox, &namespace).await?;
@@ -86,29 +84,6 @@ fn what_install_prints_is_all_that_the_operator_needs() -> anyhow::Result<()> {
         ensure!(!log.contains("forbidden"), "a right is missing: {log}");
         taken_over_by_helm(cluster).await
     })
-}
-
-/// The real operator, as the account that was installed for it.
-async fn operator(sandbox: &Sandbox<'_>, folder: &Path) -> anyhow::Result<()> {
-    let cluster = sandbox.cluster;
-    let account = ["create", "token", "mcpmesh-operator", "--namespace", NAMESPACE];
-    let token = cluster.kubectl(account).await?;
-    let identity = folder.join("identity");
-    let own = cluster.kubectl(account.into_iter().chain(["--audience", "mcpmesh-operator"])).await?;
-    std::fs::write(&identity, own.trim())?;
-    let path = folder.join("kubeconfig.json");
-    let mut kubeconfig = serde_json::to_value(Kubeconfig::read_from(cluster.kubeconfig())?)?;
-    kubeconfig["users"][0]["user"] = json!({"token": token.trim()});
-    std::fs::write(&path, kubeconfig.to_string())?;
-    let words = [
-        "env".to_owned(),
-        format!("KUBECONFIG={}", path.display()),
-        built("mcpmesh-operator")?.display().to_string(),
-        "--listen=127.0.0.1:0".to_owned(),
-        "--metrics=127.0.0.1:0".to_owned(),
-        format!("--token={}", identity.display()),
-    ];
-    cluster.run("operator", words)
 }
 
 /// Everything that the quickstart asks for is made, as far as it can be without a node.
@@ -124,7 +99,8 @@ async fn quickstart(sandbox: &Sandbox<'_>, namespace: &Namespace<'_>) -> anyhow:
         );
         let gateway = namespace.api::<McpGateway>().get("main").await?.status.context("no status")?;
         let ready = gateway.conditions.iter().find(|one| one.type_ == "Ready").context("no Ready")?;
-        ensure!(ready.reason == "NoProxies", "{ready:?}");
+        let attached = gateway.servers.as_ref().map(|servers| servers.attached);
+        ensure!(ready.reason == "NoProxies" && attached == Some(2), "{ready:?}, servers: {attached:?}");
         for name in ["main-mcpgateway", "everything-mcpserver", "time-mcpserver"] {
             namespace.api::<Deployment>().get(name).await?;
             namespace.api::<Service>().get(name).await?;

@@ -73,7 +73,8 @@ impl Core {
         let receiver = sender.subscribe();
         audiences.insert(declared, sender);
         let (core, stop) = (Arc::clone(self), self.stop.clone());
-        tokio::spawn(async move { stop.run_until_cancelled(core.look_after(declared)).await });
+        // Boxed: a list on its way makes a large future.
+        tokio::spawn(async move { stop.run_until_cancelled(Box::pin(core.look_after(declared))).await });
         receiver
     }
 
