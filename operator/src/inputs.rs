@@ -11,7 +11,7 @@ use kube::Api;
 use mcpmesh_compiler::{
     Diagnostic, Inputs, Install, ObjectKind, ObjectRef, Reason, Secret, Service, Severity,
 };
-use mcpmesh_crds::McpPolicy;
+use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
 use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
 
 use crate::watch::Key;
@@ -30,10 +30,20 @@ pub(crate) struct Gatherer {
     secrets: BTreeMap<SecretId, (String, Arc<Secret>)>,
 }
 
+/// The objects that a compile has read.
+#[derive(Debug, Default)]
+pub(crate) struct Objects {
+    pub(crate) servers: BTreeMap<Key, Arc<Kept<McpServer>>>,
+    pub(crate) gateways: BTreeMap<Key, Arc<Kept<McpGateway>>>,
+    pub(crate) policies: BTreeMap<Key, Arc<Kept<McpPolicy>>>,
+}
+
 /// Inputs, and what is wrong with objects before a compile sees them.
 pub(crate) struct Gathered {
     pub(crate) inputs: Inputs,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Where they come from.
+    pub(crate) objects: Objects,
     /// Ready pods by Service.
     pub(crate) pods: BTreeMap<Key, BTreeSet<String>>,
 }
@@ -47,7 +57,12 @@ impl Gatherer {
     pub(crate) async fn gather(&mut self, install: Install) -> Result<Gathered, Error> {
         let mut diagnostics = Vec::new();
         let mut inputs = Inputs { install, ..Inputs::default() };
-        self.kinds(&mut inputs, &mut diagnostics);
+        let objects = Objects {
+            servers: self.world.servers.all(),
+            gateways: self.world.gateways.all(),
+            policies: self.world.policies.all(),
+        };
+        kinds(&objects, &mut inputs, &mut diagnostics);
         if self.world.scopes.iter().all(Option::is_some) {
             restrict::to_namespaces(&mut inputs, &mut diagnostics);
         }
@@ -62,41 +77,7 @@ impl Gatherer {
         self.read_secrets(&inputs, secrets).await?;
         let known = self.secrets.iter().map(|(id, (_, secret))| (id.clone(), secret.clone()));
         inputs.secrets = known.collect();
-        Ok(Gathered { inputs, diagnostics, pods })
-    }
-
-    fn kinds(&self, inputs: &mut Inputs, diagnostics: &mut Vec<Diagnostic>) {
-        for ((namespace, name), kept) in self.world.servers.all() {
-            match &*kept {
-                Kept::Read(object) => {
-                    inputs.servers.insert(ServerId::new(namespace, name), Arc::clone(object));
-                }
-                Kept::Unread(unread) => {
-                    diagnostics.push(finding(ObjectKind::McpServer, &namespace, &name, &unread.why));
-                }
-            }
-        }
-        for ((namespace, name), kept) in self.world.gateways.all() {
-            match &*kept {
-                Kept::Read(object) => {
-                    inputs.gateways.insert(GatewayId::new(namespace, name), Arc::clone(object));
-                }
-                Kept::Unread(unread) => {
-                    diagnostics.push(finding(ObjectKind::McpGateway, &namespace, &name, &unread.why));
-                }
-            }
-        }
-        for ((namespace, name), kept) in self.world.policies.all() {
-            let policy = match &*kept {
-                Kept::Read(object) => Arc::clone(object),
-                Kept::Unread(unread) => {
-                    diagnostics.push(finding(ObjectKind::McpPolicy, &namespace, &name, &unread.why));
-                    let Some(policy) = closing(&unread.object) else { continue };
-                    Arc::new(policy)
-                }
-            };
-            inputs.policies.insert(PolicyId::new(namespace, name), policy);
-        }
+        Ok(Gathered { inputs, diagnostics, objects, pods })
     }
 
     /// The Services that are named, and the pods behind them.
@@ -143,6 +124,40 @@ impl Gatherer {
             }
         }
         Ok(())
+    }
+}
+
+fn kinds(objects: &Objects, inputs: &mut Inputs, diagnostics: &mut Vec<Diagnostic>) {
+    for ((namespace, name), kept) in &objects.servers {
+        match &**kept {
+            Kept::Read(object) => {
+                inputs.servers.insert(ServerId::new(namespace, name), Arc::clone(object));
+            }
+            Kept::Unread(unread) => {
+                diagnostics.push(finding(ObjectKind::McpServer, namespace, name, &unread.why));
+            }
+        }
+    }
+    for ((namespace, name), kept) in &objects.gateways {
+        match &**kept {
+            Kept::Read(object) => {
+                inputs.gateways.insert(GatewayId::new(namespace, name), Arc::clone(object));
+            }
+            Kept::Unread(unread) => {
+                diagnostics.push(finding(ObjectKind::McpGateway, namespace, name, &unread.why));
+            }
+        }
+    }
+    for ((namespace, name), kept) in &objects.policies {
+        let policy = match &**kept {
+            Kept::Read(object) => Arc::clone(object),
+            Kept::Unread(unread) => {
+                diagnostics.push(finding(ObjectKind::McpPolicy, namespace, name, &unread.why));
+                let Some(policy) = closing(&unread.object) else { continue };
+                Arc::new(policy)
+            }
+        };
+        inputs.policies.insert(PolicyId::new(namespace, name), policy);
     }
 }
 

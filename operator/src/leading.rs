@@ -128,7 +128,7 @@ impl Leading {
         Arc::make_mut(&mut self.pinned).learn(&view, &self.world);
         view.pinned = Arc::clone(&self.pinned);
         self.count(&view);
-        let (due, later) = self.written.due(&view, &self.world, Instant::now());
+        let (due, later) = self.written.due(&view, &self.world, &outcome.objects, Instant::now());
         waits |= later;
         for due in due {
             waits |= !self.status(due).await;
@@ -216,7 +216,10 @@ impl Leading {
         let good = done.is_ok();
         if good {
             self.written.note(due.object.clone(), Instant::now());
-            self.events.tell(&due, Instant::now()).await;
+            // The answer may have found us paused, and another leading.
+            if self.fence.may_write() {
+                self.events.tell(&due, Instant::now()).await;
+            }
         }
         self.note(key, due.object.kind.to_string(), &done)
     }

@@ -9,7 +9,7 @@ use mcpmesh_ir::{FleetId, Watermark};
 use tokio::sync::watch;
 
 use crate::authority::Authority;
-use crate::inputs::{Gathered, Gatherer};
+use crate::inputs::{Gathered, Gatherer, Objects};
 use crate::metrics::{Metrics, OfSeverity};
 use crate::publish::{Marks, Publisher};
 use crate::watch::{Backoff, Key};
@@ -28,6 +28,8 @@ pub(crate) struct Outcome {
     pub(crate) compiled: Compiled,
     /// The fleets that have a configuration.
     pub(crate) fleets: BTreeSet<FleetId>,
+    /// What it speaks of.
+    pub(crate) objects: Objects,
     /// Ready pods by Service.
     pub(crate) pods: BTreeMap<Key, BTreeSet<String>>,
 }
@@ -110,7 +112,7 @@ impl Reconciler {
         };
         // Before the objects: what is compiled is at least as new as the marks say.
         let marks = self.marks();
-        let Gathered { inputs, diagnostics, pods } = self.gatherer.gather(install).await?;
+        let Gathered { inputs, diagnostics, objects, pods } = self.gatherer.gather(install).await?;
         let started = Instant::now();
         let mut compiled = tokio::task::block_in_place(|| memo.compile(&inputs));
         self.metrics.compile.observe(started.elapsed().as_secs_f64());
@@ -120,7 +122,7 @@ impl Reconciler {
         let published = std::mem::take(&mut compiled.fleets);
         let fleets = published.keys().chain(compiled.children.keys()).cloned().collect();
         self.publisher.publish(published, marks, since);
-        self.outcome.send_replace(Arc::new(Outcome { compiled, fleets, pods }));
+        self.outcome.send_replace(Arc::new(Outcome { compiled, fleets, objects, pods }));
         Ok(())
     }
 

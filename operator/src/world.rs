@@ -47,6 +47,12 @@ impl<K: Resource<DynamicType = ()>> Kept<K> {
             Self::Unread(unread) => &unread.metadata,
         }
     }
+
+    /// Whether both are the same object with the same spec.
+    pub(crate) fn has_the_spec_of(&self, other: &Self) -> bool {
+        let told = |kept: &Self| (kept.metadata().uid.clone(), kept.metadata().generation);
+        told(self) == told(other)
+    }
 }
 
 /// A Secret's metadata: its content is asked for only where something names it.

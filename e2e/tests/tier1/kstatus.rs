@@ -1,11 +1,14 @@
 //! What GitOps tools read of each kind through its whole life.
 
+use std::pin::pin;
+
 use anyhow::ensure;
+use futures_util::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
-use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use mcpmesh_crds::{McpGateway, McpPolicy, McpServer, condition};
 use mcpmesh_e2e::cluster::{Cluster, Namespace};
 use mcpmesh_e2e::gateway_pod::GatewayPod;
 use mcpmesh_e2e::kstatus::{Health, health};
@@ -13,7 +16,7 @@ use mcpmesh_e2e::operator::Operator;
 use mcpmesh_e2e::process::eventually;
 use serde_json::{Value, json};
 
-use crate::tenant::{open_gateway, open_policy};
+use crate::tenant::{many_servers, open_gateway, open_policy};
 
 const FINALIZER: &str = "e2e.mcpmesh.io/hold";
 
@@ -95,6 +98,52 @@ fn a_server_is_current_failed_current_and_gone() -> anyhow::Result<()> {
         life.becomes(Health::Failed).await?;
         life.changes(json!({"remote": {"url": "https://mcp.example.com/other"}})).await?;
         life.becomes(Health::Current).await?;
+        life.ends().await
+    })
+}
+
+#[test]
+fn no_status_claims_a_generation_that_the_operator_has_not_read() -> anyhow::Result<()> {
+    Cluster::operated()?.test(async |sandbox| {
+        Operator::shared().await?;
+        let namespace = sandbox.namespace().await?;
+        let api = namespace.api::<McpServer>();
+        let since = api.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
+        let life = Life::<McpServer>::of(&namespace);
+        // Others change meanwhile, so that the operator has a reason to write at any moment.
+        let noise = async {
+            for round in 0..10 {
+                many_servers(&namespace, 20, &format!("https://mcp.example.com/{round}")).await?;
+            }
+            anyhow::Ok(())
+        };
+        let flips = async {
+            for _ in 0..15 {
+                life.changes(json!({"remote": {"url": "https://user@mcp.example.com/mcp"}})).await?;
+                life.becomes(Health::Failed).await?;
+                life.changes(json!({"remote": {"url": "https://mcp.example.com/mcp"}})).await?;
+                life.becomes(Health::Current).await?;
+            }
+            anyhow::Ok(())
+        };
+        let (noise, flips) = tokio::join!(noise, flips);
+        noise?;
+        flips?;
+
+        let only = WatchParams::default().fields("metadata.name=life").timeout(1);
+        let mut events = pin!(api.watch(&only, &since).await?);
+        let mut seen = 0;
+        while let Some(event) = events.next().await {
+            let (WatchEvent::Added(server) | WatchEvent::Modified(server)) = event? else { continue };
+            let Some(status) = &server.status else { continue };
+            if status.observed_generation == server.metadata.generation {
+                seen += 1;
+                let bad = server.spec.remote.as_ref().is_some_and(|remote| remote.url.contains('@'));
+                let stalled = status.conditions.iter().any(|one| one.type_ == condition::STALLED);
+                ensure!(bad == stalled, "of {:?} it says {:?}", server.spec.remote, status.conditions);
+            }
+        }
+        ensure!(seen >= 30, "only {seen} statuses");
         life.ends().await
     })
 }

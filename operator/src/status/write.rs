@@ -2,6 +2,7 @@
 //! condition changed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::conditions::{Conditions, said};
 use super::{View, gateway, lock, policy, server};
+use crate::inputs::Objects;
 use crate::world::{Kept, World};
 
 /// Between two writes of one object.
@@ -43,10 +45,18 @@ impl Written {
         self.0.retain(|_, at| now.saturating_duration_since(*at) < APART);
     }
 
-    /// What is due now; true: something differs and waits for its time.
-    pub(crate) fn due(&self, view: &View, world: &World, now: Instant) -> (Vec<Due>, bool) {
+    /// What is due now of the objects whose spec was compiled: of a newer one nothing is known yet. True: something
+    /// differs and waits for its time.
+    pub(crate) fn due(
+        &self,
+        view: &View,
+        world: &World,
+        compiled: &Objects,
+        now: Instant,
+    ) -> (Vec<Due>, bool) {
         let (mut due, mut waits) = (Vec::new(), false);
-        let all = servers(view, world).into_iter().chain(gateways(view, world)).chain(policies(view, world));
+        let all = servers(view, world, compiled).into_iter();
+        let all = all.chain(gateways(view, world, compiled)).chain(policies(view, world, compiled));
         for one in all {
             let recent = self.0.get(&one.object).is_some_and(|at| now.saturating_duration_since(*at) < APART);
             if recent && one.changed.is_empty() {
@@ -59,8 +69,9 @@ impl Written {
     }
 }
 
-fn servers(view: &View, world: &World) -> Vec<Due> {
-    let all = world.servers.all().into_iter().filter_map(|((namespace, name), kept)| {
+fn servers(view: &View, world: &World, compiled: &Objects) -> Vec<Due> {
+    let all = world.servers.all().into_iter().filter(|(key, kept)| is_known(kept, compiled.servers.get(key)));
+    let all = all.filter_map(|((namespace, name), kept)| {
         let object = ObjectRef::new(ObjectKind::McpServer, &namespace, &name);
         let id = ServerId::new(namespace, name);
         let mut due = of(view, object, &kept, |known: &McpServer| {
@@ -78,8 +89,10 @@ fn servers(view: &View, world: &World) -> Vec<Due> {
     all.collect()
 }
 
-fn gateways(view: &View, world: &World) -> Vec<Due> {
-    let all = world.gateways.all().into_iter().filter_map(|((namespace, name), kept)| {
+fn gateways(view: &View, world: &World, compiled: &Objects) -> Vec<Due> {
+    let all =
+        world.gateways.all().into_iter().filter(|(key, kept)| is_known(kept, compiled.gateways.get(key)));
+    let all = all.filter_map(|((namespace, name), kept)| {
         let object = ObjectRef::new(ObjectKind::McpGateway, &namespace, &name);
         of(view, object, &kept, |known: &McpGateway| {
             let before = known.status.clone();
@@ -91,8 +104,10 @@ fn gateways(view: &View, world: &World) -> Vec<Due> {
     all.collect()
 }
 
-fn policies(view: &View, world: &World) -> Vec<Due> {
-    let all = world.policies.all().into_iter().filter_map(|((namespace, name), kept)| {
+fn policies(view: &View, world: &World, compiled: &Objects) -> Vec<Due> {
+    let all =
+        world.policies.all().into_iter().filter(|(key, kept)| is_known(kept, compiled.policies.get(key)));
+    let all = all.filter_map(|((namespace, name), kept)| {
         let object = ObjectRef::new(ObjectKind::McpPolicy, &namespace, &name);
         of(view, object, &kept, |known: &McpPolicy| {
             let before = known.status.clone();
@@ -102,6 +117,11 @@ fn policies(view: &View, world: &World) -> Vec<Due> {
         })
     });
     all.collect()
+}
+
+/// Whether what was compiled is this very spec: a status that claims a generation has read it.
+fn is_known<K: Resource<DynamicType = ()>>(live: &Kept<K>, compiled: Option<&Arc<Kept<K>>>) -> bool {
+    compiled.is_some_and(|compiled| live.has_the_spec_of(compiled))
 }
 
 /// The new status, the conditions before and the conditions now; none: nothing differs.
@@ -199,5 +219,20 @@ mod tests {
         assert!(!told(&lock("Unknown", ""), &lock("True", "")));
         assert!(!told(&lock("False", "a"), &lock("Unknown", "")));
         assert!(!told(&lock("False", "a"), &[]));
+    }
+
+    fn kept(uid: &str, generation: i64) -> Arc<Kept<McpServer>> {
+        let mut server = McpServer::new("s", mcpmesh_crds::McpServerSpec::default());
+        (server.metadata.uid, server.metadata.generation) = (Some(uid.to_owned()), Some(generation));
+        Arc::new(Kept::Read(Arc::new(server)))
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_spec_that_no_compile_has_read() {
+        let live = kept("one", 2);
+        assert!(is_known(&live, Some(&kept("one", 2))));
+        assert!(!is_known(&live, None), "it is new");
+        assert!(!is_known(&live, Some(&kept("one", 1))), "it has changed");
+        assert!(!is_known(&live, Some(&kept("another", 2))), "it was deleted and made again");
     }
 }
