@@ -14,6 +14,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use anyhow::{Context as _, anyhow};
@@ -61,7 +62,7 @@ pub struct Cluster {
     kubeconfig: PathBuf,
     /// None: it was there before (`E2E_KUBECONFIG`).
     running: Option<Running>,
-    /// Of a cluster of the test's own: the lock that lets only one run on the machine.
+    /// Of a cluster of the test's own: the lock that lets only few run on the machine.
     alone: Option<File>,
 }
 
@@ -91,16 +92,18 @@ impl Cluster {
         OPERATED.get_or_init(start).as_ref().map_err(|reason| anyhow!("{reason}"))
     }
 
-    /// A cluster for one test, which may break it. Waits while another test on this machine has one.
+    /// A cluster for one test, which may break it. Waits while other tests on this machine have too many.
     ///
     /// # Errors
     /// When it cannot start.
     pub fn own(tier: Tier) -> anyhow::Result<Self> {
-        Self::start("own", tier, Some(Script::alone()?))
+        Self::start("own", tier, Some(Script::turn(tier)?))
     }
 
     fn start(kind: &str, tier: Tier, alone: Option<File>) -> anyhow::Result<Self> {
-        let script = Script::new(&format!("{kind}{}-{}", tier.number(), std::process::id()))?;
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let script = Script::new(&format!("{kind}{}-{}-{count}", tier.number(), std::process::id()))?;
         let running = Running::up(script, tier)?;
         Ok(Self { tier, kubeconfig: running.script().kubeconfig()?, running: Some(running), alone })
     }

@@ -34,11 +34,22 @@ impl Script {
         Ok(Self { name: name.to_owned(), root: root()? })
     }
 
-    /// Waits until no other test on this machine has a cluster of its own; holds until the file is closed.
-    pub(super) fn alone() -> anyhow::Result<File> {
+    /// Waits until few enough other tests on this machine have a cluster of their own: two may of tier 1, as theirs mostly
+    /// wait, one of those with nodes. Holds until the file is closed.
+    pub(super) fn turn(tier: Tier) -> anyhow::Result<File> {
         let root = root()?;
         std::fs::create_dir_all(&root)?;
-        let file = File::create(root.join("own.lock"))?;
+        let (first, last) = match tier {
+            Tier::One => (Some("own-1.lock"), "own-2.lock"),
+            Tier::Two | Tier::Three => (None, "own.lock"),
+        };
+        if let Some(first) = first {
+            let file = File::create(root.join(first))?;
+            if file.try_lock().is_ok() {
+                return Ok(file);
+            }
+        }
+        let file = File::create(root.join(last))?;
         file.lock()?;
         Ok(file)
     }
