@@ -45,7 +45,8 @@ impl Written {
         self.0.retain(|_, at| now.saturating_duration_since(*at) < APART);
     }
 
-    /// What is due now of the objects whose spec was compiled: of a newer one nothing is known yet. True: something differs and waits for its time.
+    /// What is due now of the objects whose spec was compiled: of a newer one nothing is known yet. True: something
+    /// differs and waits for its time.
     pub(crate) fn due(
         &self,
         view: &View,
