@@ -19,8 +19,8 @@ pub const FIXTURE: &str = "mcpmesh.test/fixture:e2e";
 /// The namespace of the operator.
 const SYSTEM: &str = "mcpmesh-system";
 
-/// How long pods may take until they are there (seconds; the machine may be busy).
-const READY: Duration = Duration::from_secs(240);
+/// How long pods may take until they are there: seconds, and npm's minutes where the machine is busy.
+const READY: Duration = Duration::from_secs(420);
 
 impl Cluster {
     /// Replaces every pod of a Deployment (`kubectl rollout restart`) and waits until the last old one is gone.

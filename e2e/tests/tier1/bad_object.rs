@@ -27,8 +27,11 @@ fn one_among_five_hundred_is_told_what_to_do_and_no_other_is_written() -> anyhow
         let spec = json!({"remote": {"url": "https://user:word@mcp.example.com/mcp"}});
         apply::<McpServer>(&namespace, "bad", spec).await?;
         let api = namespace.api::<McpServer>();
-        let bad =
-            eventually("the bad one is told", || async { api.get("bad").await?.status.context("no status") });
+        let bad = eventually("the bad one is told", || async {
+            let status = api.get("bad").await?.status.context("no status")?;
+            ensure!(status.observed_generation.is_some(), "it waits for the operator");
+            Ok(status)
+        });
         let conditions = bad.await?.conditions;
         ensure!(said(&conditions, condition::ACCEPTED) == "False InvalidUrl", "{conditions:?}");
         ensure!(said(&conditions, condition::STALLED) == "True InvalidUrl", "{conditions:?}");

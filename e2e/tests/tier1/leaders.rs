@@ -28,7 +28,8 @@ async fn leads(operator: &Operator<'_>) -> anyhow::Result<()> {
 async fn some_are_told(namespace: &Namespace<'_>, name: &str) -> anyhow::Result<()> {
     let api = namespace.api::<McpServer>();
     eventually("some are told, and some are not", || async {
-        api.get(name).await?.status.context("no status yet")?;
+        let status = api.get(name).await?.status.context("no status yet")?;
+        ensure!(status.observed_generation.is_some(), "it waits for the operator");
         Ok(())
     })
     .await
