@@ -123,7 +123,7 @@ async fn a_policy_that_cannot_be_understood_closes_what_it_guards_and_nothing_el
     let good = setup.snapshot();
     // At one server's level.
     setup.elsewhere.push(guard.clone());
-    setup.server_levels.insert("s0".into(), vec![level(LevelKind::Server, &[guard.clone()])]);
+    setup.server_levels.insert("s0".into(), vec![level(LevelKind::Server, std::slice::from_ref(&guard))]);
     let mut snapshot = setup.snapshot();
     let gate = Gate::start(&Setup::open(&all)).await;
     let modern = gate.modern(None);

@@ -396,10 +396,11 @@ async fn other_verbs_are_refused() {
     }
 }
 
-#[tokio::test]
-async fn what_is_refused_before_a_decision_is_one_line_of_the_access_log_and_one_in_the_metrics() {
-    let fake = Fake::modern(&["echo"]).await;
-    let gate = Gate::start(&Setup::open(&[&fake]).keys(&["alice"])).await;
+/// A request, the status and reason of its refusal, whether it came as far as the gateway, and whether it was known who
+/// asked.
+type Refused = (Request<Full<bytes::Bytes>>, u16, &'static str, bool, bool);
+
+fn refused(gate: &Gate) -> Vec<Refused> {
     let alice = ("authorization", "Bearer key-alice");
     let json = ("content-type", "application/json");
     let session = ("mcp-session-id", "gw1.x");
@@ -412,8 +413,7 @@ async fn what_is_refused_before_a_decision_is_one_line_of_the_access_log_and_one
     let mut nowhere = foreign();
     *nowhere.uri_mut() = format!("{}/", gate.url()).parse().unwrap();
     let post = |headers: &[(&str, &str)], body: String| gate.request("POST", headers, body);
-    // (request, status, reason, whether it came as far as the gateway, whether it was known who asked)
-    let refused = [
+    vec![
         (post(&[json, ("authorization", "Bearer wrong")], body()), 401, "unknown_credentials", true, false),
         (post(&[json, alice], forged.into()), 400, "parse_error", true, true),
         (
@@ -439,9 +439,15 @@ async fn what_is_refused_before_a_decision_is_one_line_of_the_access_log_and_one
             true,
             true,
         ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn what_is_refused_before_a_decision_is_one_line_of_the_access_log_and_one_in_the_metrics() {
+    let fake = Fake::modern(&["echo"]).await;
+    let gate = Gate::start(&Setup::open(&[&fake]).keys(&["alice"])).await;
     let mut wanted = Vec::new();
-    for (request, status, reason, arrived, named) in refused {
+    for (request, status, reason, arrived, named) in refused(&gate) {
         assert_eq!(gate.ask(request).await.status, status, "{reason}");
         wanted.push((reason.to_owned(), u64::from(status), arrived, named));
     }

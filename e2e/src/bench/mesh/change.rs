@@ -35,7 +35,7 @@ pub(in crate::bench) struct Spread {
 }
 
 impl Spread {
-    fn of(repetitions: Vec<Vec<Duration>>) -> Self {
+    fn of(repetitions: &[Vec<Duration>]) -> Self {
         let at = |took: &Vec<Duration>, part: usize| {
             let mut took = took.clone();
             took.sort_unstable();
@@ -83,10 +83,10 @@ pub(super) async fn measure(world: &mut World, plan: &Plan, restart: Restart) ->
     let bytes = world.log.lock().map_or(0, |record| record.longest);
     Ok(Found {
         size: world.size,
-        single: Spread::of(single),
-        fan_out: Spread::of(fan_out),
-        steady: Spread::of(steady),
-        real: Spread::of(real),
+        single: Spread::of(&single),
+        fan_out: Spread::of(&fan_out),
+        steady: Spread::of(&steady),
+        real: Spread::of(&real),
         watched,
         bytes,
         full_sync,
