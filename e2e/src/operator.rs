@@ -165,6 +165,16 @@ impl<'c> Operator<'c> {
         Ok(self.metrics().await?.sum("mcpmesh_operator_writes_total", &labels).unwrap_or_default())
     }
 
+    /// All that it counts of its writes, for messages.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn counted_writes(&self) -> anyhow::Result<String> {
+        let (_, text) = self.page("metrics").await?;
+        let lines = text.lines().filter(|line| line.starts_with("mcpmesh_operator_writes_total"));
+        Ok(lines.collect::<Vec<_>>().join("\n"))
+    }
+
     /// This process, to be broken.
     ///
     /// # Errors

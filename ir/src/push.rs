@@ -1,5 +1,5 @@
-//! The push protocol's messages: gRPC service `mcpmesh.push.v1.Push`, Protocol Buffers encoding (`ir/push.proto` is the
-//! same for other languages). The envelope only: bodies are the canonical JSON of [`crate::resource`].
+//! The push protocol's messages: gRPC service `mcpmesh.push.v1.Push`, Protocol Buffers encoding. The envelope only:
+//! bodies are the canonical JSON of [`crate::resource`].
 //!
 //! A proxy opens `Subscribe` and says who it is and what it has. The operator answers with differences, each one
 //! transaction, which the proxy acknowledges with what it rejected and why. Fields are only ever added.

@@ -288,15 +288,15 @@ impl Leading {
         while let Some((due, done)) = writes.next().await {
             left = left.max(Left::Events);
             let Some(done) = done else { continue };
+            if !self.note(key(&due), due.object.kind.to_string(), &done) {
+                left = Left::Soon;
+            }
             if done.is_ok() {
                 self.written.note(due.object.clone(), Instant::now());
                 // The answer may have found us paused, and another leading.
                 if self.fence.may_write() {
                     self.events.tell(&due, Instant::now()).await;
                 }
-            }
-            if !self.note(key(&due), due.object.kind.to_string(), &done) {
-                left = Left::Soon;
             }
         }
         left

@@ -65,7 +65,12 @@ fn without_an_api_server_proxies_answer_and_when_it_is_back_only_changes_are_wri
         ensure!(caller.end()? > 0, "nobody called");
         before.is_still(&Audit::of(&sandbox.client(), &watched).await?)?;
         let more = operator.writes(None).await? - writes;
-        ensure!(more == 2.0, "{more} writes where two changed: {}", operator.log()?);
+        ensure!(
+            more == 2.0,
+            "{more} writes where two changed: {} {}",
+            operator.counted_writes().await?,
+            operator.log()?
+        );
 
         let deny = json!({
             "targetRefs": [{"kind": "McpGateway", "name": "main"}],

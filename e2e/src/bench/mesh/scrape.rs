@@ -77,8 +77,8 @@ mod tests {
                 |(le, count)| format!("mcpmesh_operator_propagation_seconds_bucket{{le=\"{le}\"}} {count}\n");
             Scrape(les.into_iter().zip(counts).map(line).collect())
         };
-        let watched = of([100, 199, 200, 200]).watched_since(&of([0, 0, 0, 100]));
-        assert_eq!((watched.count, watched.p99), (100.0, 30.0));
+        let watched = of([51, 199, 200, 200]).watched_since(&of([1, 100, 100, 100]));
+        assert_eq!((watched.count, watched.within_30, watched.p99), (100.0, 0.99, 30.0));
         let writes = "mcpmesh_operator_writes_total{kind=\"Service\",result=\"ok\"} 2\nmcpmesh_operator_writes_total{kind=\"McpServer\",result=\"ok\"} 3\n";
         assert_eq!(Scrape(writes.to_owned()).sum("mcpmesh_operator_writes_total"), 5.0);
     }
