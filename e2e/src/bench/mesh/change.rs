@@ -205,8 +205,8 @@ impl Traffic {
         let request = Caller::default().request("/mcp", "tools/call", Some("s0_small"));
         let began = Instant::now();
         // The proxy asks its servers what they have.
-        while !works(proxy, &request).await {
-            ensure!(began.elapsed() < Duration::from_secs(60), "the real proxy does not serve");
+        while let Err(error) = call(proxy, &request).await {
+            ensure!(began.elapsed() < Duration::from_secs(60), "the real proxy does not serve: {error:#}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let (stop, counts) = (Arc::<AtomicBool>::default(), Arc::<[AtomicUsize; 2]>::default());
@@ -216,7 +216,7 @@ impl Traffic {
             while !ended.load(Ordering::Relaxed) {
                 ticks.tick().await;
                 counted[0].fetch_add(1, Ordering::Relaxed);
-                if !works(proxy, &request).await {
+                if call(proxy, &request).await.is_err() {
                     counted[1].fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -232,9 +232,11 @@ impl Traffic {
     }
 }
 
-async fn works(proxy: SocketAddr, request: &[u8]) -> bool {
+/// A call on a connection of its own; an error: it did not work.
+async fn call(proxy: SocketAddr, request: &[u8]) -> anyhow::Result<()> {
     let mut body = Vec::new();
-    let Ok(mut connection) = Connection::open(proxy).await else { return false };
-    let answer = connection.exchange(request, Some(&mut body)).await;
-    answer.is_ok_and(|answer| answer.status == 200) && String::from_utf8_lossy(&body).contains("\"result\"")
+    let answer = Connection::open(proxy).await?.exchange(request, Some(&mut body)).await?;
+    let body = String::from_utf8_lossy(&body);
+    ensure!(answer.status == 200 && body.contains("\"result\""), "{}: {body}", answer.status);
+    Ok(())
 }
