@@ -45,10 +45,7 @@ impl World {
     /// With all objects, the operator at rest, and no proxies.
     pub(super) async fn start(size: Size) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("mcpmesh-bench-").tempdir()?;
-        let bound = std::net::TcpListener::bind(POD);
-        let pod = bound
-            .context("W7 and W8 run in a network namespace with 10.20.0.1: e2e/bench/run.sh makes it")?;
-        let pod = { pod.local_addr()? };
+        let pod = free_pod()?;
         let own = std::env::current_exe()?;
         let mut command = Command::new(&own);
         command.args(["upstream", &pod.to_string()]);
@@ -223,6 +220,14 @@ fn beside(name: &str) -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name(name);
     ensure!(program.is_file(), "{} is not built", program.display());
     Ok(program)
+}
+
+/// A free port of the pod's address.
+fn free_pod() -> anyhow::Result<SocketAddr> {
+    let bound = std::net::TcpListener::bind(POD);
+    let bound =
+        bound.context("W7 and W8 run in a network namespace with 10.20.0.1: e2e/bench/run.sh makes it")?;
+    Ok(bound.local_addr()?)
 }
 
 /// Until the API server serves our kinds.
