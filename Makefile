@@ -11,7 +11,7 @@ without_mold = $(shell command -v mold >/dev/null || [ "$$(uname -sm)" != "Linux
 	echo "RUSTFLAGS='-Ctarget-feature=+crt-static -Clink-arg=-fuse-ld=bfd'")
 CARGO = $(without_mold) cargo
 
-.PHONY: cluster cluster-down help setup fmt fmt-check lint generate check-generated unit e2e tier1 tier2 tier3 fuzz test run bench images sbom
+.PHONY: build cluster cluster-down help setup fmt fmt-check lint generate check-generated unit e2e tier1 tier2 tier3 fuzz test run bench images sbom
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## /{ printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,11 +25,11 @@ run: ## Serve manifests/quickstart: one endpoint over two real MCP servers, unti
 test: ## Everything that CI runs, with a summary
 	@.ci/test.sh
 
-unit: ## All cargo tests but for tier 2 and 3: unit, golden, property, conformance, real clients, a real API server
+unit: ## All cargo tests but for those on clusters: unit, golden, property, conformance, real clients
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 lint: ## clippy, rustdoc and cargo-deny, warnings are errors
-	$(CARGO) clippy --locked --workspace --all-targets --test tier2 --test tier3 -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --test tier1 --test tier2 --test tier3 -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
 	$(MCPMESH_CACHE)/tools/bin/cargo-deny --all-features --locked check bans licenses sources
 
@@ -55,10 +55,12 @@ check-generated: ## Fail where generated files differ from what their sources ma
 e2e: ## The tests on real Kubernetes clusters, of every tier (root; `make test` runs tiers 1 and 2)
 	@.ci/test.sh e2e
 
-tier1:
-	$(CARGO) test --locked -p mcpmesh-e2e --test tier1 --no-fail-fast
+build: ## Build what the tests run
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace --no-run
+	$(CARGO) test --locked -p mcpmesh-e2e --test tier1 --test tier2 --no-run
 
-tier2 tier3: ## The tests on a cluster with one node, with two (root)
+tier1 tier2 tier3: ## The tests on a real API server, on a cluster with one node, with two (the latter: root)
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked -p mcpmesh-e2e --test $@ --no-fail-fast
 

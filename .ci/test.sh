@@ -47,6 +47,21 @@ done_with() {
   [ "$failed" = 0 ]
 }
 
+# beside NAME COMMAND...: begins it beside the steps that follow. joined NAME: its step, once it has ended.
+beside() {
+  local name="$1"
+  shift
+  { "$@" > "$log/$name" 2>&1; echo "$?" > "$log/$name.code"; } &
+}
+joined() {
+  wait
+  step "$1" ended "$1"
+}
+ended() {
+  cat "$log/$1"
+  return "$(cat "$log/$1.code")"
+}
+
 step setup make --no-print-directory setup
 [ "$failed" = 0 ] || { printf '\nFAILED: without its tools nothing else can run\n'; exit 1; }
 if [ "${1:-}" = e2e ]; then
@@ -60,7 +75,11 @@ fi
 step fmt make --no-print-directory fmt-check
 step lint make --no-print-directory lint
 step generated make --no-print-directory check-generated
+step build make --no-print-directory build
+# Both wait for processes and servers more than they compute.
+beside "tier 1" make --no-print-directory tier1
 step tests make --no-print-directory unit
+joined "tier 1"
 tier 2
 step fuzz make --no-print-directory fuzz
 done_with
