@@ -47,10 +47,9 @@ pub struct Plan {
     pub tls: Option<(&'static str, String)>,
 }
 
-/// A gateway of two pods over two servers of two pods each, which answer `echo`: one over standard input and output,
-/// one that speaks HTTP beside a sidecar. `pod` is where all of them run, as the three kinds say it.
+/// The gateway `main`, which lets everybody use everything, with one more line of its `spec`.
 #[must_use]
-pub fn echoes(pod: &str) -> String {
+pub fn open_gateway(more: &str) -> String {
     format!(
         "apiVersion: mcpmesh.io/v1alpha1
 kind: McpGateway
@@ -58,7 +57,7 @@ metadata: {{name: main}}
 spec:
   authentication: {{anonymous: Allow}}
   naming: {{prefix: Always}}
-  proxy: {{replicas: 2, pod: {pod}}}
+  {more}
 ---
 apiVersion: mcpmesh.io/v1alpha1
 kind: McpPolicy
@@ -66,7 +65,17 @@ metadata: {{name: main}}
 spec:
   targetRefs: [{{kind: McpGateway, name: main}}]
   access: [{{name: everyone, effect: Allow, from: [{{anyone: {{}}}}]}}]
----
+"
+    )
+}
+
+/// A gateway of two pods over two servers of two pods each, which answer `echo`: one over standard input and output,
+/// one that speaks HTTP beside a sidecar. `pod` is where all of them run, as the three kinds say it.
+#[must_use]
+pub fn echoes(pod: &str) -> String {
+    let gateway = open_gateway(&format!("proxy: {{replicas: 2, pod: {pod}}}"));
+    format!(
+        "{gateway}---
 apiVersion: mcpmesh.io/v1alpha1
 kind: McpServer
 metadata: {{name: piped}}

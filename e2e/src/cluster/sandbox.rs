@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
 use k8s_openapi::NamespaceResourceScope;
@@ -15,9 +15,11 @@ use kube::core::ApiResource;
 use kube::{Client, Resource, ResourceExt as _};
 use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
 use serde_json::Value;
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use super::Cluster;
+use crate::process::eventually;
 
 /// The label of a test's namespaces; its value is the test's name.
 const LABEL: &str = "mcpmesh.io/e2e-test";
@@ -92,14 +94,23 @@ impl<'c> Sandbox<'c> {
         self.cluster.install("manifests/crds").await
     }
 
-    /// The ClusterIP of a Service: the test is in the cluster's network, but not behind its DNS.
+    /// The ClusterIP of a Service that leads somewhere: the test is in the cluster's network, but not behind its DNS. That
+    /// a pod is ready is known a moment before connections to its Service get there.
     ///
     /// # Errors
-    /// When there is no such Service, or it is headless.
+    /// When there is no such Service, it is headless, or nothing answers at its first port in time.
     pub async fn service_ip(&self, namespace: &Namespace<'_>, name: &str) -> anyhow::Result<IpAddr> {
         let service: Service = namespace.api().get(name).await?;
-        let address = service.spec.and_then(|spec| spec.cluster_ip).context("no ClusterIP")?;
-        address.parse().with_context(|| format!("{name} has the ClusterIP {address:?}"))
+        let spec = service.spec.context("no spec")?;
+        let address: IpAddr = spec.cluster_ip.context("no ClusterIP")?.parse().context("headless")?;
+        let port = spec.ports.unwrap_or_default().first().context("no port")?.port;
+        let to = SocketAddr::new(address, u16::try_from(port)?);
+        eventually(&format!("the Service {name} leads somewhere"), || async {
+            TcpStream::connect(to).await?;
+            Ok(())
+        })
+        .await?;
+        Ok(address)
     }
 
     /// What the cluster says of the test's namespaces: conditions, waiting containers, events.

@@ -14,30 +14,10 @@ use mcpmesh_e2e::http::Client;
 use mcpmesh_e2e::mesh::built;
 use mcpmesh_e2e::process::eventually;
 use mcpmesh_e2e::tools::Tools;
+use mcpmesh_e2e::traffic::open_gateway;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
-
-/// A gateway that lets everybody in, with more of `spec.proxy`.
-fn gateway(proxy: &str) -> String {
-    format!(
-        "apiVersion: mcpmesh.io/v1alpha1
-kind: McpGateway
-metadata: {{name: main}}
-spec:
-  authentication: {{anonymous: Allow}}
-  naming: {{prefix: Always}}
-  proxy: {proxy}
----
-apiVersion: mcpmesh.io/v1alpha1
-kind: McpPolicy
-metadata: {{name: main}}
-spec:
-  targetRefs: [{{kind: McpGateway, name: main}}]
-  access: [{{name: everyone, effect: Allow, from: [{{anyone: {{}}}}]}}]
-"
-    )
-}
 
 /// As a team writes it; what is injected is the mesh's to say.
 fn team() -> String {
@@ -94,7 +74,7 @@ fn a_deployment_with_an_injected_proxy_is_reached_through_a_gateway() -> anyhow:
     Cluster::shared(Tier::Two)?.test(async |sandbox| {
         sandbox.cluster.install_mesh().await?;
         let namespace = sandbox.namespace().await?;
-        namespace.apply(&gateway("{replicas: 1}")).await?;
+        namespace.apply(&open_gateway("proxy: {replicas: 1}")).await?;
         namespace.apply(&injected(namespace.name(), &team()).await?).await?;
         namespace.gateway_ready("main", 1).await?;
         let address = sandbox.service_ip(&namespace, "main-mcpgateway").await?;
@@ -117,7 +97,7 @@ fn an_autoscaler_and_a_route_are_made_where_a_gateway_asks_for_them_and_belong_t
         let namespace = sandbox.namespace().await?;
         let route = "{parentRefs: [{name: edge, namespace: ingress, sectionName: https}], hostnames: [mcp.example.com]}";
         let scaled = "{minReplicas: 1, maxReplicas: 3}";
-        namespace.apply(&gateway(&format!("{{autoscaling: {scaled}, route: {route}}}"))).await?;
+        namespace.apply(&open_gateway(&format!("proxy: {{autoscaling: {scaled}, route: {route}}}"))).await?;
         autoscaler(&namespace).await?;
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute"));
         let routes: Api<DynamicObject> = Api::namespaced_with(sandbox.client(), namespace.name(), &kind);

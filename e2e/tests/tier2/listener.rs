@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams};
 use mcpmesh_e2e::cluster::{Cluster, FIXTURE, Namespace, Tier};
 use mcpmesh_e2e::http::Client;
 use mcpmesh_e2e::process::eventually;
-use mcpmesh_e2e::traffic::{Plan, Traffic};
+use mcpmesh_e2e::traffic::{Plan, Traffic, open_gateway};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -16,22 +16,10 @@ use tokio::process::Command;
 const NAME: &str = "mcp.example.com";
 
 fn mesh() -> String {
+    let gateway =
+        open_gateway("listeners: [{name: https, port: 8443, tls: {secretRef: {name: front-door}}}]");
     format!(
-        "apiVersion: mcpmesh.io/v1alpha1
-kind: McpGateway
-metadata: {{name: main}}
-spec:
-  authentication: {{anonymous: Allow}}
-  naming: {{prefix: Always}}
-  listeners: [{{name: https, port: 8443, tls: {{secretRef: {{name: front-door}}}}}}]
----
-apiVersion: mcpmesh.io/v1alpha1
-kind: McpPolicy
-metadata: {{name: main}}
-spec:
-  targetRefs: [{{kind: McpGateway, name: main}}]
-  access: [{{name: everyone, effect: Allow, from: [{{anyone: {{}}}}]}}]
----
+        "{gateway}---
 apiVersion: mcpmesh.io/v1alpha1
 kind: McpServer
 metadata: {{name: piped}}
