@@ -72,8 +72,14 @@ fn the_quickstart_runs_in_pods_and_answers_denies_limits_and_lets_nobody_around_
         let tools = Tools::installed()?;
         let python = tools.python("mcp-2");
         let python = python.to_str().context("no text")?;
-        let seen = printed(sandbox, &[python, "-c", SDK, &format!("http://{host}:8080/mcp"), KEY]).await?;
-        ensure!(seen.contains("Echo: from a pod") && seen.contains("time_get_current_time"), "{seen}");
+        let endpoint = format!("http://{host}:8080/mcp");
+        // The status tells what one replica has seen; the other is a moment behind.
+        let seen = eventually_within(READY, "an SDK client lists and calls", || async {
+            let seen = printed(sandbox, &[python, "-c", SDK, &endpoint, KEY]).await?;
+            ensure!(seen.contains("Echo: from a pod") && seen.contains("time_get_current_time"), "{seen}");
+            Ok(seen)
+        })
+        .await?;
         ensure!(!seen.contains("get-env"), "a denied tool is listed: {seen}");
 
         let address = sandbox.service_ip(&namespace, "main-mcpgateway").await?;
