@@ -137,7 +137,6 @@ impl Gateway {
             naming.cancel();
             let before = self.view();
             self.publish(&config);
-            self.show(Some(&config));
             let kept: HashSet<_> = config.attached.iter().map(|attached| &attached.id).collect();
             self.uncount_objects(before.config.attached.iter().filter(|one| !kept.contains(&one.id)));
         }
@@ -150,9 +149,12 @@ impl Gateway {
         View::new(Arc::clone(config), observed, generation)
     }
 
-    fn publish(&self, config: &Arc<Config>) {
-        let generation = self.view.load().generation + 1;
+    /// Whoever hears of the change finds every audience's view as new as everyone's. The caller holds `naming`.
+    fn publish(self: &Arc<Self>, config: &Arc<Config>) {
+        let before = self.view();
+        let generation = before.generation + 1;
         self.view.store(Arc::new(Self::see(config, generation)));
+        self.show((!Arc::ptr_eq(&before.config, config)).then_some(config));
         self.count_objects();
         self.changes.send_replace(generation);
     }
@@ -176,7 +178,6 @@ impl Gateway {
         let _naming = self.naming.lock();
         if !until.is_cancelled() {
             self.publish(config);
-            self.show(None);
         }
     }
 

@@ -153,21 +153,16 @@ impl Gateway {
         let (gateway, audience, current) = (Arc::downgrade(self), Arc::downgrade(audience), until.clone());
         tokio::spawn(async move {
             let follow = async {
-                loop {
-                    {
-                        let (Some(gateway), Some(audience)) = (gateway.upgrade(), audience.upgrade()) else {
-                            return;
-                        };
-                        let _naming = gateway.naming.lock();
-                        if current.is_cancelled() {
-                            return;
-                        }
-                        audience.look(&gateway.view());
-                        gateway.changes.send_modify(|_| ());
-                    }
-                    if changes.next().await.is_none() {
+                while changes.next().await.is_some() {
+                    let (Some(gateway), Some(audience)) = (gateway.upgrade(), audience.upgrade()) else {
+                        return;
+                    };
+                    let _naming = gateway.naming.lock();
+                    if current.is_cancelled() {
                         return;
                     }
+                    audience.look(&gateway.view());
+                    gateway.changes.send_modify(|_| ());
                 }
             };
             until.run_until_cancelled(follow).await;
