@@ -163,7 +163,7 @@ impl Gateway {
         let view = self.view.load();
         for (attached, seen) in view.config.attached.iter().zip(&view.observed) {
             self.shell.metrics.quarantined(&self.id, &attached.id, attached.quarantined(seen));
-            self.shell.metrics.hiding(&self.id, &attached.id, seen.hiding());
+            self.shell.metrics.hiding(&self.id, &attached.id, seen.hiding);
         }
     }
 

@@ -138,6 +138,8 @@ pub struct Observation {
     pub lists: Lists,
     /// Grows whenever a list, the capabilities or the instructions change; not with `state`.
     pub generation: u64,
+    /// How many of its objects, its instructions being one, carry hidden characters in what is shown of them.
+    pub hiding: usize,
 }
 
 /// The lists of a server, as it answers one kind of client.
@@ -168,14 +170,14 @@ impl Default for Observation {
             instructions: None,
             lists: Lists::default(),
             generation: 0,
+            hiding: 0,
         }
     }
 }
 
 impl Observation {
-    /// How many of its objects, its instructions being one, carry hidden characters in what is shown of them.
-    #[must_use]
-    pub fn hiding(&self) -> usize {
+    /// Counts for [`Self::hiding`].
+    pub(crate) fn count_hiding(&self) -> usize {
         let lists = [
             (&self.lists.tools, Named::Identifier),
             (&self.lists.prompts, Named::Identifier),

@@ -297,8 +297,9 @@ impl Core {
             change(&mut next);
             if !next.offers_the_same(current) {
                 next.generation += 1;
-                let objects = next.hiding();
-                if objects > 0 {
+                next.hiding = next.count_hiding();
+                if next.hiding > 0 {
+                    let objects = next.hiding;
                     tracing::warn!(server = %self.config.id, objects, "hidden characters in the texts of this server's objects: taken out");
                 }
             }
@@ -348,6 +349,7 @@ impl Core {
                 instructions: handshake.instructions,
                 lists,
                 generation: observation.generation,
+                hiding: observation.hiding,
             };
         });
         Ok(())
