@@ -7,6 +7,7 @@ mod backoff;
 mod certificate;
 mod disk;
 mod held;
+mod keeper;
 mod last_good;
 mod observe;
 mod operator;
@@ -31,6 +32,7 @@ use crate::mesh::Mesh;
 use crate::proxy::Proxy;
 use backoff::Backoff;
 use held::Held;
+use keeper::Keeper;
 use observe::Observer;
 
 /// Messages to the operator that wait for the connection to take them.
@@ -158,19 +160,24 @@ impl Subscriber {
         }
     }
 
-    /// Runs until `stop`: one task for the configuration, one for the certificate.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Runs until `stop`: one task for the configuration, one for the certificate. Returns once what is in force is on
+    /// the disk.
+    pub async fn run(mut self, stop: CancellationToken) {
         let certificate = certificate::keep(Arc::clone(&self.settings));
-        let work = async { tokio::join!(self.subscribe(), certificate) };
+        let keeper = Keeper::start(Arc::clone(&self.settings), Arc::clone(&self.proxy));
+        let work = async { tokio::join!(self.subscribe(&keeper), certificate) };
         // Boxed: a configuration on its way makes a large future.
         stop.run_until_cancelled(Box::pin(work)).await;
+        if let Err(error) = keeper.end().await {
+            tracing::error!(%error, "the last good configuration may not be kept");
+        }
     }
 
     /// One stream after another, for ever.
-    async fn subscribe(mut self) {
+    async fn subscribe(&mut self, keeper: &Keeper) {
         let mut backoff = Backoff::default();
         loop {
-            let ended = self.stream(&mut backoff).await;
+            let ended = self.stream(&mut backoff, keeper).await;
             self.proxy.metrics().configuration.disconnected();
             let wait = backoff.next();
             tracing::warn!(reason = %Causes(&ended), again_in = ?wait, "no stream from the operator");
@@ -183,14 +190,18 @@ impl Subscriber {
     }
 
     /// One stream: says what is here, then does as it is told until the stream ends.
-    async fn stream(&mut self, backoff: &mut Backoff) -> Ended {
-        match self.try_stream(backoff).await {
+    async fn stream(&mut self, backoff: &mut Backoff, keeper: &Keeper) -> Ended {
+        match self.try_stream(backoff, keeper).await {
             Ok(never) => match never {},
             Err(ended) => ended,
         }
     }
 
-    async fn try_stream(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
+    async fn try_stream(
+        &mut self,
+        backoff: &mut Backoff,
+        keeper: &Keeper,
+    ) -> Result<std::convert::Infallible, Ended> {
         let due = self.copy_due();
         let opened = tokio::select! {
             opened = self.open() => opened,
@@ -210,6 +221,7 @@ impl Subscriber {
                             observer.observe(&std::mem::take(&mut update.observe));
                         }
                         self.update(update, &say).await?;
+                        keeper.keep(self.uid(), self.held.whole());
                         backoff.reset();
                         confirmed = true;
                     }
@@ -232,7 +244,7 @@ impl Subscriber {
         Ok((say, answered.into_inner()))
     }
 
-    /// One transaction: takes it, applies it, answers, keeps it.
+    /// One transaction: takes it, applies it, answers.
     async fn update(&mut self, update: Update, say: &mpsc::Sender<FromProxy>) -> Result<(), Ended> {
         let (sequence, changed, removed) = (update.sequence, update.changed.len(), update.removed.len());
         self.trust(&update.roots);
@@ -256,7 +268,6 @@ impl Subscriber {
         let rejected = self.rejections.len();
         tracing::info!(revision, sequence, changed, removed, rejected, "configured");
         tell(say, Said::Ack(Ack { sequence, revision, rejections: self.rejections.clone() })).await?;
-        self.save().await;
         Ok(())
     }
 
@@ -283,17 +294,6 @@ impl Subscriber {
         self.rejections = self.held.unreadable().chain(once).collect();
         self.applied = true;
         Ok(())
-    }
-
-    /// Keeps what is in force on the disk. Where that fails the proxy goes on without: it says so.
-    async fn save(&self) {
-        let (settings, update, uid) = (Arc::clone(&self.settings), self.held.whole(), self.uid());
-        let save = move || settings.store.save(&uid, update, SystemTime::now());
-        let saved = tokio::task::spawn_blocking(save).await;
-        if let Ok(Err(error)) = saved {
-            tracing::error!(error = %Causes(&error), "the last good configuration is not kept");
-            self.proxy.metrics().configuration.disk_error();
-        }
     }
 
     /// Of the object that the fleet is of: of an McpGateway its uid, of sidecars that of their first gateway.

@@ -1,4 +1,5 @@
-//! The process's certificate of the mesh: asked for with a key that never leaves memory, renewed at half of its life.
+//! The process's certificate of the mesh: asked for with a key that never leaves the pod, renewed at half of its life,
+//! and kept on the disk for a container that is started anew while no operator answers.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +10,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::backoff::{Backoff, random};
-use super::{Causes, Settings};
+use super::disk::Signed;
+use super::{Causes, DiskError, OperatorError, Settings};
 use crate::mesh;
 
 /// For the operator to sign.
@@ -21,7 +23,7 @@ const SOONEST: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
-    Line(#[from] super::operator::Error),
+    Line(#[from] OperatorError),
     #[error("no key or request can be made")]
     Request(#[from] rcgen::Error),
     #[error("the operator does not sign: {}", .0.message())]
@@ -32,6 +34,10 @@ enum Error {
     Install(#[from] mesh::Error),
     #[error("the certificate's dates cannot be read")]
     Dates,
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("the certificate on the disk holds no more")]
+    Over,
 }
 
 /// When a certificate holds, in seconds since 1970.
@@ -41,8 +47,12 @@ struct Life {
     until: i64,
 }
 
-/// Gets a certificate and renews it, for ever. A failure keeps the one that is there.
+/// Gets a certificate and renews it, for ever. A failure keeps the one that is there; at first that is the one on the
+/// disk.
 pub(super) async fn keep(settings: Arc<Settings>) {
+    if let Err(error) = restore(&settings, SystemTime::now()) {
+        tracing::warn!(error = %Causes(&error), "no certificate of the mesh from the disk");
+    }
     let mut backoff = Backoff::default();
     loop {
         let wait = match renew(&settings).await {
@@ -59,6 +69,20 @@ pub(super) async fn keep(settings: Arc<Settings>) {
     }
 }
 
+/// Puts the certificate of the disk in force while it holds. What is trusted is what the operator is known by: it is
+/// mounted, and so newer than the disk.
+fn restore(settings: &Settings, now: SystemTime) -> Result<(), Error> {
+    let Some(Signed { chain, key }) = settings.store.load_certificate()? else { return Ok(()) };
+    let life = Life::of(&chain)?;
+    if !life.holds(now) {
+        return Err(Error::Over);
+    }
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
+    settings.mesh.install(&chain, key, &settings.operator.roots()?)?;
+    tracing::info!(until = life.until, "the certificate of the disk is in force");
+    Ok(())
+}
+
 /// Gets one certificate and puts it in force.
 async fn renew(settings: &Settings) -> Result<Life, Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -72,9 +96,14 @@ async fn renew(settings: &Settings) -> Result<Life, Error> {
     });
     let SignResponse { chain, roots } = signed.await.map_err(|_| Error::Late)??;
     let life = Life::of(&chain)?;
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    settings.mesh.install(&chain, key, &roots)?;
+    let signed = Signed { chain, key: key.serialize_der() };
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signed.key.clone()));
+    settings.mesh.install(&signed.chain, key, &roots)?;
     tracing::info!(until = life.until, "a certificate of the mesh is in force");
+    // Small and rare: written here. Without it the process goes on as before.
+    if let Err(error) = settings.store.save_certificate(&signed) {
+        tracing::error!(error = %Causes(&error), "the certificate of the mesh is not kept");
+    }
     Ok(life)
 }
 
@@ -85,6 +114,11 @@ impl Life {
         let (_, certificate) = X509Certificate::from_der(first).map_err(|_| Error::Dates)?;
         let validity = certificate.validity();
         Ok(Self { from: validity.not_before.timestamp(), until: validity.not_after.timestamp() })
+    }
+
+    fn holds(self, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        i64::try_from(now).is_ok_and(|now| (self.from..self.until).contains(&now))
     }
 
     /// Between 40 and 60 hundredths of its life (`share` is from 0 to 1), so that a fleet does not renew at once.
@@ -109,5 +143,7 @@ mod tests {
         assert_eq!(life.renew_in(at(1000), 1.0), Duration::from_secs(51_840));
         assert_eq!(life.renew_in(at(200_000), 0.5), SOONEST);
         assert_eq!(Life { from: 5, until: 1 }.renew_in(at(1000), 0.5), SOONEST);
+        let held = [999, 1000, 1000 + 86_399, 1000 + 86_400].map(|now| life.holds(at(now)));
+        assert_eq!(held, [false, true, true, false]);
     }
 }

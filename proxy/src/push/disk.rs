@@ -1,7 +1,12 @@
 //! The last good configuration on disk, sealed: what a proxy boots from while the operator is away.
 //!
 //! One file for each fleet and gateway uid, replaced as a whole (written beside, synced, renamed). AES-256-GCM with a
-//! random nonce; the fleet is authenticated with it, so that no other fleet's file is taken for ours.
+//! random nonce; the fleet is authenticated with it, so that no other fleet's file is taken for ours. Beside it, in the
+//! same way, the process's certificate of the mesh.
+
+mod certificate;
+
+pub(super) use certificate::Signed;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -39,11 +44,11 @@ pub enum Error {
     /// Another key, another fleet, or damage.
     #[error("{0} cannot be opened with this fleet's key")]
     Sealed(String),
-    /// Opened, but not a configuration.
-    #[error("{0} holds no configuration")]
+    /// Opened, but not what should be there.
+    #[error("{0} holds something else")]
     Content(String),
     /// Nothing could be sealed.
-    #[error("the configuration cannot be encrypted")]
+    #[error("nothing can be encrypted with this fleet's key")]
     Seal,
 }
 
@@ -98,10 +103,8 @@ impl Store {
     pub(super) fn save(&self, uid: &str, update: Update, at_time: SystemTime) -> Result<(), Error> {
         let since = at_time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let saved = Saved { update: Some(update), at: since.as_secs() };
-        let sealed = self.seal(saved.encode_to_vec())?;
         let path = self.folder.join(format!("{}{}{SUFFIX}", self.prefix(), short(uid)));
-        fs::create_dir_all(&self.folder).map_err(at(&self.folder))?;
-        replace(&path, &sealed).map_err(at(&path))?;
+        self.write(&path, saved.encode_to_vec())?;
         // Those of an earlier gateway of this name.
         for old in self.files()?.into_iter().filter(|old| *old != path) {
             fs::remove_file(&old).map_err(at(&old))?;
@@ -110,16 +113,27 @@ impl Store {
     }
 
     fn read(&self, path: &Path) -> Result<(Update, SystemTime), Error> {
+        let Saved { update, at } = self.open_file(path)?;
+        let when = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at));
+        update.zip(when).ok_or_else(|| Error::Content(path.display().to_string()))
+    }
+
+    /// Seals this into a file.
+    fn write(&self, path: &Path, content: Vec<u8>) -> Result<(), Error> {
+        let sealed = self.seal(content)?;
+        fs::create_dir_all(&self.folder).map_err(at(&self.folder))?;
+        replace(path, &sealed).map_err(at(path))
+    }
+
+    /// Opens a sealed file.
+    fn open_file<M: Message + Default>(&self, path: &Path) -> Result<M, Error> {
         let name = || path.display().to_string();
         if fs::metadata(path).map_err(at(path))?.len() > LARGEST {
             return Err(Error::Content(name()));
         }
         let mut bytes = fs::read(path).map_err(at(path))?;
         let open = self.unseal(&mut bytes).ok_or_else(|| Error::Sealed(name()))?;
-        let saved = Saved::decode(open).map_err(|_| Error::Content(name()))?;
-        let when = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(saved.at));
-        let (Some(update), Some(when)) = (saved.update, when) else { return Err(Error::Content(name())) };
-        Ok((update, when))
+        M::decode(open).map_err(|_| Error::Content(name()))
     }
 
     fn seal(&self, mut content: Vec<u8>) -> Result<Vec<u8>, Error> {

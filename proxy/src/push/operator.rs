@@ -124,6 +124,11 @@ impl Operator {
         }
     }
 
+    /// What the operator and the proxies of the mesh are known by, PEM: the mounted file.
+    pub(super) fn roots(&self) -> Result<String, Error> {
+        self.read("ca.crt").map(|(_, pem)| pem.to_string())
+    }
+
     fn token(&self) -> Result<MetadataValue<Ascii>, Error> {
         let (path, text) = self.read("token")?;
         let token = text.trim();

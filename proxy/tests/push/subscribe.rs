@@ -89,7 +89,8 @@ struct Pod {
     proxy: Arc<Proxy>,
     mesh: Mesh,
     bypass: watch::Sender<bool>,
-    _subscribed: AbortOnDropHandle<()>,
+    stop: CancellationToken,
+    subscribed: AbortOnDropHandle<()>,
 }
 
 impl Pod {
@@ -116,8 +117,15 @@ impl Pod {
         };
         let proxy = Proxy::start(options).await.unwrap();
         let subscriber = Subscriber::boot(Arc::clone(&proxy), settings).await;
-        let subscribed = AbortOnDropHandle::new(tokio::spawn(subscriber.run(CancellationToken::new())));
-        Self { proxy, mesh, bypass, _subscribed: subscribed }
+        let stop = CancellationToken::new();
+        let subscribed = AbortOnDropHandle::new(tokio::spawn(subscriber.run(stop.clone())));
+        Self { proxy, mesh, bypass, stop, subscribed }
+    }
+
+    /// As a process ends: what is in force is on the disk then.
+    async fn end(self) {
+        self.stop.cancel();
+        self.subscribed.await.unwrap();
     }
 
     fn readiness(&self) -> Result<&'static str, &'static str> {
@@ -298,10 +306,8 @@ async fn a_restarted_proxy_serves_from_its_disk_before_the_operator_has_said_any
     let (mut session, _) = operator.greeted().await;
     session.update(whole(&fleet, 7)).await;
     session.ack().await;
-    // A second acknowledgement comes only once the first update is on the disk.
-    session.update(nothing(&fleet, 7)).await;
-    session.ack().await;
-    drop((pod, session));
+    pod.end().await;
+    drop(session);
     let pod = Pod::boot(&operator).await;
     assert!(pod.readiness().unwrap().contains("stale"));
     assert_eq!(pod.proxy.paths(), [(id(), "/mcp".to_owned())]);
@@ -372,11 +378,10 @@ async fn a_copy_is_not_taken_in_place_of_what_the_operator_or_the_disk_says() {
     let pod = Pod::boot(&operator).await;
     let (mut session, hello) = operator.greeted().await;
     assert!(hello.have.is_empty());
-    for _ in 0..2 {
-        session.update(whole(&fleet, 7)).await;
-        session.ack().await;
-    }
-    drop((pod, session));
+    session.update(whole(&fleet, 7)).await;
+    session.ack().await;
+    pod.end().await;
+    drop(session);
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let pod = Pod::boot_with(&operator, &nobody.to_string(), Duration::ZERO).await;
     for _ in 0..100 {
@@ -391,21 +396,40 @@ async fn a_file_that_was_damaged_is_ignored_and_counted() {
     let pod = Pod::boot(&operator).await;
     let fleet = fleet(&gateway());
     let (mut session, _) = operator.greeted().await;
-    // A second acknowledgement comes only once the first update is on the disk.
-    for _ in 0..2 {
-        session.update(whole(&fleet, 1)).await;
-        session.ack().await;
-    }
-    // Where nobody writes any more: the last update is still on its way to the first disk.
-    let other = Operator::start().await;
-    fs::create_dir_all(other.path("state")).unwrap();
+    session.update(whole(&fleet, 1)).await;
+    session.ack().await;
+    pod.end().await;
+    drop(session);
     for entry in fs::read_dir(operator.path("state")).unwrap() {
-        fs::write(other.path("state").join(entry.unwrap().file_name()), "damaged").unwrap();
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|name| name == "sealed") {
+            fs::write(path, "damaged").unwrap();
+        }
     }
-    drop((pod, session));
-    let pod = Pod::boot(&other).await;
+    let pod = Pod::boot(&operator).await;
     assert_eq!(pod.readiness(), Err("no configuration yet"));
     assert!(pod.metric("mcpmesh_proxy_config_disk_errors_total 1"));
+}
+
+#[tokio::test]
+async fn a_restarted_sidecar_has_its_certificate_before_the_operator_has_said_anything() {
+    let operator = Operator::start().await;
+    let pod = Pod::boot(&operator).await;
+    pod.mesh.certified().await;
+    pod.end().await;
+    operator.authority.refuses.store(true, Ordering::Relaxed);
+    let pod = Pod::boot(&operator).await;
+    pod.mesh.certified().await;
+    assert_eq!(pod.mesh.id(), Some(fleet_id()));
+    pod.end().await;
+    for entry in fs::read_dir(operator.path("state")).unwrap() {
+        fs::write(entry.unwrap().path(), "damaged").unwrap();
+    }
+    let mut refused = operator.authority.refused.subscribe();
+    refused.mark_unchanged();
+    let pod = Pod::boot(&operator).await;
+    refused.changed().await.unwrap();
+    assert!(!pod.mesh.ready(), "it was asked for a new one, for the disk had none");
 }
 
 #[tokio::test]
