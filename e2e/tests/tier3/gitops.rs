@@ -241,13 +241,18 @@ async fn in_peace(sandbox: &Sandbox<'_>, flux: &Flux<'_>, namespace: &Namespace<
     owners(&namespace.api::<McpPolicy>().get("visitors").await?)
 }
 
-/// The resourceVersion of each of our objects, of their children and of the Secret that Flux applies.
+/// The resourceVersion of each of our objects, of their children and of the Secret that Flux applies; of a Deployment, whose
+/// status Kubernetes writes when it likes, who wrote what else of it and when.
 async fn versions(namespace: &Namespace<'_>) -> anyhow::Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     all.extend(versions_of::<McpGateway>(namespace).await?);
     all.extend(versions_of::<McpServer>(namespace).await?);
     all.extend(versions_of::<McpPolicy>(namespace).await?);
-    all.extend(versions_of::<Deployment>(namespace).await?);
+    for deployment in namespace.api::<Deployment>().list(&ListParams::default()).await? {
+        let writes = deployment.managed_fields().iter().filter(|entry| entry.subresource.is_none());
+        let writes = writes.map(|entry| format!("{:?} {:?}", entry.manager, entry.time)).collect::<Vec<_>>();
+        all.insert(format!("Deployment/{}", deployment.name_any()), writes.join(", "));
+    }
     all.extend(versions_of::<Service>(namespace).await?);
     all.extend(versions_of::<ServiceAccount>(namespace).await?);
     all.extend(versions_of::<Secret>(namespace).await?);
