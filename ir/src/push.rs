@@ -4,6 +4,7 @@
 //! A proxy opens `Subscribe` and says who it is and what it has. The operator answers with differences, each one
 //! transaction, which the proxy acknowledges with what it rejected and why. Fields are only ever added.
 
+use prost::bytes::Bytes;
 use prost::{Message, Oneof};
 
 /// The full name of the service.
@@ -114,8 +115,8 @@ pub struct Observation {
     #[prost(string, tag = "1")]
     pub server: String,
     /// JSON of [`crate::catalog::Observed`].
-    #[prost(bytes = "vec", tag = "2")]
-    pub body: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub body: Bytes,
 }
 
 /// From the operator, on `Subscribe`.
@@ -185,8 +186,8 @@ pub struct Resource {
     #[prost(string, repeated, tag = "4")]
     pub requires: Vec<String>,
     /// Canonical JSON.
-    #[prost(bytes = "vec", tag = "5")]
-    pub body: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub body: Bytes,
 }
 
 /// See [`Told::Behind`].
@@ -275,7 +276,7 @@ impl From<&crate::Resource> for Resource {
             name: resource.name.clone(),
             version: resource.version.as_str().to_owned(),
             requires: resource.requires.clone(),
-            body: resource.body.get().as_bytes().to_vec(),
+            body: Bytes::copy_from_slice(resource.body.get().as_bytes()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mcpmesh_ir::push::{Ack, Observation, ProxyReport, Rejection};
 use mcpmesh_ir::{FleetId, ServerId};
 use parking_lot::Mutex;
@@ -112,7 +113,9 @@ impl Seat {
     }
 
     /// What it saw of a server that it was told to observe.
-    pub(crate) fn observed(&self, server: ServerId, observation: Observation) {
+    pub(crate) fn observed(&self, server: ServerId, mut observation: Observation) {
+        // It is a part of what was read from the stream, and would keep all of that.
+        observation.body = Bytes::copy_from_slice(&observation.body);
         self.change(|proxy| _ = proxy.observations.insert(server, observation));
     }
 }

@@ -69,7 +69,7 @@ fn saw(state: ObservedState) -> ProxyReport {
         index: Some(index),
         bypassable: false,
     };
-    let observation = Observation { server: "a/s".to_owned(), body: serde_json::to_vec(&seen).unwrap() };
+    let observation = Observation { server: "a/s".to_owned(), body: serde_json::to_vec(&seen).unwrap().into() };
     ProxyReport { observations: vec![observation], ..report("p1", "r") }
 }
 
@@ -292,7 +292,7 @@ fn a_container_whose_port_answers_at_the_pods_address_is_not_ready_until_its_own
     let mut seen = saw(ObservedState::Ready);
     let mut body: Observed = serde_json::from_slice(&seen.observations[0].body).unwrap();
     body.bypassable = true;
-    seen.observations[0].body = serde_json::to_vec(&body).unwrap();
+    seen.observations[0].body = serde_json::to_vec(&body).unwrap().into();
     let view = view(&[], vec![seen]);
     let container = json!({"image": "i", "transport": "StreamableHttp", "port": 3000});
     let mut object = server_object();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mcpmesh_compiler::{ByNamespace, ObjectKind, ObjectRef};
 use mcpmesh_ir::catalog::Observed;
 use mcpmesh_ir::push::{ProxyReport, Rejection};
@@ -19,7 +20,7 @@ pub(crate) struct Word {
 /// What an observer saw, as it came and as it reads.
 #[derive(Debug, Clone)]
 struct Heard {
-    body: Vec<u8>,
+    body: Bytes,
     seen: Arc<Observed>,
 }
 
@@ -54,8 +55,8 @@ impl Words {
     }
 
     /// While an observer changes there may be two words of one server: the one that knows more counts.
-    fn observe(&mut self, server: ServerId, body: Vec<u8>, before: &Self) {
-        let known = before.observed.get(&server).filter(|known| known.body == body);
+    fn observe(&mut self, server: ServerId, body: Bytes, before: &Self) {
+        let known = before.observed.get(&server).filter(|known| is_same(&known.body, &body));
         let heard = match known {
             Some(known) => known.clone(),
             None => match serde_json::from_slice(&body) {
@@ -118,6 +119,11 @@ impl Words {
     }
 }
 
+/// What is said again is most often the very bytes.
+fn is_same(one: &Bytes, other: &Bytes) -> bool {
+    (one.as_ptr(), one.len()) == (other.as_ptr(), other.len()) || one == other
+}
+
 /// Keys that only one of two maps has, or with different values.
 fn differing<'m, K: Ord, V>(
     one: &'m BTreeMap<K, V>,
@@ -165,7 +171,7 @@ mod tests {
     fn report(fleet: &str, revision: &str, saw: &[(&str, &str)]) -> ProxyReport {
         let observation = |(server, body): &(&str, &str)| Observation {
             server: (*server).to_owned(),
-            body: body.as_bytes().to_vec(),
+            body: body.as_bytes().to_vec().into(),
         };
         ProxyReport {
             fleet: fleet.to_owned(),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use mcpmesh_ir::push::{Have, Hello, Rejection, Resource, Update};
 use mcpmesh_ir::{Fleet, FleetId, GatewayId, ResourceKind, Watermark};
 
@@ -23,7 +24,9 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(wire: Resource) -> Self {
+    fn new(mut wire: Resource) -> Self {
+        // It is a part of what was read from the stream, and would keep all of that.
+        wire.body = Bytes::copy_from_slice(&wire.body);
         let read = mcpmesh_ir::Resource::try_from(wire.clone()).map_err(|error| whole(&error));
         let read = read.and_then(|resource| match resource.kind {
             ResourceKind::Gateway if resource.name.parse::<GatewayId>().is_err() => {

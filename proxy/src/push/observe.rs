@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mcpmesh_ir::ServerId;
 use mcpmesh_ir::catalog::Observed;
 use mcpmesh_ir::push::Observation;
@@ -26,7 +27,7 @@ pub(super) struct Observer {
     /// When to look again.
     due: Option<Instant>,
     /// What was looked at last, and what was said of it.
-    seen: BTreeMap<ServerId, (Arc<upstream::Observation>, bool, Vec<u8>)>,
+    seen: BTreeMap<ServerId, (Arc<upstream::Observation>, bool, Bytes)>,
     /// Found and not said yet.
     ready: Vec<Observation>,
 }
@@ -83,7 +84,7 @@ impl Observer {
                 continue;
             }
             let observed = Observed { bypassable, ..catalog::observed(&now) };
-            let Ok(body) = serde_json::to_vec(&observed) else { continue };
+            let Ok(body) = serde_json::to_vec(&observed).map(Bytes::from) else { continue };
             if before.is_none_or(|(.., said)| *said != body) {
                 self.ready.push(Observation { server: server.to_string(), body: body.clone() });
             }

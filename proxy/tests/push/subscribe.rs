@@ -181,7 +181,7 @@ async fn what_a_proxy_cannot_apply_is_in_every_acknowledgement_until_it_is_gone(
     let strange = |kind: &str, name: &str, body: &str| Resource {
         kind: kind.to_owned(),
         name: name.to_owned(),
-        body: body.into(),
+        body: body.to_owned().into(),
         ..Resource::default()
     };
     let mut update = whole(&fleet, 1);
