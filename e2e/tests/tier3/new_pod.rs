@@ -1,5 +1,5 @@
-//! A gateway's pod is replaced while every operator is away: the new one has an empty disk and starts from the operator's
-//! copy.
+//! While every operator is away, a gateway's pod is replaced: the new one has an empty disk and starts from the operator's
+//! copy. And a container is started anew: it has its pod's disk.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use mcpmesh_crds::{McpGateway, McpPolicy};
 use mcpmesh_e2e::cluster::{Cluster, FIXTURE, Namespace, Tier};
 use mcpmesh_e2e::http::{self, Client};
 use mcpmesh_e2e::metrics::Metrics;
 use mcpmesh_e2e::process::eventually_within;
 use mcpmesh_e2e::traffic::{Plan, Traffic, open_gateway};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// A copy is written at most once in 30 s, an operator is found again in 15; the machine may be busy.
@@ -116,6 +117,31 @@ async fn forbid(namespace: &Namespace<'_>, tool: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// SIGKILL to the server's container, and waits for its next start: in the same pod, with the same disk.
+async fn restarted(namespace: &Namespace<'_>, server: &str) -> anyhow::Result<()> {
+    let (fleet, mut found) = (format!("server/{}/{server}", namespace.name()), 0);
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        let words = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let is_of_it = words.split(|byte| *byte == 0).any(|word| word == fleet.as_bytes());
+        let number = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        if let Some(process) = number.filter(|_| is_of_it) {
+            kill_process(process, Signal::KILL)?;
+            found += 1;
+        }
+    }
+    ensure!(found > 0, "no process of {fleet}");
+    let labels = ListParams::default().labels(&format!("mcpmesh.io/server={server}"));
+    eventually_within(SOON, "the container runs again, and is ready", || async {
+        let pods = namespace.api::<Pod>().list(&labels).await?.items;
+        let statuses =
+            pods.iter().filter_map(|pod| pod.status.as_ref()).flat_map(|status| &status.container_statuses);
+        let back = statuses.flatten().any(|container| container.ready && container.restart_count > 0);
+        ensure!(back, "{:?}", pods.iter().map(|pod| &pod.status).collect::<Vec<_>>());
+        Ok(())
+    })
+    .await
+}
+
 #[test]
 fn a_new_pod_starts_from_the_copy_while_no_operator_is_there_and_is_told_the_rest_once_one_is()
 -> anyhow::Result<()> {
@@ -138,6 +164,11 @@ fn a_new_pod_starts_from_the_copy_while_no_operator_is_there_and_is_told_the_res
         ensure!(tools.iter().any(|tool| tool == "web_test_simple_text"), "the copy is older: {tools:?}");
         echo(new, "web_echo").await?;
         traffic.goes_on(200).await?;
+        // What is only started anew has its certificate on the disk, and so has the gateway's older pod.
+        restarted(&namespace, "piped").await?;
+        let older =
+            gateways(&namespace).await?.into_values().find(|pod| *pod != new).context("no older pod")?;
+        eventually_within(SOON, "the server is reached again", || echo(older, "piped_echo")).await?;
 
         cluster.scale_operator(OPERATORS).await?;
         eventually_within(SOON, "it has what it missed", || async {
