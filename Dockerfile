@@ -1,6 +1,7 @@
 # The images of MCP Mesh. `make images` builds those of the operator and the proxy on a machine without a registry;
 # docs/install.md has the commands for one with docker and a registry. Each of the two is one static program, from
-# scratch, not root. A platform is built natively or under emulation: nothing here names one.
+# scratch, not root; the proxy's has the public roots besides. A platform is built natively or under emulation: nothing
+# here names one.
 #   docker buildx build --platform linux/amd64,linux/arm64 --target proxy -t REGISTRY/mcpmesh-proxy:TAG --push .
 FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /src
@@ -13,6 +14,8 @@ RUN host="$(rustc -vV | sed -n 's/^host: //p')" && \
 
 FROM scratch AS proxy
 COPY --from=build /out/mcpmesh-proxy /mcpmesh-proxy
+# Without roots no server behind an https URL would be trusted.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 USER 65532:65532
 ENTRYPOINT ["/mcpmesh-proxy"]
 

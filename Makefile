@@ -11,7 +11,7 @@ without_mold = $(shell command -v mold >/dev/null || [ "$$(uname -sm)" != "Linux
 	echo "RUSTFLAGS='-Ctarget-feature=+crt-static -Clink-arg=-fuse-ld=bfd'")
 CARGO = $(without_mold) cargo
 
-.PHONY: build cluster cluster-down help setup fmt fmt-check lint generate check-generated unit e2e tier1 tier2 tier3 fuzz test run bench images sbom
+.PHONY: build cluster cluster-down help setup fmt fmt-check lint generate check-generated unit e2e tier1 tier2 tier3 fuzz test run bench bench-mesh images sbom
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## /{ printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,7 +52,7 @@ check-generated: ## Fail where generated files differ from what their sources ma
 	diff -ru charts/mcpmesh/files/crds "$$made/charts/mcpmesh/files/crds" || \
 	{ echo "run 'make generate' and commit the result"; exit 1; }
 
-e2e: ## The tests on real Kubernetes clusters, of every tier (root; `make test` runs tiers 1 and 2)
+e2e: ## The tests on real Kubernetes clusters, of every tier, and a small W7 and W8 (root; `make test` runs tiers 1 and 2)
 	@.ci/test.sh e2e
 
 build: ## Build what the tests run
@@ -81,4 +81,7 @@ sbom: ## List what is in each program, as CycloneDX, into target/sbom
 	.ci/sbom.sh
 
 bench: setup ## Measure against nginx on the same hop, write docs/benchmarks.md
-	e2e/bench/run.sh
+	CARGO="$(CARGO)" e2e/bench/run.sh
+
+bench-mesh: ## Run W7 and W8 over 300 servers: fails on failed requests and needless writes, never on time
+	CARGO="$(CARGO)" MCPMESH_BENCH_PROFILE=debug e2e/bench/run.sh --only W7,W8 --scale 0.03 --repetitions 1 --out -

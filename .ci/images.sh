@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The Dockerfile's images without a registry and without docker: the programs by cargo, the images by buildah, which
-# takes the programs in place of the stage `build`. Writes mcpmesh-proxy.tar and mcpmesh-operator.tar (docker archives)
+# takes the programs, and this machine's trusted roots, in place of the stage `build`. Writes mcpmesh-proxy.tar and mcpmesh-operator.tar (docker archives)
 # for this machine's platform.
 #   .ci/images.sh                        builds the release, writes to target/images
 #   .ci/images.sh OUT PROGRAMS           of programs that are built already, in the folder PROGRAMS
@@ -12,6 +12,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { printf 'images: %s\n' "$*" >&2; exit 1; }
 command -v buildah >/dev/null || fail "buildah is missing (apt-get install buildah)"
+roots=/etc/ssl/certs/ca-certificates.crt
+[ -s "$roots" ] || fail "$roots is missing (apt-get install ca-certificates)"
 
 out="${1:-target/images}" programs="${2:-}" runners="${3:-}"
 prefix="${IMAGES_PREFIX:-mcpmesh.local/}"
@@ -26,6 +28,7 @@ if [ -z "$programs" ]; then
   programs="${CARGO_TARGET_DIR:-target}/$host/release"
 fi
 mkdir -p "$work/build/out"
+install -D -m 644 "$roots" "$work/build$roots"
 for program in mcpmesh-proxy mcpmesh-operator; do
   [ -x "$programs/$program" ] || fail "$programs/$program is not built"
   # A program that looks for libraries would start nowhere from scratch.

@@ -2,7 +2,7 @@
 # Everything that must hold: runs each step even when one before it failed, then sums up. A step that counts its own
 # tests is counted by them, any other as one.
 #   .ci/test.sh        what CI runs
-#   .ci/test.sh e2e    the tests on clusters, of every tier
+#   .ci/test.sh e2e    the tests on clusters, of every tier, and a small run of the bench's W7 and W8
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -69,6 +69,7 @@ if [ "${1:-}" = e2e ]; then
   step "tier 1" make --no-print-directory tier1
   tier 2
   tier 3
+  step "w7, w8" make --no-print-directory bench-mesh
   done_with
   exit
 fi

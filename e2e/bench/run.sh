@@ -3,11 +3,13 @@
 # go to the bench. MCPMESH_BENCH_PROFILE=debug: without optimization, to try whether it works.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-command -v nginx >/dev/null || { echo "bench needs nginx: apt-get install nginx-light (or nginx)" >&2; exit 1; }
 profile="${MCPMESH_BENCH_PROFILE:-release}"
-build=(--locked -p mcpmesh-proxy -p mcpmesh-operator -p mcpmesh-e2e --bin mcpmesh-proxy --bin mcpmesh-operator --bin bench)
-[ "$profile" = debug ] || build+=(--release)
-${CARGO:-cargo} build "${build[@]}"
+# In debug, what the tests have built is built already.
+build=(--locked --workspace --bins)
+[ "$profile" = debug ] ||
+  build=(--locked --release -p mcpmesh-proxy -p mcpmesh-operator -p mcpmesh-e2e --bin mcpmesh-proxy --bin mcpmesh-operator --bin bench)
+# In words of a shell: where mold is missing, make puts RUSTFLAGS in front.
+eval "${CARGO:-cargo} build ${build[*]}"
 bench="${CARGO_TARGET_DIR:-target}/$(rustc --print host-tuple)/$profile/bench"
 # A network of its own, with an address that is no loopback address: a pod's, for W7 and W8.
 user=()

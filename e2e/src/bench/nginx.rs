@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::Context as _;
+
 use super::running::{Running, free};
 
 /// Starts nginx in front of `upstream`; `GET /static/…` are the files of that name in `folder`.
@@ -15,6 +17,7 @@ pub(super) fn start(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Runni
     let mut command = Command::new("nginx");
     command.arg("-e").arg(folder.join("nginx.log")).arg("-p").arg(folder).arg("-c").arg(&path);
     Running::start("nginx", &mut command, address, folder)
+        .context("the bench compares with nginx: apt-get install nginx-light (or nginx)")
 }
 
 fn configuration(folder: &Path, address: SocketAddr, upstream: SocketAddr) -> String {

@@ -1,6 +1,8 @@
 //! Pods of the mesh come and go: what their users wait for, and what they cause.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -48,6 +50,26 @@ impl Cluster {
         .await
     }
 
+    /// Ends every pod of the operator, or starts as many again, and returns once that is so.
+    ///
+    /// # Errors
+    /// When kubectl fails, or that takes too long.
+    pub async fn scale_operator(&self, replicas: u32) -> anyhow::Result<()> {
+        let count = format!("--replicas={replicas}");
+        self.kubectl(["scale", "deployment/mcpmesh-operator", &count, "--namespace", SYSTEM]).await?;
+        let client = self.client().await?;
+        let pods: Api<Pod> = Api::namespaced(client, SYSTEM);
+        eventually_within(READY, "so many pods of the operator are ready, and no other is there", || async {
+            let labels = ListParams::default().labels("app.kubernetes.io/name=mcpmesh-operator");
+            let pods = pods.list(&labels).await?.items;
+            let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+            let wanted = usize::try_from(replicas)?;
+            ensure!((pods.len(), ready) == (wanted, wanted), "{ready} of {} are ready", pods.len());
+            Ok(())
+        })
+        .await
+    }
+
     /// Replaces every pod of the operator, as [`Self::roll`].
     ///
     /// # Errors
@@ -57,7 +79,23 @@ impl Cluster {
     }
 }
 
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    { conditions }.any(|one| one.type_ == "Ready" && one.status == "True")
+}
+
 impl Namespace<'_> {
+    /// The pods with these labels that are ready and stay, by name, with their addresses.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn pods(&self, labels: &str) -> anyhow::Result<BTreeMap<String, IpAddr>> {
+        let pods = self.api::<Pod>().list(&ListParams::default().labels(labels)).await?;
+        let stay = |pod: &Pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
+        let address = |pod: Pod| Some((pod.metadata.name?, pod.status?.pod_ip?.parse().ok()?));
+        Ok(pods.items.into_iter().filter(stay).filter_map(address).collect())
+    }
+
     /// Applies the files of a folder of the repository, as a user does.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -25,12 +26,21 @@ fn team() -> String {
         "apiVersion: mcpmesh.io/v1alpha1
 kind: McpServer
 metadata: {{name: stock}}
-spec: {{service: {{name: stock, port: 80, path: /mcp, sidecar: Injected}}}}
+spec:
+  service: {{name: stock, port: 80, path: /mcp, sidecar: Injected}}
+  authentication: {{anonymous: Allow}}
+---
+apiVersion: mcpmesh.io/v1alpha1
+kind: McpPolicy
+metadata: {{name: stock}}
+spec:
+  targetRefs: [{{kind: McpServer, name: stock}}]
+  access: [{{name: words, effect: Allow, from: [{{anyone: {{}}}}], to: {{tools: [echo]}}}}]
 ---
 apiVersion: v1
 kind: Service
 metadata: {{name: stock}}
-spec: {{selector: {{app: stock}}, ports: [{{port: 80, targetPort: 9000}}]}}
+spec: {{selector: {{app: stock}}, ports: [{{name: mcp, port: 80, targetPort: 9000}}, {{name: direct, port: 17081}}]}}
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -70,7 +80,8 @@ fn is_of_the_gateway(owners: Option<&Vec<OwnerReference>>) -> anyhow::Result<()>
 }
 
 #[test]
-fn a_deployment_with_an_injected_proxy_is_reached_through_a_gateway() -> anyhow::Result<()> {
+fn a_deployment_with_an_injected_proxy_is_reached_through_a_gateway_and_past_it_as_it_says()
+-> anyhow::Result<()> {
     Cluster::shared(Tier::Two)?.test(async |sandbox| {
         sandbox.cluster.install_mesh().await?;
         let namespace = sandbox.namespace().await?;
@@ -78,10 +89,16 @@ fn a_deployment_with_an_injected_proxy_is_reached_through_a_gateway() -> anyhow:
         namespace.apply(&injected(namespace.name(), &team()).await?).await?;
         namespace.gateway_ready("main", 1).await?;
         let address = sandbox.service_ip(&namespace, "main-mcpgateway").await?;
-        let client = Client::new(&format!("http://{address}:8080/mcp"))?;
-        let call = json!({"name": "stock_echo", "arguments": {"text": "through the sidecar"}});
-        let answer = client.modern("tools/call", call).await?.response()?;
-        ensure!(answer["result"]["content"][0]["text"] == "through the sidecar", "{answer}");
+        // The Service's other port leads to the server itself, which listens on loopback only.
+        let past = namespace.api::<Service>().get("stock").await?.spec.and_then(|spec| spec.cluster_ip);
+        let past = past.context("the team's Service has no address")?;
+        let ways = [(format!("{address}:8080"), "stock_echo"), (format!("{past}:17081"), "echo")];
+        for (address, tool) in ways {
+            let client = Client::new(&format!("http://{address}/mcp"))?;
+            let call = json!({"name": tool, "arguments": {"text": "through the sidecar"}});
+            let answer = client.modern("tools/call", call).await?.response()?;
+            ensure!(answer["result"]["content"][0]["text"] == "through the sidecar", "{address}: {answer}");
+        }
         Ok(())
     })
 }

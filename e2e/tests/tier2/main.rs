@@ -5,4 +5,5 @@ mod images;
 mod listener;
 mod mesh;
 mod monitoring;
+mod past_gateways;
 mod rollouts;

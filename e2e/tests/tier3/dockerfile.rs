@@ -61,11 +61,29 @@ async fn build(out: &Path) -> anyhow::Result<()> {
     succeeds(command.env("IMAGES_PREFIX", "mcpmesh.test/").env("IMAGES_TAG", "dockerfile")).await
 }
 
+/// The files of an image, by name.
+async fn files(archive: &Path) -> anyhow::Result<String> {
+    let layers = tempfile::tempdir()?;
+    succeeds(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(layers.path())).await?;
+    let mut names = String::new();
+    for file in std::fs::read_dir(layers.path())? {
+        let path = file?.path();
+        if path.extension().is_some_and(|end| end == "tar") {
+            let listed = Command::new("tar").arg("-tf").arg(&path).output().await?;
+            names.push_str(&String::from_utf8_lossy(&listed.stdout));
+        }
+    }
+    Ok(names)
+}
+
 #[test]
 fn every_image_of_the_dockerfile_runs_from_a_read_only_root_as_a_user_of_its_own() -> anyhow::Result<()> {
     Cluster::shared(Tier::Two)?.test(async |sandbox| {
         let folder = tempfile::tempdir()?;
         build(folder.path()).await?;
+        // Or no server behind an https URL would be trusted.
+        let inside = files(&folder.path().join("mcpmesh-proxy.tar")).await?;
+        ensure!(inside.contains("etc/ssl/certs/ca-certificates.crt"), "the proxy knows no roots: {inside}");
         let namespace = sandbox.namespace().await?;
         for (name, _) in IMAGES {
             sandbox.cluster.load_archive(&folder.path().join(format!("{name}.tar")))?;

@@ -4,6 +4,7 @@
 mod dockerfile;
 mod gitops;
 mod namespaced;
+mod new_pod;
 mod nodes;
 mod partition;
 mod rotation;

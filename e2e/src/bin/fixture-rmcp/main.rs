@@ -1,6 +1,6 @@
 //! The conformance suite's fixture server on crates.io rmcp: plays `fixtures/catalogue.json`, in both eras.
 //!
-//! `fixture-rmcp [--port N | --stdio]` prints the URL that it serves on stdout once it listens.
+//! `fixture-rmcp [--port N] [--address IP] | --stdio` prints the URL that it serves on stdout once it listens.
 
 mod ask;
 mod catalogue;
@@ -10,6 +10,8 @@ mod tasks;
 
 use std::convert::Infallible;
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -40,22 +42,29 @@ async fn main() -> anyhow::Result<()> {
         server.serve(rmcp::transport::stdio()).await?.waiting().await?;
         return Ok(());
     }
-    let port = match words.iter().position(|word| word == "--port") {
-        Some(at) => words.get(at + 1).context("--port needs a number")?.parse()?,
-        None => 0,
-    };
-    serve(server, port).await
+    let address = option(&words, "--address")?.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let port = option(&words, "--port")?.unwrap_or_default();
+    serve(server, SocketAddr::new(address, port)).await
 }
 
-async fn serve(server: Server, port: u16) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+/// The word after this one, if it is there.
+fn option<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    words: &[String],
+    name: &str,
+) -> anyhow::Result<Option<T>> {
+    let Some(at) = words.iter().position(|word| word == name) else { return Ok(None) };
+    let word = words.get(at + 1).with_context(|| format!("{name} needs a value"))?;
+    Ok(Some(word.parse().with_context(|| format!("{name} {word}"))?))
+}
+
+async fn serve(server: Server, address: SocketAddr) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address).await?;
     writeln!(std::io::stdout(), "http://{}/mcp", listener.local_addr()?)?;
     let sessions = Arc::new(LocalSessionManager::default());
-    let service: Service = StreamableHttpService::new(
-        move || Ok(server.clone()),
-        sessions,
-        StreamableHttpServerConfig::default(),
-    );
+    let config = StreamableHttpServerConfig::default();
+    // Whom others than this machine reach, they reach by names that rmcp does not expect.
+    let config = if address.ip().is_loopback() { config } else { config.disable_allowed_hosts() };
+    let service: Service = StreamableHttpService::new(move || Ok(server.clone()), sessions, config);
     // The first process of a container ends only when it asks to be told.
     let mut end = signal(SignalKind::terminate())?;
     loop {
