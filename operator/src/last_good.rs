@@ -1,10 +1,12 @@
 //! The copy of each fleet's configuration in a Secret of its namespace, which new pods boot from while every operator is
-//! away (decisions.md 12). At most one write for each fleet in half a minute, and none at rest.
+//! away (decisions.md 12). At most one write for each fleet in half a minute, and none at rest. A change that concerns
+//! many fleets at once is copied for one after the other: what is in force comes first.
 //!
 //! Where it does not fit, and where a fleet has no configuration any more, the copy is emptied: an old one would bring
 //! back what was revoked.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,6 +27,10 @@ use crate::world::{SecretMeta, World};
 
 /// Between two copies of one fleet.
 const APART: Duration = Duration::from_secs(30);
+
+/// From a change to its copy, and how much longer it may be: fleets differ in that.
+const AFTER: Duration = Duration::from_secs(5);
+const SPREAD_MILLIS: u64 = 10_000;
 
 /// Most bytes of a copy: a Secret may have 1 MiB.
 const LARGEST: usize = 900 * 1024;
@@ -48,21 +54,25 @@ impl Copied {
     }
 }
 
-/// When copies were written.
+/// When copies were written, and since when those that are there are old.
 #[derive(Debug, Default)]
-pub(crate) struct Copies(BTreeMap<FleetId, Instant>);
+pub(crate) struct Copies {
+    written: BTreeMap<FleetId, Instant>,
+    old: BTreeMap<FleetId, Instant>,
+}
 
 impl Copies {
     /// Notes a write.
     pub(crate) fn note(&mut self, fleet: FleetId, now: Instant) {
-        self.0.retain(|_, at| now.saturating_duration_since(*at) < APART);
-        self.0.insert(fleet, now);
+        self.written.retain(|_, at| now.saturating_duration_since(*at) < APART);
+        self.old.remove(&fleet);
+        self.written.insert(fleet, now);
     }
 
     /// The fleets of which a copy is to be written now; true: others wait for their time. `wanted`: the revisions of
     /// the fleets that have a configuration; `kept`: what the Secrets say of themselves.
     pub(crate) fn due(
-        &self,
+        &mut self,
         mut wanted: BTreeMap<FleetId, String>,
         kept: &[(Key, Copied)],
         now: Instant,
@@ -71,17 +81,32 @@ impl Copies {
             let is_own = fleet.namespace() == namespace && last_good_name(fleet) == *name;
             match wanted.get(fleet) {
                 _ if !is_own => {}
-                Some(new) if new == revision => _ = wanted.remove(fleet),
-                Some(_) => {}
+                Some(new) if new == revision => {
+                    wanted.remove(fleet);
+                    self.old.remove(fleet);
+                }
+                Some(_) => _ = self.old.entry(fleet.clone()).or_insert(now),
                 None if revision.is_empty() => {}
                 None => _ = wanted.insert(fleet.clone(), String::new()),
             }
         }
-        let recent =
-            |fleet: &FleetId| self.0.get(fleet).is_some_and(|at| now.saturating_duration_since(*at) < APART);
-        let (wait, due): (Vec<_>, Vec<_>) = wanted.into_keys().partition(recent);
+        let (wait, due): (Vec<_>, Vec<_>) = wanted.into_keys().partition(|fleet| self.waits(fleet, now));
         (due, !wait.is_empty())
     }
+
+    /// A fleet without any copy does not.
+    fn waits(&self, fleet: &FleetId, now: Instant) -> bool {
+        let since = |of: &BTreeMap<FleetId, Instant>| Some(now.saturating_duration_since(*of.get(fleet)?));
+        since(&self.written).is_some_and(|time| time < APART)
+            || since(&self.old).is_some_and(|time| time < after(fleet))
+    }
+}
+
+/// From a change of a fleet to its copy.
+fn after(fleet: &FleetId) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    fleet.hash(&mut hasher);
+    AFTER + Duration::from_millis(hasher.finish() % SPREAD_MILLIS)
 }
 
 /// The last-good Secrets that are there in a namespace.

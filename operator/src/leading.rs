@@ -280,7 +280,10 @@ impl Leading {
         let write = |due: Due| {
             let (client, fence) = (client.clone(), fence.clone());
             async move {
+                let began = Instant::now();
                 let done = if fence.may_write() { Some(patch_status(&client, &due).await) } else { None };
+                // What is pushed comes first: a busy API server is left alone for as long as it took.
+                tokio::time::sleep(began.elapsed().min(TOGETHER)).await;
                 (due, done)
             }
         };

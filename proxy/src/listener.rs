@@ -239,13 +239,14 @@ where
     let service = service_fn(move |request: Request<Body>| {
         let contradiction = lengths.contradict(request.version(), request.headers());
         let (serving, way, version) = (serving.clone(), Arc::clone(&way), request.version());
-        async move {
+        // Boxed: an idle connection has no room for a request, and nobody moves it about.
+        Box::pin(async move {
             let answer = match contradiction {
                 true => two_lengths(&serving),
                 false => guarded(&serving, request, &way).await,
             };
             Ok::<_, Infallible>(if serving.readiness.is_leaving() { last(answer, version) } else { answer })
-        }
+        })
     });
     builder.serve_connection(TokioIo::new(stream), service).into_owned()
 }

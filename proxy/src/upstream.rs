@@ -421,7 +421,7 @@ impl Core {
                     headers = Some(self.fresh_headers(&live, request).await);
                 }
                 (None, Some(UNSUPPORTED_VERSION)) if request.method != Method::ServerDiscover => {
-                    live = self.find_out_again(&live).await?;
+                    live = Box::pin(self.find_out_again(&live)).await?;
                 }
                 _ => return Ok(reply),
             }

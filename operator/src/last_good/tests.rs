@@ -69,10 +69,22 @@ fn at_rest_nothing_is_written_and_a_change_waits_half_a_minute() {
 }
 
 #[test]
+fn a_change_after_a_quiet_time_is_copied_in_a_quarter_of_a_minute_and_one_taken_back_never() {
+    let (old, new) = (published("x"), published("y"));
+    let there = [kept(&manifest(&fleet(), Some(&old), Default::default(), 0))];
+    let start = Instant::now();
+    let mut copies = Copies::default();
+    assert_eq!(copies.due(wanted(&new), &there, start), (vec![], true));
+    assert_eq!(copies.due(wanted(&new), &there, start + APART / 2), (vec![fleet()], false));
+    assert_eq!(copies.due(wanted(&old), &there, start + APART / 2), (vec![], false));
+    assert_eq!(copies.due(wanted(&new), &there, start + APART / 2), (vec![], true), "a change of its own");
+}
+
+#[test]
 fn a_configuration_that_is_gone_or_does_not_fit_leaves_no_old_copy() {
     let old = published("x");
     let there = [kept(&manifest(&fleet(), Some(&old), Default::default(), 0))];
-    let copies = Copies::default();
+    let mut copies = Copies::default();
     assert_eq!(copies.due(BTreeMap::new(), &there, Instant::now()).0, [fleet()]);
     let gone = manifest(&fleet(), None, Default::default(), 0);
     assert!(content(&gone).is_empty());

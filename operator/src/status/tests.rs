@@ -69,7 +69,8 @@ fn saw(state: ObservedState) -> ProxyReport {
         index: Some(index),
         bypassable: false,
     };
-    let observation = Observation { server: "a/s".to_owned(), body: serde_json::to_vec(&seen).unwrap().into() };
+    let observation =
+        Observation { server: "a/s".to_owned(), body: serde_json::to_vec(&seen).unwrap().into() };
     ProxyReport { observations: vec![observation], ..report("p1", "r") }
 }
 

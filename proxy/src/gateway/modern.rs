@@ -37,7 +37,7 @@ impl Exchange {
                 Err(fault) => Err(fault),
             }
         } else {
-            self.modern_local(&request, revision).await
+            Box::pin(self.modern_local(&request, revision)).await
         };
         match answered {
             Ok(answer) => {

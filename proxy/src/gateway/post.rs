@@ -153,6 +153,7 @@ impl Exchange {
         }
     }
 
+    /// What answers is boxed: a large future is copied by everyone who waits for it.
     async fn one(self, message: One) -> Answer {
         let id = match &message {
             One::Request(request) => Some(request.id.clone()),
@@ -160,7 +161,7 @@ impl Exchange {
         };
         match classify(&self.headers, &message) {
             Ok(Classified::Modern(revision)) => match message {
-                One::Request(request) => self.modern(request, revision).await,
+                One::Request(request) => Box::pin(self.modern(request, revision)).await,
                 One::Notification(_) => web::status(StatusCode::ACCEPTED),
                 One::Response(_) => self.refuse(
                     &Fault::InvalidRequest("a modern client sends no responses".into()),
@@ -169,11 +170,11 @@ impl Exchange {
                 ),
             },
             Ok(Classified::Initialize(revision)) => match message {
-                One::Request(request) => self.initialize(&request, revision).await,
+                One::Request(request) => Box::pin(self.initialize(&request, revision)).await,
                 One::Notification(_) | One::Response(_) => web::status(StatusCode::BAD_REQUEST),
             },
             Ok(Classified::Legacy(_)) => match self.session() {
-                Ok(session) => self.legacy(session, message).await,
+                Ok(session) => Box::pin(self.legacy(session, message)).await,
                 Err(missing) => self.without_session(missing),
             },
             Err(fault) => self.refuse(&fault, Era::Modern, id.as_ref()),
@@ -184,7 +185,7 @@ impl Exchange {
     async fn batch(self, messages: Vec<One>) -> Answer {
         match self.session() {
             Ok(session) if session.terms.revision == Revision::V2025_03_26 => {
-                self.legacy_batch(session, messages).await
+                Box::pin(self.legacy_batch(session, messages)).await
             }
             Ok(_) => {
                 self.refuse(&Fault::InvalidRequest("this revision has no batches".into()), Era::Legacy, None)

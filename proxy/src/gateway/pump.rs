@@ -24,7 +24,7 @@ use crate::mcp::sse;
 use crate::session::{Asked, Session};
 use crate::upstream::{self, Body, Event, Kind, Reply};
 
-/// See the module.
+/// See the module. Boxed from the start: it is handed on by value.
 pub(super) struct Pump {
     reply: Reply,
     rules: Rules,
@@ -55,9 +55,9 @@ impl Pump {
         asker: &Asker,
         (method, token): (Method, Option<Bytes>),
         (record, view): (Record, Arc<View>),
-    ) -> Self {
+    ) -> Box<Self> {
         rules.upstream = reply.era();
-        Self {
+        Box::new(Self {
             reply,
             rules,
             method,
@@ -67,7 +67,7 @@ impl Pump {
             record,
             _view: view,
             over: false,
-        }
+        })
     }
 
     fn target(&self) -> Revision {
@@ -88,7 +88,7 @@ impl Pump {
                     }
                 }
                 Some(Ok(Event::Request { id, raw, .. })) => {
-                    if let Some(message) = self.question(id, &raw).await {
+                    if let Some(message) = Box::pin(self.question(id, &raw)).await {
                         return Step::Message(message);
                     }
                 }
@@ -205,7 +205,7 @@ impl Pump {
     }
 
     /// The answer to a response that comes first: streamed unread when it is long, else whole.
-    pub(super) async fn answer(mut self, body: Body) -> Answer {
+    pub(super) async fn answer(mut self: Box<Self>, body: Body) -> Answer {
         let translated = self.target().era() == Era::Legacy && self.rules.upstream == Era::Modern;
         match body {
             Body::Stream(stream) if !translated && !downgrade::is_needed(self.target()) => {
@@ -219,7 +219,7 @@ impl Pump {
     }
 
     async fn answer_stream(
-        mut self,
+        mut self: Box<Self>,
         mut stream: BoxStream<'static, Result<Bytes, upstream::Error>>,
     ) -> Answer {
         let mut rewriter = Rewriter::new(self.rules.clone());
@@ -252,7 +252,7 @@ impl Pump {
     }
 
     /// Everything from `first` on as server-sent events; the response ends the stream.
-    pub(super) fn events(self, first: Bytes) -> Answer {
+    pub(super) fn events(self: Box<Self>, first: Bytes) -> Answer {
         let state = (self, Some(first));
         web::events(unfold(state, |(mut pump, first)| async move {
             if let Some(first) = first {
@@ -283,7 +283,7 @@ impl Pump {
 
 /// A response on its way through.
 struct Streamed {
-    pump: Pump,
+    pump: Box<Pump>,
     rewriter: Rewriter,
     stream: BoxStream<'static, Result<Bytes, upstream::Error>>,
     ahead: Option<Result<Bytes, upstream::Error>>,

@@ -447,8 +447,8 @@ impl Reply {
         };
         match next {
             Ok(Some(event)) => Ok(self.heard(event)),
-            Ok(None) => self.resume(Error::sent(Kind::Reset)).await.map(|()| None),
-            Err(error) if error.kind == Kind::Reset => self.resume(error).await.map(|()| None),
+            Ok(None) => Box::pin(self.resume(Error::sent(Kind::Reset))).await.map(|()| None),
+            Err(error) if error.kind == Kind::Reset => Box::pin(self.resume(error)).await.map(|()| None),
             Err(error) => Err(error),
         }
     }

@@ -161,7 +161,7 @@ impl Core {
         let owner = self.shared(set.contains(CapabilitySet::ROOTS));
         let opening = async {
             let session = self.open(live, owner, profile).await?;
-            self.set_level(&session, request).await;
+            Box::pin(self.set_level(&session, request)).await;
             Ok(session)
         };
         if is_askable(set) {
@@ -215,8 +215,17 @@ impl Core {
         Inbox::new(self.config.id.clone(), owner, Arc::clone(&self.changed))
     }
 
-    /// Opens a legacy session of its own.
-    async fn open(
+    /// Opens a legacy session of its own. Boxed: most calls find one open, and need not carry the room for this.
+    fn open<'a>(
+        self: &'a Arc<Self>,
+        live: &'a Arc<Live>,
+        owner: Owner,
+        profile: Profile,
+    ) -> BoxFuture<'a, Result<Arc<Session>, Error>> {
+        Box::pin(self.open_now(live, owner, profile))
+    }
+
+    async fn open_now(
         self: &Arc<Self>,
         live: &Arc<Live>,
         owner: Owner,
