@@ -120,7 +120,7 @@ fn port_and_path_come_from_what_says_them_best() {
         error(&with(", mcpmesh.io/port: 81"), None, None).contains("put quotes around it"),
         "annotations are texts"
     );
-    for reserved in crate::sidecar::RESERVED_PORTS {
+    for reserved in RESERVED_PORTS {
         let said = error(&with(&format!(", mcpmesh.io/port: '{reserved}'")), None, None);
         assert!(said.contains("not a port") && said.contains(&reserved.to_string()), "{said}");
     }
