@@ -66,11 +66,16 @@ pub(crate) fn server(view: &View, id: &ServerId, object: &McpServer) -> McpServe
     }
 }
 
-/// Where callers reach the Service that we make for a server's proxies; where they come through gateways only, where
-/// these do. None behind a team's own Service.
+/// Where callers reach the Service of a server's proxies; where they come through gateways only, where these do. These need
+/// no port of a team's own Service: they know the pods behind it.
 fn address(fleet: &FleetId, spec: &McpServerSpec) -> Option<String> {
-    let port = if spec.authentication.is_some() { DIRECT_PORT } else { SIDECAR_PORT };
-    spec.service.is_none().then(|| format!("{}.{}.svc:{port}", base_name(fleet), fleet.namespace()))
+    let (service, port) = match (&spec.service, &spec.authentication) {
+        (None, None) => (base_name(fleet), SIDECAR_PORT),
+        (None, Some(_)) => (base_name(fleet), DIRECT_PORT),
+        (Some(own), Some(_)) => (own.name.clone(), DIRECT_PORT),
+        (Some(_), None) => return None,
+    };
+    Some(format!("{service}.{}.svc:{port}", fleet.namespace()))
 }
 
 fn verified(seen: Option<&Observed>) -> Said {

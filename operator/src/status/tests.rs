@@ -69,7 +69,8 @@ fn saw(state: ObservedState) -> ProxyReport {
         index: Some(index),
         bypassable: false,
     };
-    let observation = Observation { server: "a/s".to_owned(), body: serde_json::to_vec(&seen).unwrap().into() };
+    let observation =
+        Observation { server: "a/s".to_owned(), body: serde_json::to_vec(&seen).unwrap().into() };
     ProxyReport { observations: vec![observation], ..report("p1", "r") }
 }
 
@@ -198,7 +199,8 @@ fn a_server_with_pods_tells_the_port_that_callers_can_use() {
     let cases = [
         (json!({"package": package}), Some("s-mcpserver.a.svc:17080")),
         (json!({"package": package, "authentication": {"apiKeys": {}}}), Some("s-mcpserver.a.svc:17081")),
-        (json!({"service": injected, "authentication": {"apiKeys": {}}}), None),
+        (json!({"service": injected, "authentication": {"apiKeys": {}}}), Some("own.a.svc:17081")),
+        (json!({"service": injected}), None),
     ];
     for (spec, expected) in cases {
         let object = typed("McpServer", json!({"metadata": {"name": "s", "namespace": "a"}, "spec": spec}));

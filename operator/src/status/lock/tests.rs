@@ -45,7 +45,8 @@ fn view(tools: &[IndexedTool]) -> View {
         index: Some(index),
         ..Observed::default()
     };
-    let observation = Observation { server: id().to_string(), body: serde_json::to_vec(&seen).unwrap().into() };
+    let observation =
+        Observation { server: id().to_string(), body: serde_json::to_vec(&seen).unwrap().into() };
     let report = ProxyReport {
         fleet: "gateway/a/gw".to_owned(),
         observations: vec![observation],
