@@ -129,6 +129,9 @@ pub(crate) struct CheckArgs {
     /// With --cluster: the operator's namespace, whose policies may have a namespaceSelector
     #[arg(long, value_name = "NAME", requires = "cluster", default_value = "mcpmesh-system")]
     pub(crate) operator_namespace: String,
+    /// With --cluster: ranges that remote servers may be in, as the operator's --remote-ranges has them
+    #[arg(long, value_name = "CIDRS", requires = "cluster", value_delimiter = ',', value_parser = mcpmesh_ir::egress::range)]
+    pub(crate) remote_ranges: Vec<ipnet::IpNet>,
 }
 
 /// How diagnostics are written.

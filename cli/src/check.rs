@@ -11,7 +11,7 @@ use crate::source::{self, Source};
 /// Runs `mcpmesh check`.
 pub(crate) fn run(args: &CheckArgs) -> Outcome {
     let loaded = if args.cluster {
-        source::load_for_cluster(&args.paths, &args.operator_namespace)?
+        source::load_for_cluster(&args.paths, &args.operator_namespace, &args.remote_ranges)?
     } else {
         source::load(&Source::Manifests(args.paths.clone()), [0; 32])?
     };

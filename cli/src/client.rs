@@ -12,7 +12,7 @@ use mcpmesh_ir::{ResourceKind, Secret, SecretId, Server, ServerId};
 use mcpmesh_proxy::mcp::envelope::Method;
 use mcpmesh_proxy::mcp::era::Era;
 use mcpmesh_proxy::upstream::{
-    Body, Config, Deps, EgressRule, Endpoint, Event, Observation, Outgoing, State, Transport, Upstream,
+    Body, Config, Deps, Endpoint, Event, Observation, Outgoing, State, Transport, Upstream,
 };
 use mcpmesh_proxy::upstreams::Upstreams;
 use serde_json::Value;
@@ -80,7 +80,7 @@ fn endpoint(args: &ServersArgs, patience: Duration) -> Result<Peer, Failure> {
     let place = Endpoint::Remote { url, transport: Transport::Auto };
     let mut config = Config::new(ServerId::new("endpoint", "endpoint"), place);
     // The user's own URL, given on the command line.
-    config.egress = EgressRule::private();
+    config.egress = mcpmesh_ir::EgressRule::private();
     config.headers.clone_from(&args.headers);
     if let Some(key) = &args.key {
         let mut value = HeaderValue::from_str(&format!("Bearer {key}"))

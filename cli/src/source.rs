@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use ipnet::IpNet;
 use mcpmesh_compiler::manifest::{self, Located};
 use mcpmesh_compiler::{
     Compiled, Diagnostic, IMPLIED_GATEWAY, Inputs, Install, Location, ObjectKind, Reason, Severity, compile,
 };
 use mcpmesh_ir::gateway::Anonymous;
-use mcpmesh_ir::{Gateway, GatewayId, ResourceKind};
+use mcpmesh_ir::{EgressRule, Gateway, GatewayId, ResourceKind};
 
 use crate::args::SecretsTo;
 use crate::exit::Failure;
@@ -96,10 +97,14 @@ impl Loaded {
 }
 
 /// Reads and compiles what is meant for a cluster, as its operator would. Fails only where a path cannot be read.
-pub(crate) fn load_for_cluster(paths: &[PathBuf], operator_namespace: &str) -> anyhow::Result<Loaded> {
+pub(crate) fn load_for_cluster(
+    paths: &[PathBuf],
+    operator_namespace: &str,
+    remote_ranges: &[IpNet],
+) -> anyhow::Result<Loaded> {
     let mut loaded = Reading::default();
     texts(paths)?.iter().for_each(|(file, bytes)| loaded.add(file, bytes));
-    Ok(loaded.compile_for_cluster(operator_namespace))
+    Ok(loaded.compile_for_cluster(operator_namespace, remote_ranges))
 }
 
 fn texts(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
@@ -171,17 +176,24 @@ impl Reading {
         let unreadable = self.diagnostics.iter().any(hides_a_rule);
         environment::resolve(&mut self.objects, &mut self.diagnostics, |name| std::env::var(name).ok());
         // A gateway that could not be read is not the absence of one: nothing is opened in its place.
-        let install =
-            Install { implied_gateway: !unreadable, allow_private: true, version_key, cluster: None };
+        let install = Install {
+            implied_gateway: !unreadable,
+            remotes: EgressRule::private(),
+            version_key,
+            cluster: None,
+        };
         let (inputs, gathered) = manifest::gather(&self.objects, install);
         self.finish(inputs, gathered, unreadable)
     }
 
     /// `${env:NAME}` is a text as any other there.
-    fn compile_for_cluster(self, operator_namespace: &str) -> Loaded {
+    fn compile_for_cluster(self, operator_namespace: &str, remote_ranges: &[IpNet]) -> Loaded {
         let unreadable = self.diagnostics.iter().any(hides_a_rule);
-        let install =
-            Install { cluster: Some(cluster::installation(operator_namespace)), ..Install::default() };
+        let install = Install {
+            remotes: EgressRule::new(remote_ranges, []),
+            cluster: Some(cluster::installation(operator_namespace)),
+            ..Install::default()
+        };
         let (mut inputs, mut gathered) = manifest::gather(&self.objects, install);
         gathered.extend(cluster::assume(&mut inputs));
         self.finish(inputs, gathered, unreadable)

@@ -225,7 +225,7 @@ impl Context<'_> {
                 Some(port) if !RESERVED_PORTS.contains(&port) => Ok(port),
                 _ => {
                     let path = format!("metadata.annotations.{PORT_ANNOTATION}");
-                    let help = "a port in quotes that is none of the proxy's (17000, 17020, 17080)";
+                    let help = "a port in quotes that is none of the proxy's (17000, 17020, 17080, 17081)";
                     self.refused(piece, &path, "not a port", help)
                 }
             };

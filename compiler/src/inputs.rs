@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
-use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
+use mcpmesh_ir::{EgressRule, GatewayId, PolicyId, SecretId, ServerId};
 
 /// Everything that a compile depends on. What did not change should stay the same `Arc`, an object as well as a
 /// namespace: a [`crate::Memo`] then sees at a glance that there is nothing to do for it.
@@ -111,8 +111,8 @@ impl Inputs {
 pub struct Install {
     /// Without any McpGateway there is an implied one over all servers (`mcpmesh up`; decisions.md 3).
     pub implied_gateway: bool,
-    /// URLs may lead to loopback and private addresses (`mcpmesh up`; decisions.md 22).
-    pub allow_private: bool,
+    /// Where remote servers may be (decisions.md 22).
+    pub remotes: EgressRule,
     /// The key of the hashes that version Secrets.
     pub version_key: [u8; 32],
     /// Set in a cluster: there are fleets and children of objects then.
@@ -153,7 +153,7 @@ impl fmt::Debug for Install {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Install")
             .field("implied_gateway", &self.implied_gateway)
-            .field("allow_private", &self.allow_private)
+            .field("remotes", &self.remotes)
             .finish_non_exhaustive()
     }
 }

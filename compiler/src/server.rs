@@ -144,7 +144,7 @@ fn source(id: &ServerId, spec: &McpServerSpec, inputs: &Inputs, findings: &mut F
     };
     match (&spec.remote, &spec.service, &spec.package, &spec.container) {
         (Some(remote), None, None, None) => {
-            remote::endpoint(remote, inputs.install.allow_private, findings).map(Source::direct)
+            remote::endpoint(remote, &inputs.install.remotes, findings).map(Source::direct)
         }
         (None, Some(service), None, None) => {
             let (endpoint, addresses) = service::endpoint(id, service, inputs, findings)?;

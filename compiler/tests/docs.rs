@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mcpmesh_compiler::{Install, Service, Severity, compile, manifest};
+use mcpmesh_ir::EgressRule;
 
 /// The pages for users. Those of adr/ show fragments.
 fn pages() -> Vec<PathBuf> {
@@ -50,7 +51,7 @@ fn complaints(page: &Path) -> Vec<String> {
     let name = page.file_name().unwrap().to_str().unwrap();
     let parsed = manifest::parse(name, &text);
     let install = Install {
-        allow_private: true,
+        remotes: EgressRule::private(),
         version_key: [7; 32],
         cluster: Some(installed::cluster()),
         ..Install::default()

@@ -1,7 +1,8 @@
 //! Each folder of `golden/` is a case: `in.yaml` compiles to `out.yaml`. `UPDATE_GOLDEN=1` writes the latter.
 //!
 //! A first line `# up` compiles as `mcpmesh up` does, `# cluster` as the operator does, with the Services of the case's
-//! `services.yaml` (`namespace/name: {port: [address]}`); without either, nothing is implied and there are no fleets.
+//! `services.yaml` (`namespace/name: {port: [address]}`); without either, nothing is implied and there are no fleets. Where
+//! remote servers may be stands in `remotes.yaml`, if that is there.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mcpmesh_compiler::{Compiled, Install, Service, compile, manifest};
-use mcpmesh_ir::Resource;
+use mcpmesh_ir::{EgressRule, Resource};
 use serde_json::{Map, Value, json};
 
 /// The Services that samples name.
@@ -27,10 +28,15 @@ fn folder(name: &str) -> PathBuf {
 
 type Services = BTreeMap<String, BTreeMap<u16, Vec<SocketAddr>>>;
 
-fn compile_text(text: &str, services: &str) -> Compiled {
+fn compile_text(text: &str, services: &str, remotes: &str) -> Compiled {
     let up = text.starts_with("# up");
     let cluster = text.starts_with("# cluster").then(installed::cluster);
-    let install = Install { implied_gateway: up, allow_private: up, version_key: [7; 32], cluster };
+    let remotes = match remotes {
+        "" if up => EgressRule::private(),
+        "" => EgressRule::default(),
+        text => serde_saphyr::from_str(text).unwrap(),
+    };
+    let install = Install { implied_gateway: up, remotes, version_key: [7; 32], cluster };
     let parsed = manifest::parse("in.yaml", text);
     let (mut inputs, duplicates) = manifest::gather(&parsed.objects, install);
     if !services.is_empty() {
@@ -91,8 +97,9 @@ fn every_case_compiles_to_its_golden_output() {
     assert!(cases.len() >= 20, "{} cases", cases.len());
     let mut wrong = Vec::new();
     for case in cases {
-        let services = fs::read_to_string(case.join("services.yaml")).unwrap_or_default();
-        let out = render(&compile_text(&fs::read_to_string(case.join("in.yaml")).unwrap(), &services));
+        let beside = |name: &str| fs::read_to_string(case.join(name)).unwrap_or_default();
+        let text = fs::read_to_string(case.join("in.yaml")).unwrap();
+        let out = render(&compile_text(&text, &beside("services.yaml"), &beside("remotes.yaml")));
         let golden = case.join("out.yaml");
         if update {
             fs::write(golden, out).unwrap();
@@ -118,7 +125,7 @@ fn every_sample_compiles_without_diagnostics() {
             files.iter().map(read).collect()
         };
         for text in texts {
-            let compiled = compile_text(&text, SERVICES);
+            let compiled = compile_text(&text, SERVICES, "");
             let findings: Vec<_> = compiled.diagnostics.iter().map(ToString::to_string).collect();
             assert!(findings.is_empty(), "{text}\n{}", findings.join("\n"));
             assert!(!(compiled.snapshots.is_empty() && compiled.fleets.is_empty()));

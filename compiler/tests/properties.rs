@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mcpmesh_compiler::{Cluster, ClusterIssuer, Compiled, Inputs, Install, Memo, Service, compile, manifest};
 use mcpmesh_ir::catalog::Hints;
 use mcpmesh_ir::policy::{Identity, Issuer, Object, Prepared, Target, decide};
-use mcpmesh_ir::{Fleet, Gateway, GatewayId, Policy, ResourceKind, Server, ServerId, Snapshot};
+use mcpmesh_ir::{EgressRule, Fleet, Gateway, GatewayId, Policy, ResourceKind, Server, ServerId, Snapshot};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -49,8 +49,8 @@ fn text(documents: &[&str]) -> String {
 fn inputs(documents: &[&str], up: bool) -> Inputs {
     let parsed = manifest::parse("in.yaml", &text(documents));
     assert_eq!(parsed.diagnostics, []);
-    let install =
-        Install { implied_gateway: up, allow_private: up, version_key: [1; 32], ..Install::default() };
+    let remotes = if up { EgressRule::private() } else { EgressRule::default() };
+    let install = Install { implied_gateway: up, remotes, version_key: [1; 32], ..Install::default() };
     manifest::gather(&parsed.objects, install).0
 }
 

@@ -47,7 +47,7 @@ pub struct McpServerStatus {
     /// What it offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog: Option<CatalogStatus>,
-    /// Where it is reached inside the cluster; none for a remote server.
+    /// Where callers reach its Service; without spec.authentication, where gateways do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// How many gateways of namespaces that may know of it have it.

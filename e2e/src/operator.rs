@@ -109,7 +109,8 @@ impl<'c> Operator<'c> {
             ("--operator-address", OsString::from(told)),
         ];
         words.extend(options.into_iter().flat_map(|(flag, value)| [flag.into(), value]));
-        words.push("--allow-private-remotes".into());
+        // The servers of tests are on loopback.
+        words.push("--remote-ranges=127.0.0.0/8".into());
         self.cluster.run(self.component, words)
     }
 

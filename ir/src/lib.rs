@@ -5,6 +5,7 @@
 
 pub mod api_key;
 pub mod catalog;
+pub mod egress;
 pub mod fleet;
 pub mod gateway;
 pub mod id;
@@ -17,6 +18,7 @@ pub mod snapshot;
 pub mod token_issuer;
 
 pub use api_key::ApiKey;
+pub use egress::EgressRule;
 pub use fleet::{Fleet, FleetId, Watermark};
 pub use gateway::Gateway;
 pub use id::{GatewayId, PolicyId, SecretId, ServerId};

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Hints;
+use crate::egress::EgressRule;
 use crate::id::{SecretId, ServerId};
 use crate::resource::{Body, ResourceKind};
 
@@ -48,9 +49,9 @@ pub enum Endpoint {
         url: String,
         /// How MCP is spoken there.
         transport: Transport,
-        /// True where the installation lets this URL lead to loopback and private addresses (decisions.md 22).
-        #[serde(default, rename = "allowPrivate")]
-        allow_private: bool,
+        /// Where the installation lets it lead (decisions.md 22).
+        #[serde(flatten)]
+        egress: EgressRule,
     },
     /// Addresses of one Service, any of which serves any request. A legacy session stays at the one that opened it.
     Service {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
+use ipnet::IpNet;
 use mcpmesh_compiler::Cluster;
 use mcpmesh_crds::Duration;
 
@@ -56,10 +57,10 @@ pub(crate) struct Arguments {
     /// The index of PyPI packages, where their own env names none. Left out: uv's.
     #[arg(long, value_name = "URL")]
     pub(crate) pypi_index: Option<String>,
-    /// Lets remote servers be at private and loopback addresses, too: whoever may write an McpServer then reaches what
-    /// the proxies reach there. Link-local and metadata addresses stay closed.
-    #[arg(long)]
-    pub(crate) allow_private_remotes: bool,
+    /// Lets remote servers be in these ranges too, not at public addresses only: whoever may write an McpServer then
+    /// reaches what the proxies reach there. The API server, link-local and metadata addresses stay closed.
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',', value_parser = mcpmesh_ir::egress::range)]
+    pub(crate) remote_ranges: Vec<IpNet>,
     /// How long the certificates of proxies last.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub(crate) certificate_lifetime: Duration,
@@ -122,5 +123,19 @@ mod tests {
         assert_eq!(arguments.names(), ["mcpmesh-operator.mesh.svc"]);
         let elsewhere = Arguments::parse_from(["mcpmesh-operator", "--operator-address", "[::1]:9443"]);
         assert_eq!(elsewhere.names(), ["mcpmesh-operator.mcpmesh-system.svc", "::1"]);
+    }
+
+    #[test]
+    fn ranges_of_remote_servers_are_a_list_and_none_of_them_is_closed_for_good() {
+        let words =
+            ["mcpmesh-operator", "--remote-ranges", "10.20.3.4/16,fd12::/48", "--remote-ranges=127.0.0.0/8"];
+        let ranges = Arguments::parse_from(words).remote_ranges;
+        let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["10.20.0.0/16", "fd12::/48", "127.0.0.0/8"]);
+        for wrong in ["10.20.0.0", "169.254.0.0/16", "10.0.0.0/8,,fe80::/10"] {
+            let error =
+                Arguments::try_parse_from(["mcpmesh-operator", "--remote-ranges", wrong]).unwrap_err();
+            assert!(error.to_string().contains("--remote-ranges"), "{error}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `mcpmesh-operator`: watches the three kinds, compiles, pushes configuration to proxies, makes their pods and
 //! writes status.
 
+mod api_server;
 mod apply;
 mod arguments;
 mod authority;

@@ -1,6 +1,6 @@
 //! Puts the parts together, and takes them apart again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_server;
 use crate::arguments::Arguments;
 use crate::authority::{self, Authority, Lifetimes};
 use crate::connected::Connected;
@@ -50,6 +51,7 @@ struct Shared {
     authority: Arc<Authority>,
     metrics: Arc<Metrics>,
     issuer: Arc<watch::Sender<Option<ClusterIssuer>>>,
+    api_server: Arc<watch::Sender<Option<BTreeSet<SocketAddr>>>>,
     outcome: watch::Sender<Arc<Outcome>>,
     roots: watch::Sender<u64>,
     fence: Fence,
@@ -59,7 +61,12 @@ struct Shared {
 
 impl Shared {
     async fn new(arguments: &Arguments) -> anyhow::Result<Self> {
-        let client = kube::Client::try_default().await.context("no Kubernetes API server is configured")?;
+        let missing = "no Kubernetes API server is configured";
+        let config = kube::Config::infer().await.context(missing)?;
+        let hosts = api_server::Hosts::new(&config.cluster_url, |name| std::env::var(name).ok());
+        let client = kube::Client::try_from(config).context(missing)?;
+        let api_server = Arc::new(watch::Sender::new(None));
+        tokio::spawn(api_server::follow(hosts, api_server.clone()));
         let lifetime = |given: &mcpmesh_crds::Duration| Duration::from_millis(given.as_millis());
         let lifetimes =
             Lifetimes::new(lifetime(&arguments.root_lifetime), lifetime(&arguments.certificate_lifetime))?;
@@ -73,6 +80,7 @@ impl Shared {
             authority: Arc::new(Authority::new(arguments.names(), lifetimes)?),
             metrics: Arc::default(),
             issuer: Arc::new(watch::Sender::new(None)),
+            api_server,
             outcome: watch::Sender::new(Arc::default()),
             roots: watch::Sender::new(0),
             fence: Fence::default(),
@@ -128,7 +136,8 @@ async fn start(arguments: &Arguments, shared: &Shared, push_at: SocketAddr) -> J
         authority: shared.authority.clone(),
         issuer: shared.issuer.subscribe(),
         cluster: arguments.cluster(),
-        allow_private: arguments.allow_private_remotes,
+        remote_ranges: arguments.remote_ranges.clone(),
+        api_server: shared.api_server.subscribe(),
         epoch: epoch(shared, &arguments.namespace).await,
         metrics: shared.metrics.clone(),
         outcome: shared.outcome.clone(),

@@ -1,13 +1,16 @@
 //! The loop of every replica: wake up, gather, compile, publish. What the leader does with the outcome comes after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use mcpmesh_compiler::{ByNamespace, Cluster, ClusterIssuer, Diagnostic, Install, Memo};
-use mcpmesh_ir::Watermark;
+use mcpmesh_ir::{EgressRule, Watermark};
 use tokio::sync::watch;
 
+use crate::api_server;
 use crate::authority::Authority;
 use crate::inputs::{Found, Gathered, Gatherer};
 use crate::metrics::Metrics;
@@ -46,8 +49,10 @@ pub(crate) struct Reconciler {
     pub(crate) issuer: watch::Receiver<Option<ClusterIssuer>>,
     /// Without the issuer.
     pub(crate) cluster: Cluster,
-    /// Remote servers may be at private and loopback addresses.
-    pub(crate) allow_private: bool,
+    /// Where remote servers may be besides public addresses.
+    pub(crate) remote_ranges: Vec<IpNet>,
+    /// Where the API server is, but for its endpoints; none while that is not known.
+    pub(crate) api_server: watch::Receiver<Option<BTreeSet<SocketAddr>>>,
     /// What makes watermarks comparable.
     pub(crate) epoch: String,
     pub(crate) metrics: Arc<Metrics>,
@@ -68,6 +73,7 @@ impl Reconciler {
             let since = self.taken_up();
             inputs.mark_unchanged();
             self.issuer.borrow_and_update();
+            self.api_server.borrow_and_update();
             let pause = self.step(&mut memo, &mut backoff, since).await;
             let again = async {
                 match pause {
@@ -78,6 +84,8 @@ impl Reconciler {
             tokio::select! {
                 changed = inputs.changed() => if changed.is_err() { return },
                 changed = self.issuer.changed() => if changed.is_err() { return },
+                // Nobody is left to tell of another address once there can be none.
+                Ok(()) = self.api_server.changed() => {}
                 () = again => {}
             }
         }
@@ -99,8 +107,10 @@ impl Reconciler {
         if !self.world.is_listed() {
             return None;
         }
-        let Ok(version_key) = self.authority.version_key() else { return Some(Duration::from_millis(100)) };
-        match self.round(memo, version_key, since).await {
+        let (Ok(version_key), Some(remotes)) = (self.authority.version_key(), self.remotes()) else {
+            return Some(Duration::from_millis(100));
+        };
+        match self.round(memo, (version_key, remotes), since).await {
             Ok(()) => {
                 backoff.reset();
                 None
@@ -115,16 +125,11 @@ impl Reconciler {
     async fn round(
         &mut self,
         memo: &mut Memo,
-        version_key: [u8; 32],
+        (version_key, remotes): ([u8; 32], EgressRule),
         since: Instant,
     ) -> Result<(), crate::inputs::Error> {
         let cluster = Cluster { token_issuer: self.issuer.borrow().clone(), ..self.cluster.clone() };
-        let install = Install {
-            version_key,
-            allow_private: self.allow_private,
-            cluster: Some(cluster),
-            ..Install::default()
-        };
+        let install = Install { version_key, remotes, cluster: Some(cluster), ..Install::default() };
         // Before the objects: what is compiled is at least as new as the marks say.
         let marks = self.marks();
         let Gathered { inputs, found } = self.gatherer.gather(install).await?;
@@ -135,6 +140,13 @@ impl Reconciler {
         tracing::debug!(took = ?since.elapsed(), compile = ?started.elapsed(), "compiled");
         self.outcome.send_replace(Arc::new(Outcome { compiled, found }));
         Ok(())
+    }
+
+    /// Where remote servers may be; none while nobody knows where the API server is.
+    fn remotes(&self) -> Option<EgressRule> {
+        let outside = self.api_server.borrow().clone()?;
+        let endpoints = api_server::endpoints(&self.world.slices.of(api_server::NAMESPACE));
+        Some(EgressRule::new(&self.remote_ranges, outside.into_iter().chain(endpoints)))
     }
 
     fn marks(&self) -> Marks {

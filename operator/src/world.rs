@@ -16,6 +16,7 @@ use mcpmesh_crds::{API_KEY_LABEL, McpGateway, McpPolicy, McpServer};
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 
+use crate::api_server;
 use crate::last_good::Copied;
 use crate::watch::{Position, Source, Store, Wake, follow};
 use child::LiveChild;
@@ -137,7 +138,8 @@ impl World {
         let slices =
             Store::filtered(&scopes, inputs.clone(), move |(namespace, _), old: Option<&Slice>, new| {
                 let named = |slice: &Slice| of_slices.services.has(namespace, &slice.service);
-                old != new && [old, new].iter().flatten().any(|slice| named(slice))
+                let matters = |slice: &Slice| named(slice) || api_server::is_its(namespace, slice);
+                old != new && [old, new].into_iter().flatten().any(matters)
             });
         let everywhere = if namespaces.is_empty() { vec![None] } else { Vec::new() };
         let children =

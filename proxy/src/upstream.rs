@@ -41,7 +41,6 @@ mod wire;
 
 pub use catalogue::{CacheScope, Eras, Item, Lists, Observation, Offers, State};
 pub use config::{Config, ConnectError, Connected, Connector, Deps, Endpoint, Guard, Timeouts, Transport};
-pub use egress::EgressRule;
 pub use error::{Error, Kind, Phase};
 pub use inbox::{Answerer, Unsolicited};
 pub use lists::{Declared, Offered};

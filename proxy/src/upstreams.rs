@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
 use mcpmesh_ir::server::{self, Server};
-use mcpmesh_ir::{Secret, SecretId, ServerId};
+use mcpmesh_ir::{EgressRule, Secret, SecretId, ServerId};
 use url::Url;
 
-use crate::upstream::{Addresses, Config, Deps, EgressRule, Endpoint, Timeouts, Transport, Upstream};
+use crate::upstream::{Addresses, Config, Deps, Endpoint, Timeouts, Transport, Upstream};
 
 /// Why a server cannot be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,22 +121,24 @@ fn identity(server: &Server, secrets: &BTreeMap<SecretId, Secret>) -> String {
 }
 
 fn config(server: &Server, secrets: &BTreeMap<SecretId, Secret>) -> Result<Config, Error> {
-    let (endpoint, allow_private) = match &server.endpoint {
-        server::Endpoint::Remote { url, transport, allow_private } => {
+    let (endpoint, egress) = match &server.endpoint {
+        server::Endpoint::Remote { url, transport, egress } => {
             let parsed = Url::parse(url).map_err(|_| Error::Url(url.clone()))?;
-            (Endpoint::Remote { url: parsed, transport: spoken(*transport) }, *allow_private)
+            (Endpoint::Remote { url: parsed, transport: spoken(*transport) }, egress.clone())
         }
         server::Endpoint::Service { addresses, host, path, transport, mesh } => {
             let scheme = if mesh.is_some() { "https" } else { "http" };
             let text = format!("{scheme}://{host}{path}");
             let url = Url::parse(&text).map_err(|_| Error::Url(text))?;
             let addresses = Addresses::new(addresses.clone());
-            (Endpoint::Service { addresses, url, transport: spoken(*transport), mesh: mesh.clone() }, true)
+            let endpoint =
+                Endpoint::Service { addresses, url, transport: spoken(*transport), mesh: mesh.clone() };
+            (endpoint, EgressRule::private())
         }
-        server::Endpoint::Workload { .. } => (Endpoint::Workload, true),
+        server::Endpoint::Workload { .. } => (Endpoint::Workload, EgressRule::private()),
     };
     let mut config = Config::new(server.id.clone(), endpoint);
-    config.egress = EgressRule { allow_private, ..EgressRule::default() };
+    config.egress = egress;
     config.timeouts = Timeouts {
         connect: Duration::from_millis(server.timeouts.connect_ms),
         first_byte: Duration::from_millis(server.timeouts.first_byte_ms),

@@ -12,6 +12,7 @@ mod gateway {
 
     mod access;
     mod audiences;
+    mod ending;
     mod failures;
     mod leaks;
     mod mesh;

@@ -5,10 +5,12 @@
 use libfuzzer_sys::fuzz_target;
 use mcpmesh_compiler::inputs::Install;
 use mcpmesh_compiler::{compile, manifest};
+use mcpmesh_ir::EgressRule;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let install = Install { implied_gateway: true, allow_private: true, version_key: [7; 32], ..Install::default() };
+    let remotes = EgressRule::private();
+    let install = Install { implied_gateway: true, remotes, version_key: [7; 32], ..Install::default() };
     let read = || {
         let parsed = manifest::parse("fuzz.yaml", text);
         let (inputs, mut diagnostics) = manifest::gather(&parsed.objects, install.clone());

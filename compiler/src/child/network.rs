@@ -2,36 +2,28 @@
 //! checks when it connects (decisions.md 22).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
     NetworkPolicyPort, NetworkPolicySpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use mcpmesh_ir::FleetId;
+use mcpmesh_ir::egress::{NEVER, NOT_GLOBAL_V4};
 use mcpmesh_ir::server::Endpoint;
+use mcpmesh_ir::{EgressRule, FleetId};
 use url::Url;
 
 use super::name::{SERVER_LABEL, label_value, metadata, selector};
 use super::{Child, DIRECT_PORT, OBSERVABILITY_PORT, PUSH_PORT, SIDECAR_PORT};
 use crate::inputs::Cluster;
 
-/// What of IPv4 is not global unicast (IANA special-purpose registry), as far as a packet could get there.
-const NOT_GLOBAL: [&str; 12] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.0.2.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-];
+const IPV4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
+
+/// All of IPv6 that is assigned for global unicast.
+const GLOBAL_V6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3));
 
 /// Where clouds keep credentials, besides link-local addresses.
 const METADATA_V6: &str = "fd00:ec2::254/128";
@@ -39,10 +31,8 @@ const METADATA_V6: &str = "fd00:ec2::254/128";
 /// Where a gateway's proxies must get to.
 #[derive(Debug, Default)]
 pub(super) struct Upstreams {
-    /// Ports of URLs on global addresses.
-    global: BTreeSet<u16>,
-    /// Ports of URLs that may also lead to private addresses.
-    private: BTreeSet<u16>,
+    /// Ports of URLs, with where these may lead.
+    remotes: BTreeSet<(u16, EgressRule)>,
     /// Ports of pods, by namespace.
     pods: BTreeMap<String, BTreeSet<u16>>,
 }
@@ -51,9 +41,9 @@ impl Upstreams {
     /// Adds a server of a namespace.
     pub(super) fn add(&mut self, namespace: &str, endpoint: &Endpoint) {
         match endpoint {
-            Endpoint::Remote { url, allow_private, .. } => {
-                let ports = if *allow_private { &mut self.private } else { &mut self.global };
-                ports.extend(Url::parse(url).ok().and_then(|url| url.port_or_known_default()));
+            Endpoint::Remote { url, egress, .. } => {
+                let port = Url::parse(url).ok().and_then(|url| url.port_or_known_default());
+                self.remotes.extend(port.map(|port| (port, egress.clone())));
             }
             Endpoint::Service { mesh: Some(_), .. } | Endpoint::Workload { .. } => {}
             Endpoint::Service { addresses, mesh: None, .. } => {
@@ -61,6 +51,19 @@ impl Upstreams {
                 ports.extend(addresses.iter().map(std::net::SocketAddr::port));
             }
         }
+    }
+
+    /// Ports of URLs by where they may lead: mostly one set, since exclusions are of single ports.
+    fn by_peers(&self) -> Vec<(Vec<NetworkPolicyPeer>, BTreeSet<u16>)> {
+        let mut grouped: Vec<(Vec<NetworkPolicyPeer>, BTreeSet<u16>)> = Vec::new();
+        for (port, egress) in &self.remotes {
+            let peers = remote(egress, *port);
+            match grouped.iter_mut().find(|(known, _)| *known == peers) {
+                Some((_, ports)) => _ = ports.insert(*port),
+                None => grouped.push((peers, BTreeSet::from([*port]))),
+            }
+        }
+        grouped
     }
 }
 
@@ -80,12 +83,8 @@ pub(super) fn of_gateway(
     for (name, ports) in upstreams.pods.iter().filter(|(_, ports)| !ports.is_empty()) {
         out.push(to(ports, namespace(name)));
     }
-    if !upstreams.global.is_empty() {
-        out.push(rule(&upstreams.global, vec![block("0.0.0.0/0", &NOT_GLOBAL), block("2000::/3", &[])]));
-    }
-    if !upstreams.private.is_empty() {
-        let peers = everything_but_link_local();
-        out.push(rule(&upstreams.private, peers));
+    for (peers, ports) in upstreams.by_peers() {
+        out.push(rule(&ports, peers));
     }
     policy(fleet, vec![calls, metrics()], out)
 }
@@ -194,6 +193,34 @@ fn sidecars() -> NetworkPolicyPeer {
     }
 }
 
+/// What a rule opens at a port: global unicast, and its ranges.
+fn remote(egress: &EgressRule, port: u16) -> Vec<NetworkPolicyPeer> {
+    if egress.allow_private {
+        return everything_but_link_local();
+    }
+    let at_port = egress.excluded.iter().filter(|excluded| excluded.port() == port);
+    let excluded: Vec<IpNet> = at_port.map(|excluded| excluded.ip().into()).collect();
+    let global = [(IPV4, &NOT_GLOBAL_V4[..]), (GLOBAL_V6, &[])];
+    let ranges = egress.ranges.iter().map(|range| (*range, &NEVER[..]));
+    global.into_iter().chain(ranges).filter_map(|(net, never)| opened(net, never, &excluded)).collect()
+}
+
+/// A range but for what of it stays closed; none where that is all.
+fn opened(net: IpNet, never: &[IpNet], excluded: &[IpNet]) -> Option<NetworkPolicyPeer> {
+    let mut except: Vec<IpNet> = Vec::new();
+    for closed in never.iter().chain(excluded) {
+        if closed.contains(&net) {
+            return None;
+        }
+        // Kubernetes wants no more than what lies inside, and is told nothing twice.
+        if net.contains(closed) && !except.iter().any(|known| known.contains(closed)) {
+            except.push(*closed);
+        }
+    }
+    let except: Vec<String> = except.iter().map(ToString::to_string).collect();
+    Some(block(&net.to_string(), &except.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
 fn block(cidr: &str, except: &[&str]) -> NetworkPolicyPeer {
     let except: Vec<String> = except.iter().map(|&cidr| cidr.to_owned()).collect();
     let except = (!except.is_empty()).then_some(except);
@@ -221,12 +248,12 @@ mod tests {
         Endpoint::Service { addresses, host, path, transport: Transport::Auto, mesh }
     }
 
-    fn remote(url: &str, allow_private: bool) -> Endpoint {
-        Endpoint::Remote { url: url.to_owned(), transport: Transport::Auto, allow_private }
+    fn remote(url: &str, egress: &EgressRule) -> Endpoint {
+        Endpoint::Remote { url: url.to_owned(), transport: Transport::Auto, egress: egress.clone() }
     }
 
-    /// Each rule of what goes out, as its ports and how many peers it has.
-    fn out(endpoints: &[(&str, Endpoint)]) -> Vec<(Vec<i32>, usize)> {
+    /// The rules of what goes out.
+    fn rules(endpoints: &[(&str, Endpoint)]) -> Vec<NetworkPolicyEgressRule> {
         let mut upstreams = Upstreams::default();
         for (namespace, endpoint) in endpoints {
             upstreams.add(namespace, endpoint);
@@ -234,17 +261,27 @@ mod tests {
         let fleet = FleetId::Gateway(GatewayId::new("a", "g"));
         let made = of_gateway(&fleet, &BTreeSet::from([8080]), &upstreams, &Cluster::default());
         let Child::NetworkPolicy(policy) = made else { panic!("not a NetworkPolicy") };
-        let number = |port: NetworkPolicyPort| match port.port {
+        policy.spec.unwrap().egress.unwrap()
+    }
+
+    fn ports(rule: &NetworkPolicyEgressRule) -> Vec<i32> {
+        let number = |port: &NetworkPolicyPort| match port.port {
             Some(IntOrString::Int(number)) => number,
-            other => panic!("{other:?}"),
+            ref other => panic!("{other:?}"),
         };
-        let rules = policy.spec.unwrap().egress.unwrap().into_iter();
-        rules
-            .map(|rule| {
-                let ports = rule.ports.unwrap().into_iter().map(number).collect();
-                (ports, rule.to.unwrap_or_default().len())
-            })
-            .collect()
+        rule.ports.iter().flatten().map(number).collect()
+    }
+
+    /// Each rule of what goes out, as its ports and how many peers it has.
+    fn out(endpoints: &[(&str, Endpoint)]) -> Vec<(Vec<i32>, usize)> {
+        rules(endpoints).iter().map(|rule| (ports(rule), rule.to.as_ref().map_or(0, Vec::len))).collect()
+    }
+
+    /// The ranges that are open at a port, each with its exceptions.
+    fn blocks(endpoints: &[(&str, Endpoint)], port: i32) -> Vec<(String, Vec<String>)> {
+        let open = rules(endpoints).into_iter().filter(|rule| ports(rule).contains(&port));
+        let blocks = open.flat_map(|rule| rule.to.unwrap_or_default()).filter_map(|peer| peer.ip_block);
+        blocks.map(|block| (block.cidr, block.except.unwrap_or_default())).collect()
     }
 
     #[test]
@@ -257,10 +294,40 @@ mod tests {
             ("b", service(9000, None)),
             ("b", service(8000, None)),
             ("c", service(8000, None)),
-            ("a", remote("https://x.example.com/mcp", false)),
-            ("a", remote("http://y.example.com:81/mcp", true)),
+            ("a", remote("https://x.example.com/mcp", &EgressRule::default())),
+            ("a", remote("https://z.example.com:8443/mcp", &EgressRule::default())),
+            ("a", remote("http://y.example.com:81/mcp", &EgressRule::private())),
         ];
-        let expected = [(vec![8000, 9000], 1), (vec![8000], 1), (vec![443], 2), (vec![81], 3)];
+        let expected = [(vec![8000, 9000], 1), (vec![8000], 1), (vec![81], 3), (vec![443, 8443], 2)];
         assert_eq!(out(&endpoints)[3..], expected);
+    }
+
+    #[test]
+    fn a_range_is_open_but_for_metadata_and_the_api_server_at_its_port() {
+        let ranges = ["10.0.0.0/8", "100.64.0.0/10", "10.9.9.9/32"].map(|net| net.parse().unwrap());
+        let excluded = ["10.96.0.1:443", "10.9.9.9:6443", "34.1.2.3:6443"].map(|at| at.parse().unwrap());
+        let egress = EgressRule::new(&ranges, excluded);
+        let endpoints = [
+            ("a", remote("https://x.example.com/mcp", &egress)),
+            ("a", remote("https://x.example.com:6443/mcp", &egress)),
+            ("a", remote("https://x.example.com:8443/mcp", &egress)),
+        ];
+        let shared = || ("100.64.0.0/10".to_owned(), vec!["100.100.100.200/32".to_owned()]);
+        let open = |net: &str, except: &[&str]| {
+            (net.to_owned(), except.iter().map(|&net| net.to_owned()).collect::<Vec<_>>())
+        };
+        let (at_443, at_6443, at_8443) =
+            (blocks(&endpoints, 443), blocks(&endpoints, 6443), blocks(&endpoints, 8443));
+        let one = open("10.9.9.9/32", &[]);
+        assert_eq!(at_443[2..], [open("10.0.0.0/8", &["10.96.0.1/32"]), one.clone(), shared()]);
+        assert_eq!(
+            at_6443[2..],
+            [open("10.0.0.0/8", &["10.9.9.9/32"]), shared()],
+            "all of 10.9.9.9 is closed"
+        );
+        assert_eq!(at_8443[2..], [open("10.0.0.0/8", &[]), one, shared()]);
+        assert_eq!(at_443[0].1.len() + 1, at_6443[0].1.len(), "a public address of the API server");
+        assert_eq!(at_6443[0].1.last().unwrap(), "34.1.2.3/32");
+        assert_eq!(at_443[1], open("2000::/3", &[]));
     }
 }

@@ -120,7 +120,10 @@ fn port_and_path_come_from_what_says_them_best() {
         error(&with(", mcpmesh.io/port: 81"), None, None).contains("put quotes around it"),
         "annotations are texts"
     );
-    assert!(error(&with(", mcpmesh.io/port: '17080'"), None, None).contains("not a port"));
+    for reserved in RESERVED_PORTS {
+        let said = error(&with(&format!(", mcpmesh.io/port: '{reserved}'")), None, None);
+        assert!(said.contains("not a port") && said.contains(&reserved.to_string()), "{said}");
+    }
     assert!(error(&with(", mcpmesh.io/path: x"), None, None).contains("not a path"));
     let several =
         DEPLOYMENT.replace("[{containerPort: 9000}]", "[{containerPort: 9000}, {containerPort: 1}]");

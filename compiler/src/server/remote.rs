@@ -1,8 +1,10 @@
 //! Where a remote server may be, and what it may be given (decisions.md 22).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mcpmesh_crds::Remote;
+use mcpmesh_ir::EgressRule;
+use mcpmesh_ir::egress::Refusal;
 use mcpmesh_ir::server::Endpoint;
 use url::{Host, Url};
 
@@ -11,7 +13,7 @@ use crate::diagnostic::{Findings, Reason};
 
 const PATH: &str = "spec.remote.url";
 
-pub(super) fn endpoint(remote: &Remote, allow_private: bool, findings: &mut Findings) -> Option<Endpoint> {
+pub(super) fn endpoint(remote: &Remote, egress: &EgressRule, findings: &mut Findings) -> Option<Endpoint> {
     let mut refuse = |message: String, help: &str| findings.error(PATH, Reason::InvalidUrl, message, help);
     let url = match Url::parse(&remote.url) {
         Ok(url) => url,
@@ -38,16 +40,17 @@ pub(super) fn endpoint(remote: &Remote, allow_private: bool, findings: &mut Find
         refuse("a URL holds no fragment".to_owned(), "remove what follows the #");
         return None;
     }
-    if let Some((message, help)) = url.host().and_then(|host| refused_host(&host, allow_private)) {
+    let port = url.port_or_known_default().unwrap_or_default();
+    if let Some((message, help)) = url.host().and_then(|host| refused_host(&host, port, egress)) {
         refuse(message, help);
         return None;
     }
     let transport = transport_of(remote.transport);
-    Some(Endpoint::Remote { url: url.to_string(), transport, allow_private })
+    Some(Endpoint::Remote { url: url.to_string(), transport, egress: egress.clone() })
 }
 
-/// What can be told before resolving; the proxy checks the address again when it connects.
-fn refused_host(host: &Host<&str>, allow_private: bool) -> Option<(String, &'static str)> {
+/// What can be told before resolving; the proxy judges the address again when it connects.
+fn refused_host(host: &Host<&str>, port: u16, egress: &EgressRule) -> Option<(String, &'static str)> {
     let address: IpAddr = match host {
         Host::Ipv4(address) => (*address).into(),
         Host::Ipv6(address) => address.to_canonical(),
@@ -59,25 +62,23 @@ fn refused_host(host: &Host<&str>, allow_private: bool) -> Option<(String, &'sta
             return service.then(|| (format!("{name} is a Service of the cluster"), help));
         }
     };
-    if is_link_local(address) {
-        return Some((format!("{address} is a link-local address"), "metadata services are never reached"));
-    }
-    let private = match address {
-        IpAddr::V4(address) => {
-            address.is_private()
-                || address.is_loopback()
-                || address.is_unspecified()
-                || address.is_multicast()
+    let refusal = egress.judge(SocketAddr::new(address, port)).err()?;
+    Some(match refusal {
+        Refusal::Never if is_link_local(address) => {
+            (format!("{address} is a link-local address"), "metadata services are never reached")
         }
-        IpAddr::V6(address) => {
-            address.is_unique_local()
-                || address.is_loopback()
-                || address.is_unspecified()
-                || address.is_multicast()
-        }
-    };
-    (private && !allow_private).then(|| {
-        (format!("{address} is not a public address"), "the installation decides which ranges are allowed")
+        Refusal::Never => (
+            format!("{address} is never reached"),
+            "metadata, multicast and unspecified addresses stay closed, whatever ranges are allowed",
+        ),
+        Refusal::Excluded => (
+            format!("{address}:{port} is the cluster's API server"),
+            "it is never reached, whatever ranges are allowed",
+        ),
+        Refusal::Closed => (
+            format!("{address} is not a public address"),
+            "the installation decides which ranges are allowed: remotes.allowedRanges of the chart, --remote-ranges of the operator",
+        ),
     })
 }
 

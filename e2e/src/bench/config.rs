@@ -7,7 +7,7 @@ use mcpmesh_ir::policy::{
     AccessRule, Dimension, Effect, IssuerMatch, Limit, Mode, Policy, Rate, Subject, To,
 };
 use mcpmesh_ir::server::{Endpoint, Server, ToolRules, Transport};
-use mcpmesh_ir::{ApiKey, Gateway, GatewayId, PolicyId, Resource, SecretId, ServerId, Snapshot};
+use mcpmesh_ir::{ApiKey, EgressRule, Gateway, GatewayId, PolicyId, Resource, SecretId, ServerId, Snapshot};
 use sha2::{Digest as _, Sha256};
 
 const NAMESPACE: &str = "bench";
@@ -73,7 +73,7 @@ fn server(number: usize, upstream: SocketAddr) -> Server {
     let endpoint = Endpoint::Remote {
         url: format!("http://{upstream}/mcp/{number}"),
         transport: Transport::StreamableHttp,
-        allow_private: true,
+        egress: EgressRule::private(),
     };
     Server {
         id: ServerId::new(NAMESPACE, format!("server-{number}")),

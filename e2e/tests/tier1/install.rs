@@ -215,10 +215,25 @@ async fn helm_refuses_a_value_that_does_not_exist_or_has_the_wrong_type() -> any
         ("tenantRoles.creat=false", "creat"),
         ("replicas=many", "replicas"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("remotes.allowedRanges={10.20.0.1}", "allowedRanges"),
     ] {
         let (good, text) = said(&mut helm(None, &["template", "mcpmesh", chart, "--set", value])?).await?;
         ensure!(!good && text.contains(word) && text.contains("schema"), "{value}: {text}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn helm_tells_the_operator_which_ranges_remote_servers_may_be_in() -> anyhow::Result<()> {
+    let chart = chart();
+    let words = ["template", "mcpmesh", chart.to_str().context("no text")?];
+    ensure!(
+        !succeeds(&mut helm(None, &words)?).await?.contains("remote-ranges"),
+        "by default there are none"
+    );
+    let value = ["--set", "remotes.allowedRanges={10.20.0.0/16,fd12::/48}"];
+    let text = succeeds(helm(None, &words)?.args(value)).await?;
+    ensure!(text.contains("- --remote-ranges=10.20.0.0/16,fd12::/48\n"), "{text}");
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod kstatus;
 mod leaders;
 mod operator_gone;
 mod refused;
+mod remotes;
 mod rest;
 mod sentinel;
 mod tenant;

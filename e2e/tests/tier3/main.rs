@@ -7,4 +7,5 @@ mod namespaced;
 mod new_pod;
 mod nodes;
 mod partition;
+mod remotes;
 mod rotation;

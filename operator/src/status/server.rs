@@ -1,16 +1,15 @@
 //! What is said of an McpServer.
 
 use mcpmesh_compiler::{ObjectKind, ObjectRef};
-use mcpmesh_crds::{CatalogStatus, McpServer, McpServerStatus, ProtocolStatus, ServerInfo, State, condition};
+use mcpmesh_crds::{
+    CatalogStatus, McpServer, McpServerSpec, McpServerStatus, ProtocolStatus, ServerInfo, State, condition,
+};
 use mcpmesh_ir::catalog::{CatalogIndex, Observed, ObservedState};
 use mcpmesh_ir::{FleetId, GatewayId, ServerId};
 
 use super::conditions::{Answer, Conditions, Said, said};
 use super::{View, keys, lock};
-use mcpmesh_compiler::child::base_name;
-
-/// The port of a server's own proxies (decisions.md 25).
-const PORT: u16 = 17080;
+use mcpmesh_compiler::child::{DIRECT_PORT, SIDECAR_PORT, base_name};
 
 /// What to do about a port that answers where only the proxy should.
 const BYPASSABLE: &str = "the container's port answers at the pod's address, so callers can come past the proxy and its \
@@ -62,12 +61,21 @@ pub(crate) fn server(view: &View, id: &ServerId, object: &McpServer) -> McpServe
             .or(before.protocol),
         server_info: known.and_then(|(seen, _)| info(seen)).or(before.server_info),
         catalog: known.map(|(_, index)| catalog(index)).or(before.catalog),
-        address: view
-            .revisions
-            .contains_key(&fleet)
-            .then(|| format!("{}.{}.svc:{PORT}", base_name(&fleet), id.namespace)),
+        address: view.revisions.contains_key(&fleet).then(|| address(&fleet, &object.spec)).flatten(),
         gateways: u32::try_from(gateways.len()).ok(),
     }
+}
+
+/// Where callers reach the Service of a server's proxies; where they come through gateways only, where these do. These need
+/// no port of a team's own Service: they know the pods behind it.
+fn address(fleet: &FleetId, spec: &McpServerSpec) -> Option<String> {
+    let (service, port) = match (&spec.service, &spec.authentication) {
+        (None, None) => (base_name(fleet), SIDECAR_PORT),
+        (None, Some(_)) => (base_name(fleet), DIRECT_PORT),
+        (Some(own), Some(_)) => (own.name.clone(), DIRECT_PORT),
+        (Some(_), None) => return None,
+    };
+    Some(format!("{service}.{}.svc:{port}", fleet.namespace()))
 }
 
 fn verified(seen: Option<&Observed>) -> Said {

@@ -191,6 +191,25 @@ fn a_server_tells_what_it_speaks_and_offers() {
 }
 
 #[test]
+fn a_server_with_pods_tells_the_port_that_callers_can_use() {
+    let mut view = view(&[], vec![saw(ObservedState::Ready)]);
+    view.revisions.insert("server/a/s".parse().unwrap(), "r".to_owned());
+    let package = json!({"registry": "Npm", "name": "p", "version": "1.0.0"});
+    let injected = json!({"name": "own", "port": 80, "sidecar": "Injected"});
+    let cases = [
+        (json!({"package": package}), Some("s-mcpserver.a.svc:17080")),
+        (json!({"package": package, "authentication": {"apiKeys": {}}}), Some("s-mcpserver.a.svc:17081")),
+        (json!({"service": injected, "authentication": {"apiKeys": {}}}), Some("own.a.svc:17081")),
+        (json!({"service": injected}), None),
+    ];
+    for (spec, expected) in cases {
+        let object = typed("McpServer", json!({"metadata": {"name": "s", "namespace": "a"}, "spec": spec}));
+        let status = server(&view, &ServerId::new("a", "s"), &object);
+        assert_eq!(status.address.as_deref(), expected, "{spec}");
+    }
+}
+
+#[test]
 fn without_a_gateway_a_server_is_not_verified_and_nothing_more_is_asked() {
     let mut alone = view(&[], vec![]);
     alone.attached.clear();

@@ -114,7 +114,7 @@ impl<T> Store<T> {
     }
 
     /// One object changed; none: it is gone.
-    pub(super) fn apply(&self, scope: Option<&str>, key: Key, object: Option<T>, version: u64) {
+    pub(crate) fn apply(&self, scope: Option<&str>, key: Key, object: Option<T>, version: u64) {
         let mattered = {
             let mut buckets = self.buckets.write();
             let bucket = Arc::make_mut(buckets.entry(key.0.clone()).or_default());

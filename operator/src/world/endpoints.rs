@@ -60,6 +60,12 @@ impl Slice {
         ready.sort();
         Some(Self { service, ports: ports.collect(), ready })
     }
+
+    /// The ready addresses, at every port.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let at = |port: u16| self.ready.iter().map(move |(ip, _)| SocketAddr::new(*ip, port));
+        self.ports.iter().flat_map(move |(_, port)| at(*port))
+    }
 }
 
 /// The ready addresses by port of a Service.

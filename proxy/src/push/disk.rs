@@ -218,8 +218,12 @@ mod tests {
 
     fn update(revision: &str) -> Update {
         let body = format!(r#"{{"data":{{"token":"{CANARY}"}}}}"#).into_bytes();
-        let secret =
-            Resource { kind: "Secret".to_owned(), name: CANARY.to_owned(), body, ..Resource::default() };
+        let secret = Resource {
+            kind: "Secret".to_owned(),
+            name: CANARY.to_owned(),
+            body: body.into(),
+            ..Resource::default()
+        };
         Update { revision: revision.to_owned(), changed: vec![secret], ..Update::default() }
     }
 

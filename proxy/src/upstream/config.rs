@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::header::{HeaderName, HeaderValue};
-use mcpmesh_ir::ServerId;
+use mcpmesh_ir::{EgressRule, ServerId};
 use rustls::RootCertStore;
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 
-use super::egress::EgressRule;
 use super::service::Addresses;
 use crate::mesh::Mesh;
 

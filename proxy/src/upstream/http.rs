@@ -13,10 +13,11 @@ use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use mcpmesh_ir::EgressRule;
 use url::Url;
 
 use super::config::{Config, Timeouts};
-use super::egress::{EgressRule, Guarded};
+use super::egress::Guarded;
 use super::error::{Error, Kind};
 use super::events::EventStream;
 use super::inbox::Inbox;

@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use mcpmesh_ir::EgressRule;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::catalogue::{Eras, Observation, Offers, State};
 use super::config::{Endpoint, Transport};
 use super::detect::{self, Live, Opened, Wire};
-use super::egress::EgressRule;
 use super::error::{Error, Kind};
 use super::http::Http;
 use super::reply::Event;

@@ -17,14 +17,14 @@ use hyper::body::Incoming;
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use mcpmesh_ir::{FleetId, ServerId};
+use mcpmesh_ir::{EgressRule, FleetId, ServerId};
 use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
-use super::egress::{EgressRule, refused};
+use super::egress::refused;
 use crate::identity::assertion;
 use crate::mesh::Mesh;
 
@@ -164,7 +164,7 @@ type Line = MaybeHttpsStream<TokioIo<TcpStream>>;
 impl Dial {
     async fn line(self) -> io::Result<Line> {
         // What made the addresses is not ours: none may lead to the cloud's metadata.
-        if !EgressRule::private().allows(self.address.ip()) {
+        if !EgressRule::private().allows(self.address) {
             return Err(refused());
         }
         let stream = TcpStream::connect(self.address).await?;

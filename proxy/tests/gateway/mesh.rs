@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mcpmesh_ir::gateway::{ListenerTls, Naming};
 use mcpmesh_ir::policy::Effect;
 use mcpmesh_ir::server::{Endpoint, Transport};
-use mcpmesh_ir::{FleetId, GatewayId, ServerId, policy::To};
+use mcpmesh_ir::{EgressRule, FleetId, GatewayId, ServerId, policy::To};
 use mcpmesh_proxy::Bind;
 use mcpmesh_proxy::upstream::State;
 use serde_json::json;
@@ -137,7 +137,7 @@ async fn a_server_that_never_answered_its_sidecar_is_not_taken_for_one_without_t
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let hop = hop_with(Speaks::Modern, |judging| {
         let (url, transport) = (format!("http://{closed}/mcp"), Transport::StreamableHttp);
-        judging.servers[0].endpoint = Endpoint::Remote { url, transport, allow_private: true };
+        judging.servers[0].endpoint = Endpoint::Remote { url, transport, egress: EgressRule::private() };
     })
     .await;
     let mut servers = hop.gate.proxy.servers();

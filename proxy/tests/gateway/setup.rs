@@ -7,7 +7,7 @@ use mcpmesh_ir::policy::{
     AccessRule, Dimension, Effect, IssuerMatch, Limit, Mode, Policy, Rate, Subject, To,
 };
 use mcpmesh_ir::server::{CredentialHeader, Endpoint, Server, Timeouts, ToolRules, Transport};
-use mcpmesh_ir::{ApiKey, GatewayId, PolicyId, Resource, Secret, SecretId, ServerId, Snapshot};
+use mcpmesh_ir::{ApiKey, EgressRule, GatewayId, PolicyId, Resource, Secret, SecretId, ServerId, Snapshot};
 use sha2::{Digest, Sha256};
 
 use super::fake::Fake;
@@ -164,7 +164,11 @@ impl Setup {
 pub(crate) fn server(name: &str, url: &str) -> Server {
     Server {
         id: ServerId::new("a", name),
-        endpoint: Endpoint::Remote { url: url.into(), transport: Transport::Auto, allow_private: true },
+        endpoint: Endpoint::Remote {
+            url: url.into(),
+            transport: Transport::Auto,
+            egress: EgressRule::private(),
+        },
         headers: vec![],
         tools: ToolRules::default(),
         timeouts: Timeouts::default(),

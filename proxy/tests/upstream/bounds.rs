@@ -131,7 +131,7 @@ async fn the_egress_rule_is_held_at_connect() {
         let mut config = fake.config("/mcp", Transport::Auto);
         let url = format!("http://{host}:{}/mcp", fake.address.port());
         config.endpoint = Endpoint::Remote { url: url.parse().unwrap(), transport: Transport::Auto };
-        config.egress = EgressRule::default();
+        config.egress = mcpmesh_ir::EgressRule::default();
         let upstream = Upstream::start(config, Deps::default());
         let seen = observe(&upstream, |one| matches!(one.state, State::Failed { .. })).await;
         let State::Failed { reason, .. } = &seen.state else { panic!() };

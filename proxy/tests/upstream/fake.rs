@@ -98,7 +98,7 @@ impl Fake {
     pub(crate) fn config(&self, path: &str, transport: Transport) -> Config {
         let url = format!("http://{}{path}", self.address).parse().unwrap();
         let mut config = Config::new(ServerId::new("ns", "fake"), Endpoint::Remote { url, transport });
-        config.egress = EgressRule::private();
+        config.egress = mcpmesh_ir::EgressRule::private();
         config
     }
 

@@ -92,7 +92,7 @@ impl Server {
         let url = format!("https://localhost:{}/mcp", self.port).parse().unwrap();
         let endpoint = Endpoint::Remote { url, transport: Transport::StreamableHttp };
         let mut config = Config::new(ServerId::new("ns", "tls"), endpoint);
-        config.egress = EgressRule::private();
+        config.egress = mcpmesh_ir::EgressRule::private();
         config.roots = roots;
         Upstream::start(config, Deps::default())
     }

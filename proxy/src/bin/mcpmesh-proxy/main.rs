@@ -18,7 +18,7 @@ use mcpmesh_proxy::process::{Children, shim};
 use mcpmesh_proxy::push::{LastGood, Operator, Settings, Store, Subscriber};
 use mcpmesh_proxy::routes::Routing;
 use mcpmesh_proxy::{Options, Proxy, access_log, bypass, ring};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -74,12 +74,14 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
         return member.serve(None).await;
     }
     let path = config.context("neither --config nor --operator")?;
+    // From before anything is served: who serves is ended in an orderly way, never just killed.
+    let signals = (End::listen()?, signal(SignalKind::hangup())?);
     let snapshots = read(&path)?;
     let mut options = Options::new(listen);
     options.ring = folders.state.map_or(ring::Source::Process, ring::Source::Folder);
     let proxy = start(options, &process).await?;
     proxy.apply(snapshots);
-    reload_until_end(&proxy, &path).await?;
+    reload_until_end(&proxy, &path, signals).await;
     drain(&proxy, &process, Duration::ZERO).await;
     Ok(())
 }
@@ -126,7 +128,7 @@ impl Fleet {
         let proxy = start(options, &process).await?;
         let subscriber = Subscriber::boot(Arc::clone(&proxy), settings).await;
         let subscribed = tokio::spawn(subscriber.run(stop.clone()));
-        end().await?;
+        End::listen()?.comes().await;
         drain(&proxy, &process, DELAY).await;
         stop.cancel();
         subscribed.await.context("the subscription failed")?;
@@ -152,23 +154,31 @@ async fn start(options: Options, process: &Process) -> anyhow::Result<Arc<Proxy>
     Ok(proxy)
 }
 
-/// Until SIGTERM or Ctrl-C.
-async fn end() -> anyhow::Result<()> {
-    let mut end = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = end.recv() => Ok(()),
-        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+/// SIGTERM or Ctrl-C, heard from when it is made.
+struct End {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl End {
+    fn listen() -> std::io::Result<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn comes(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
 /// Reads the file again at each SIGHUP, until the end.
-async fn reload_until_end(proxy: &Proxy, path: &Path) -> anyhow::Result<()> {
-    let mut reload = signal(SignalKind::hangup())?;
-    let end = end();
-    tokio::pin!(end);
+async fn reload_until_end(proxy: &Proxy, path: &Path, (mut end, mut reload): (End, Signal)) {
     loop {
         tokio::select! {
-            ended = &mut end => return ended,
+            () = end.comes() => return,
             _ = reload.recv() => match read(path) {
                 Ok(snapshots) => { proxy.apply(snapshots); }
                 Err(error) => tracing::error!("kept the configuration in force: {error:#}"),

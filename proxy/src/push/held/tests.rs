@@ -27,7 +27,7 @@ fn unknown(name: &str) -> Resource {
     Resource {
         kind: "Guardrail".to_owned(),
         name: name.to_owned(),
-        body: b"{}".to_vec(),
+        body: b"{}".to_vec().into(),
         ..Resource::default()
     }
 }
@@ -106,7 +106,7 @@ fn a_policy_that_cannot_be_read_takes_the_place_of_the_one_before_it() {
     let policy = |body: &[u8]| Resource {
         kind: "Policy".to_owned(),
         name: "a/p".to_owned(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
         ..Resource::default()
     };
     held.take(Update { changed: vec![policy(b"{}")], ..Update::default() }).unwrap();
