@@ -113,7 +113,7 @@ impl Gateway {
     /// A gateway with its first configuration. Must be called inside a runtime.
     #[must_use]
     pub fn start(config: Arc<Config>, shell: Shell) -> Arc<Self> {
-        let view = Arc::new(Self::see(&config, 0));
+        let view = Arc::new(Self::see(&config, 0, None));
         let gateway = Arc::new(Self {
             id: config.gateway.id.clone(),
             shell,
@@ -143,17 +143,17 @@ impl Gateway {
         self.follow(config);
     }
 
-    fn see(config: &Arc<Config>, generation: u64) -> View {
+    fn see(config: &Arc<Config>, generation: u64, before: Option<&View>) -> View {
         let observed =
             config.attached.iter().map(|one| one.upstream.observation().borrow().clone()).collect();
-        View::new(Arc::clone(config), observed, generation)
+        View::new(Arc::clone(config), observed, generation, before)
     }
 
     /// Whoever hears of the change finds every audience's view as new as everyone's. The caller holds `naming`.
     fn publish(self: &Arc<Self>, config: &Arc<Config>) {
         let before = self.view();
         let generation = before.generation + 1;
-        self.view.store(Arc::new(Self::see(config, generation)));
+        self.view.store(Arc::new(Self::see(config, generation, Some(&before))));
         self.show((!Arc::ptr_eq(&before.config, config)).then_some(config));
         self.count_objects();
         self.changes.send_replace(generation);
@@ -171,6 +171,13 @@ impl Gateway {
         for attached in gone {
             self.shell.metrics.forget_objects(&self.id, &attached.id);
         }
+    }
+
+    /// Whether a server of the configuration has been seen otherwise than the view shows it.
+    fn is_behind(&self, config: &Config) -> bool {
+        let view = self.view.load();
+        let mut pairs = config.attached.iter().zip(&view.observed);
+        pairs.any(|(attached, seen)| !Arc::ptr_eq(&attached.upstream.observation().borrow(), seen))
     }
 
     /// Publishes unless another configuration is in force by now.
@@ -192,7 +199,9 @@ impl Gateway {
         let current = until.clone();
         let work = async move {
             // What changed between the first look and this subscription.
-            if let Some(gateway) = gateway.upgrade() {
+            if let Some(gateway) = gateway.upgrade()
+                && gateway.is_behind(&config)
+            {
                 gateway.publish_until(&config, &current);
             }
             while changes.next().await.is_some() {

@@ -282,7 +282,7 @@ impl Proxy {
         let readiness = Arc::clone(&self.telling.ready);
         let tell = move |upstreams: &[(ServerId, Arc<Upstream>)]| {
             let all: Vec<_> = upstreams.iter().map(|(id, upstream)| status(id, upstream)).collect();
-            for one in &all {
+            for one in news(&servers.borrow(), &all) {
                 metrics.server_state(&one.id, word(&one.state), &STATES);
             }
             if is_reached(certificate, upstreams) {
@@ -409,6 +409,15 @@ fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {
         protocol: observation.eras.revisions(),
         tools: observation.lists.tools.len(),
     }
+}
+
+/// Those whose state is another one than it was. Both are in order of their ids.
+fn news<'a>(old: &'a [ServerStatus], now: &'a [ServerStatus]) -> impl Iterator<Item = &'a ServerStatus> {
+    let known = |one: &ServerStatus| {
+        let place = old.binary_search_by(|status| status.id.cmp(&one.id)).ok()?;
+        old.get(place).map(|status| word(&status.state))
+    };
+    now.iter().filter(move |one| known(one) != Some(word(&one.state)))
 }
 
 /// Whether there are servers that readiness waits for, and all of them have answered: a sidecar's own, or those of

@@ -15,7 +15,7 @@ use crate::mcp::{json, uri};
 use crate::upstream::{Item, Observation};
 
 /// One object that a gateway shows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// Index of its server among the attached.
     pub server: usize,
@@ -25,6 +25,8 @@ pub struct Entry {
     pub advertised: String,
     /// Its definition as modern clients see it.
     pub raw: Bytes,
+    /// Its definition as the upstream sent it.
+    source: Bytes,
     /// Hints from the McpServer (tools).
     pub pinned: Hints,
     /// Hints from the upstream (tools).
@@ -46,6 +48,27 @@ impl Section {
     }
 }
 
+/// What a gateway showed before: what would be made of the same again is taken over.
+pub(super) struct Before<'a> {
+    pub(super) naming: Naming,
+    pub(super) attached: &'a [Attached],
+    pub(super) section: &'a Section,
+}
+
+impl Before<'_> {
+    /// The same object of the same server, under the same name and shown in the same way.
+    fn entry(&self, naming: Naming, attached: &Attached, item: &Item, advertised: &str) -> Option<Entry> {
+        let entry = self.section.get(advertised)?;
+        let old = self.attached.get(entry.server)?;
+        let change = |of: &Attached| of.rules.overrides.get(&item.key).cloned();
+        let same = (naming, &attached.id, &attached.prefix) == (self.naming, &old.id, &old.prefix)
+            && (entry.source.as_ptr(), entry.source.len()) == (item.raw.as_ptr(), item.raw.len())
+            && (entry.key == item.key && entry.advertised == advertised)
+            && change(attached) == change(old);
+        same.then(|| entry.clone())
+    }
+}
+
 /// An object before it has a name.
 struct Unnamed<'a> {
     server: usize,
@@ -56,7 +79,7 @@ struct Unnamed<'a> {
 type Observed<'a> = &'a [(&'a Attached, &'a Observation)];
 
 /// The tools that the servers' rules let exist.
-pub(super) fn tools(naming: Naming, observed: Observed<'_>) -> Section {
+pub(super) fn tools(naming: Naming, observed: Observed<'_>, before: Option<&Before<'_>>) -> Section {
     let mut unnamed = Vec::new();
     for (server, (attached, observation)) in observed.iter().enumerate() {
         for item in observation.lists.tools.iter().filter(|item| attached.exposes(item)) {
@@ -64,7 +87,7 @@ pub(super) fn tools(naming: Naming, observed: Observed<'_>) -> Section {
             unnamed.push(Unnamed { server, item, base: rename.unwrap_or(&item.key) });
         }
     }
-    named(naming, observed, &unnamed, |attached, item, advertised| {
+    named(naming, (observed, before), &unnamed, |attached, item, advertised| {
         let change = attached.rules.overrides.get(&item.key);
         let schema = json::member(&item.raw, "inputSchema").unwrap_or(b"{}");
         let headers = match ParamHeaders::from_schema(schema) {
@@ -80,6 +103,7 @@ pub(super) fn tools(naming: Naming, observed: Observed<'_>) -> Section {
             key: item.key.clone(),
             advertised: advertised.to_owned(),
             raw: stripped(&item::tool(&item.raw, advertised, change, wrap)?, Named::Identifier)?,
+            source: item.raw.clone(),
             pinned: change.map(|change| change.annotations).unwrap_or_default(),
             claimed: item::hints(&item.raw),
             param_headers: (!headers.is_empty()).then_some(headers),
@@ -88,7 +112,7 @@ pub(super) fn tools(naming: Naming, observed: Observed<'_>) -> Section {
 }
 
 /// The prompts.
-pub(super) fn prompts(naming: Naming, observed: Observed<'_>) -> Section {
+pub(super) fn prompts(naming: Naming, observed: Observed<'_>, before: Option<&Before<'_>>) -> Section {
     let mut unnamed = Vec::new();
     for (server, (_, observation)) in observed.iter().enumerate() {
         unnamed.extend(observation.lists.prompts.iter().map(|item| Unnamed {
@@ -97,7 +121,7 @@ pub(super) fn prompts(naming: Naming, observed: Observed<'_>) -> Section {
             base: &item.key,
         }));
     }
-    named(naming, observed, &unnamed, |_, item, advertised| {
+    named(naming, (observed, before), &unnamed, |_, item, advertised| {
         let raw = item::renamed(&item.raw, "name", advertised)?;
         Some(plain(item, advertised, stripped(&raw, Named::Identifier)?))
     })
@@ -109,6 +133,7 @@ fn plain(item: &Item, advertised: &str, raw: Bytes) -> Entry {
         key: item.key.clone(),
         advertised: advertised.to_owned(),
         raw,
+        source: item.raw.clone(),
         pinned: Hints::default(),
         claimed: Hints::default(),
         param_headers: None,
@@ -117,7 +142,7 @@ fn plain(item: &Item, advertised: &str, raw: Bytes) -> Entry {
 
 fn named(
     naming: Naming,
-    observed: Observed<'_>,
+    (observed, before): (Observed<'_>, Option<&Before<'_>>),
     unnamed: &[Unnamed<'_>],
     make: impl Fn(&Attached, &Item, &str) -> Option<Entry>,
 ) -> Section {
@@ -132,8 +157,9 @@ fn named(
             tracing::warn!(name = ?object.base, "its server lists this name twice: left out");
             continue;
         };
-        let made = speakable(advertised).then(|| make(attached, object.item, advertised)).flatten();
-        let Some(entry) = made else { continue };
+        let kept = before.and_then(|before| before.entry(naming, attached, object.item, advertised));
+        let made = || speakable(advertised).then(|| make(attached, object.item, advertised)).flatten();
+        let Some(entry) = kept.or_else(made) else { continue };
         places.insert(claim, section.entries.len());
         section.entries.push(Entry { server: object.server, ..entry });
     }
@@ -158,7 +184,12 @@ fn readable(uri: &str) -> bool {
 
 /// Resources (`key` is `uri`) or templates (`uriTemplate`). In `Always` every URI is wrapped; in `OnConflict` those
 /// that several servers have.
-pub(super) fn located(naming: Naming, observed: Observed<'_>, kind: Located) -> Section {
+pub(super) fn located(
+    naming: Naming,
+    observed: Observed<'_>,
+    kind: Located,
+    before: Option<&Before<'_>>,
+) -> Section {
     let items = |observation: &'_ Observation| match kind {
         Located::Resource => observation.lists.resources.clone(),
         Located::Template => observation.lists.templates.clone(),
@@ -180,18 +211,23 @@ pub(super) fn located(naming: Naming, observed: Observed<'_>, kind: Located) -> 
             // One that looks wrapped stays wrapped: it would be read at the server that it names.
             let bare = naming == Naming::OnConflict && own == 1 && uri::unwrap(&item.key).is_none();
             let advertised = if bare { item.key.clone() } else { wrapped.clone() };
-            let duplicate = section.resolve.contains_key(&wrapped);
-            let raw = if bare {
-                Some(item.raw.clone())
-            } else {
-                item::renamed(&item.raw, kind.member(), &advertised)
+            if section.resolve.contains_key(&wrapped) {
+                continue;
+            }
+            let kept = before.and_then(|before| before.entry(naming, attached, item, &advertised));
+            let made = || {
+                let raw = if bare {
+                    Some(item.raw.clone())
+                } else {
+                    item::renamed(&item.raw, kind.member(), &advertised)
+                };
+                raw.and_then(|raw| stripped(&raw, Named::Text)).map(|raw| plain(item, &advertised, raw))
             };
-            let raw = raw.and_then(|raw| stripped(&raw, Named::Text));
-            let (false, Some(raw)) = (duplicate, raw) else { continue };
+            let Some(entry) = kept.or_else(made) else { continue };
             let place = section.entries.len();
             section.resolve.insert(wrapped, place);
-            section.resolve.insert(advertised.clone(), place);
-            section.entries.push(Entry { server: *server, ..plain(item, &advertised, raw) });
+            section.resolve.insert(advertised, place);
+            section.entries.push(Entry { server: *server, ..entry });
         }
     }
     section

@@ -14,7 +14,7 @@ use quick_cache::sync::Cache;
 use super::definition::digest;
 use super::list::{List, ListKind};
 use super::resource::could_expand;
-use super::section::{self, Entry, Located, Section};
+use super::section::{self, Before, Entry, Located, Section};
 use crate::certificate::Served;
 use crate::hidden_text::visible;
 use crate::identity::KeyTable;
@@ -143,19 +143,31 @@ pub struct View {
 }
 
 impl View {
-    /// Names everything.
+    /// Names everything. What it shows as the view `before` did is not made anew.
     #[must_use]
-    pub fn new(config: Arc<Config>, observed: Vec<Arc<Observation>>, generation: u64) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        observed: Vec<Arc<Observation>>,
+        generation: u64,
+        before: Option<&Self>,
+    ) -> Self {
         let naming = config.gateway.naming;
         let pairs: Vec<_> = config.attached.iter().zip(observed.iter().map(AsRef::as_ref)).collect();
-        let tools = section::tools(naming, &pairs);
-        let prompts = section::prompts(naming, &pairs);
-        let resources = section::located(naming, &pairs, Located::Resource);
-        let templates = section::located(naming, &pairs, Located::Template);
+        let of = |section: fn(&Self) -> &Section| before.map(|view| view.as_before(section(view)));
+        let tools = section::tools(naming, &pairs, of(|view| &view.tools).as_ref());
+        let prompts = section::prompts(naming, &pairs, of(|view| &view.prompts).as_ref());
+        let kept = of(|view| &view.resources);
+        let resources = section::located(naming, &pairs, Located::Resource, kept.as_ref());
+        let kept = of(|view| &view.templates);
+        let templates = section::located(naming, &pairs, Located::Template, kept.as_ref());
         let abilities = Abilities::of(&observed);
         let lists = Cache::new(KEPT_LISTS);
         let settled = observed.iter().all(|observation| settled(observation));
         Self { config, generation, observed, abilities, tools, prompts, resources, templates, lists, settled }
+    }
+
+    fn as_before<'a>(&'a self, section: &'a Section) -> Before<'a> {
+        Before { naming: self.config.gateway.naming, attached: &self.config.attached, section }
     }
 
     /// The tool that clients call `name`.

@@ -75,7 +75,7 @@ impl Audience {
         });
         let observed = observed.collect();
         self.view.store(match own {
-            true => Arc::new(View::new(Arc::clone(config), observed, everyones.generation)),
+            true => Arc::new(View::new(Arc::clone(config), observed, everyones.generation, Some(everyones))),
             false => Arc::clone(everyones),
         });
         self.known.send_replace(known);

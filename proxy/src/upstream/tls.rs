@@ -14,9 +14,22 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// A client that trusts these roots, or the system's. There is no way to skip verification.
 pub(crate) fn client(roots: Option<&Arc<RootCertStore>>) -> Result<ClientConfig, rustls::Error> {
+    // One for all who trust the system's: with each come a hundred kilobytes for its sessions.
+    static OF_SYSTEM: OnceLock<ClientConfig> = OnceLock::new();
+    match (roots, OF_SYSTEM.get()) {
+        (Some(roots), _) => trusting(Arc::clone(roots)),
+        (None, Some(made)) => Ok(made.clone()),
+        (None, None) => {
+            let made = trusting(system())?;
+            Ok(OF_SYSTEM.get_or_init(|| made).clone())
+        }
+    }
+}
+
+fn trusting(roots: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
     Ok(ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots.map_or_else(system, Arc::clone))
+        .with_root_certificates(roots)
         .with_no_client_auth())
 }
 
