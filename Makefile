@@ -58,11 +58,11 @@ e2e: ## The tests on real Kubernetes clusters, of every tier, and a small W7 and
 build: ## Build what the tests run
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --no-run
-	$(CARGO) test --locked -p mcpmesh-e2e --test tier1 --test tier2 --no-run
+	$(CARGO) test --locked --workspace --test tier1 --test tier2 --no-run
 
 tier1 tier2 tier3: ## The tests on a real API server, on a cluster with one node, with two (the latter: root)
 	$(CARGO) build --locked --workspace --bins
-	$(CARGO) test --locked -p mcpmesh-e2e --test $@ --no-fail-fast
+	$(CARGO) test --locked --workspace --test $@ --no-fail-fast
 
 cluster: setup ## Start a Kubernetes cluster with the mesh and the quickstart in it (root), until cluster-down
 	$(CARGO) build --locked --bins -p mcpmesh-operator -p mcpmesh-proxy -p mcpmesh-cli
