@@ -14,6 +14,7 @@ mod gateway {
     mod audiences;
     mod ending;
     mod failures;
+    mod floods;
     mod leaks;
     mod mesh;
     mod parser;
