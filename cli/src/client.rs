@@ -176,7 +176,8 @@ impl Peer {
         if let Some(error) = message.get("error") {
             let text = error.get("message").and_then(Value::as_str).unwrap_or("an error without a message");
             let code = error.get("code").map(|code| format!(" ({code})")).unwrap_or_default();
-            return Err(self.failed(&format!("{text}{code}")));
+            // It has answered: nobody need be told that it may not run.
+            return Err(Failure::failed(format!("{}: {text}{code}", self.title)));
         }
         Ok(message.get_mut("result").map(Value::take).unwrap_or_default())
     }
