@@ -60,11 +60,10 @@ impl Before<'_> {
     fn entry(&self, naming: Naming, attached: &Attached, item: &Item, advertised: &str) -> Option<Entry> {
         let entry = self.section.get(advertised)?;
         let old = self.attached.get(entry.server)?;
-        let change = |of: &Attached| of.rules.overrides.get(&item.key).cloned();
         let same = (naming, &attached.id, &attached.prefix) == (self.naming, &old.id, &old.prefix)
             && (entry.source.as_ptr(), entry.source.len()) == (item.raw.as_ptr(), item.raw.len())
             && (entry.key == item.key && entry.advertised == advertised)
-            && change(attached) == change(old);
+            && attached.rules.overrides.get(&item.key) == old.rules.overrides.get(&item.key);
         same.then(|| entry.clone())
     }
 }

@@ -4,9 +4,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::fake::Fake;
 use super::harness::{Gate, soon};
-use super::setup::Setup;
+use super::web::gate;
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -18,13 +17,6 @@ const END_HEADERS: u8 = 4;
 
 /// `POST http://localhost/mcp` in HPACK: indexed and literal fields of the static table.
 const REQUEST: &[u8] = b"\x83\x86\x04\x04/mcp\x01\x09localhost";
-
-async fn gate() -> (Fake, Gate) {
-    let fake = Fake::modern(&["echo"]).await;
-    let gate = Gate::start(&Setup::open(&[&fake])).await;
-    assert_eq!(gate.modern(None).tools().await, ["s0_echo"]);
-    (fake, gate)
-}
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();

@@ -11,7 +11,7 @@ use super::fake::Fake;
 use super::harness::{Gate, soon};
 use super::setup::Setup;
 
-async fn gate() -> (Fake, Gate) {
+pub(crate) async fn gate() -> (Fake, Gate) {
     let fake = Fake::modern(&["echo"]).await;
     let gate = Gate::start(&Setup::open(&[&fake])).await;
     assert_eq!(gate.modern(None).tools().await, ["s0_echo"]);
