@@ -6,8 +6,10 @@
 FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
+# jemalloc is built for pages of one size: on arm64 a kernel may have larger ones than the kernel here.
 # --target keeps the flags away from build scripts and macros, which cannot be static.
 RUN host="$(rustc -vV | sed -n 's/^host: //p')" && \
+    case "$host" in aarch64*) export JEMALLOC_SYS_WITH_LG_PAGE=16 ;; esac && \
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target "$host" \
       -p mcpmesh-proxy -p mcpmesh-operator && \
     mkdir /out && cp "target/$host/release/mcpmesh-proxy" "target/$host/release/mcpmesh-operator" /out/

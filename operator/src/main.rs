@@ -32,9 +32,9 @@ use tracing_subscriber::EnvFilter;
 
 use arguments::Arguments;
 
-/// With the C library's, a third of the operator's time is spent in it. Not in the proxy, where it costs twice the memory.
+/// With the C library's, a third of the operator's time is spent in it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

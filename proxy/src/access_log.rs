@@ -8,12 +8,11 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use mcpmesh_ir::GatewayId;
 use serde::Serialize;
 
 use crate::hidden_text::deceives;
 use crate::http::Answer;
-use crate::metrics::Shared;
+use crate::metrics::{Label, Shared};
 
 /// Records that wait for the writer.
 const WAITING: usize = 8192;
@@ -122,13 +121,7 @@ impl AccessLog {
 
     /// Counts and writes down a request that was refused before there was anything to decide: `gateway` where it came
     /// that far, `principal` where it is known.
-    pub fn refused(
-        &self,
-        gateway: Option<&GatewayId>,
-        principal: &str,
-        reason: &'static str,
-        answer: &Answer,
-    ) {
+    pub fn refused(&self, gateway: Option<&Label>, principal: &str, reason: &'static str, answer: &Answer) {
         self.metrics.refused(gateway, reason);
         if self.enabled() {
             self.write(Record {

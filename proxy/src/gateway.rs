@@ -34,7 +34,7 @@ use self::audience::Audiences;
 use crate::access_log::AccessLog;
 use crate::catalog::{Attached, Config, View};
 use crate::mcp::handle::{Binding, KeyRing};
-use crate::metrics::Shared;
+use crate::metrics::{Label, Shared};
 use crate::session::Sessions;
 
 /// How long changes of servers are gathered before everything is named anew.
@@ -100,6 +100,8 @@ impl Default for Bounds {
 pub struct Gateway {
     /// Its stable identity.
     pub id: GatewayId,
+    /// The same as metrics and logs write it.
+    pub label: Label,
     shell: Shell,
     view: ArcSwap<View>,
     changes: watch::Sender<u64>,
@@ -116,6 +118,7 @@ impl Gateway {
         let view = Arc::new(Self::see(&config, 0, None));
         let gateway = Arc::new(Self {
             id: config.gateway.id.clone(),
+            label: config.gateway.id.to_string().into(),
             shell,
             view: ArcSwap::new(view),
             changes: watch::Sender::new(0),
@@ -162,14 +165,14 @@ impl Gateway {
     fn count_objects(&self) {
         let view = self.view.load();
         for (attached, seen) in view.config.attached.iter().zip(&view.observed) {
-            self.shell.metrics.quarantined(&self.id, &attached.id, attached.quarantined(seen));
-            self.shell.metrics.hiding(&self.id, &attached.id, seen.hiding);
+            self.shell.metrics.quarantined(&self.label, &attached.label, attached.quarantined(seen));
+            self.shell.metrics.hiding(&self.label, &attached.label, seen.hiding);
         }
     }
 
     fn uncount_objects<'a>(&self, gone: impl Iterator<Item = &'a Attached>) {
         for attached in gone {
-            self.shell.metrics.forget_objects(&self.id, &attached.id);
+            self.shell.metrics.forget_objects(&self.label, &attached.label);
         }
     }
 

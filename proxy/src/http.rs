@@ -169,15 +169,14 @@ pub fn method_not_allowed(allow: &'static str) -> Answer {
     answer
 }
 
-/// Refuses foreign hosts and origins (DNS rebinding, cross-site requests) before anything is read; says why, for the
-/// metrics.
+/// Refuses foreign origins and any `host` ([`host`]) that is not served (DNS rebinding, cross-site requests) before
+/// anything is read; says why, for the metrics.
 pub fn check_origin(
     headers: &HeaderMap,
-    uri: &Uri,
+    host: &str,
     listener: &Listener,
     local: IpAddr,
 ) -> Result<(), (&'static str, Answer)> {
-    let host = host(headers, uri).unwrap_or_default();
     let named = listener.hostname.as_deref().map(|name| name.eq_ignore_ascii_case(host));
     let known = named.unwrap_or(!local.is_loopback()) || (local.is_loopback() && is_loopback(host));
     if !known || headers.get_all(HOST).iter().nth(1).is_some() {
@@ -200,7 +199,7 @@ pub fn check_origin(
 /// What a browser may send across sites without asking is never taken: the content type must be JSON.
 pub fn check_media(headers: &HeaderMap) -> Result<(), Answer> {
     let content = single(headers, &CONTENT_TYPE).unwrap_or_default();
-    if !media(content).eq_ignore_ascii_case("application/json") {
+    if !media(content.as_bytes()).eq_ignore_ascii_case(b"application/json") {
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json"));
     }
     if headers.contains_key(http::header::CONTENT_ENCODING) {
@@ -216,17 +215,17 @@ pub fn check_media(headers: &HeaderMap) -> Result<(), Answer> {
 #[must_use]
 pub fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let family = wanted.split('/').next().unwrap_or_default();
-    let mut given = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    let mut given = headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes).peekable();
     given.peek().is_none()
-        || given.flat_map(|value| value.split(',')).map(media).any(|one| {
-            one == "*/*"
-                || one.eq_ignore_ascii_case(wanted)
-                || one.strip_suffix("/*").is_some_and(|kind| kind.eq_ignore_ascii_case(family))
+        || given.flat_map(|value| value.split(|byte| *byte == b',')).map(media).any(|one| {
+            one == b"*/*"
+                || one.eq_ignore_ascii_case(wanted.as_bytes())
+                || one.strip_suffix(b"/*").is_some_and(|kind| kind.eq_ignore_ascii_case(family.as_bytes()))
         })
 }
 
-fn media(value: &str) -> &str {
-    value.split(';').next().unwrap_or_default().trim()
+fn media(value: &[u8]) -> &[u8] {
+    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
 /// The value of a header that stands once.

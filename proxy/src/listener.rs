@@ -298,8 +298,10 @@ async fn route(serving: &Serving, request: Request<Body>, way: &Way) -> Answer {
         return answer;
     };
     drop(routes);
-    if let Err((reason, answer)) = web::check_origin(&parts.headers, &parts.uri, &route.listener, way.local) {
-        serving.log.refused(Some(&route.gateway.id), "", reason, &answer);
+    if let Err((reason, answer)) =
+        web::check_origin(&parts.headers, host.unwrap_or_default(), &route.listener, way.local)
+    {
+        serving.log.refused(Some(&route.gateway.label), "", reason, &answer);
         return answer;
     }
     let arrival = match route.listener.tls {

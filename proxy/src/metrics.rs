@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use mcpmesh_ir::policy::Decision;
-use mcpmesh_ir::{GatewayId, PolicyId, ServerId};
+use mcpmesh_ir::{PolicyId, ServerId};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -18,29 +18,32 @@ mod configuration;
 
 pub use configuration::Configuration;
 
+/// An identity as metrics and logs write it, `namespace/name`: written once, not for each request.
+pub type Label = Arc<str>;
+
 /// Labels of an operation. Names follow OpenTelemetry's semantic conventions for MCP.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
-    gateway: String,
-    server: String,
+    gateway: Label,
+    server: Label,
     mcp_method_name: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfServer {
-    gateway: String,
-    server: String,
+    gateway: Label,
+    server: Label,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfGateway {
-    gateway: String,
+    gateway: Label,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Judged {
-    gateway: String,
+    gateway: Label,
     policy: String,
     verdict: &'static str,
     reason: &'static str,
@@ -48,7 +51,7 @@ struct Judged {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Limited {
-    gateway: String,
+    gateway: Label,
     policy: String,
     limit: String,
     enforced: &'static str,
@@ -56,7 +59,7 @@ struct Limited {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Refused {
-    gateway: String,
+    gateway: Label,
     reason: &'static str,
 }
 
@@ -219,24 +222,24 @@ impl Metrics {
 
     /// Counts an answered request.
     pub fn operation(&self, done: &Done<'_>) {
-        let gateway = done.gateway.to_string();
-        let server = done.server.map(ToString::to_string).unwrap_or_default();
-        if let (Some(upstream), Some(_)) = (done.upstream, done.server) {
-            let labels = OfServer { gateway: gateway.clone(), server: server.clone() };
+        let (gateway, server) = (Arc::clone(done.gateway), done.server.map(Arc::clone));
+        if let (Some(upstream), Some(server)) = (done.upstream, &server) {
+            let labels = OfServer { gateway: Arc::clone(&gateway), server: Arc::clone(server) };
             self.upstream.get_or_create(&labels).observe(upstream.as_secs_f64());
-            let own = OfGateway { gateway: gateway.clone() };
+            let own = OfGateway { gateway: Arc::clone(&gateway) };
             self.overhead.get_or_create(&own).observe(done.own.as_secs_f64());
         }
+        let server = server.unwrap_or_default();
         let labels = Operation { gateway, server, mcp_method_name: done.method, outcome: done.outcome };
         self.operations.get_or_create(&labels).observe(done.total.as_secs_f64());
     }
 
     /// Counts a decision on a call.
-    pub fn decision(&self, gateway: &GatewayId, decision: &Decision<'_>) {
+    pub fn decision(&self, gateway: &Label, decision: &Decision<'_>) {
         let policy = |policy: Option<&PolicyId>| policy.map(ToString::to_string).unwrap_or_default();
         let verdict = |allowed: bool| if allowed { "allow" } else { "deny" };
         let labels = Judged {
-            gateway: gateway.to_string(),
+            gateway: Arc::clone(gateway),
             policy: policy(decision.rule.map(|rule| rule.policy)),
             verdict: verdict(decision.allowed()),
             reason: decision.reason.as_str(),
@@ -244,7 +247,7 @@ impl Metrics {
         self.decisions.get_or_create(&labels).inc();
         if let Some(note) = &decision.audit {
             let labels = Judged {
-                gateway: gateway.to_string(),
+                gateway: Arc::clone(gateway),
                 policy: policy(note.rule.map(|rule| rule.policy)),
                 verdict: verdict(note.verdict == mcpmesh_ir::policy::Verdict::Allow),
                 reason: note.reason.as_str(),
@@ -254,9 +257,9 @@ impl Metrics {
     }
 
     /// Counts a call over a limit.
-    pub fn limited(&self, gateway: &GatewayId, policy: &PolicyId, limit: &str, enforced: bool) {
+    pub fn limited(&self, gateway: &Label, policy: &PolicyId, limit: &str, enforced: bool) {
         let labels = Limited {
-            gateway: gateway.to_string(),
+            gateway: Arc::clone(gateway),
             policy: policy.to_string(),
             limit: limit.to_owned(),
             enforced: if enforced { "true" } else { "false" },
@@ -265,23 +268,23 @@ impl Metrics {
     }
 
     /// Counts a request that was refused before any decision.
-    pub fn refused(&self, gateway: Option<&GatewayId>, reason: &'static str) {
-        let gateway = gateway.map(ToString::to_string).unwrap_or_default();
+    pub fn refused(&self, gateway: Option<&Label>, reason: &'static str) {
+        let gateway = gateway.map(Arc::clone).unwrap_or_default();
         self.refused.get_or_create(&Refused { gateway, reason }).inc();
     }
 
     /// Shows how many tools of a server are quarantined; none: it has no lock.
-    pub fn quarantined(&self, gateway: &GatewayId, server: &ServerId, tools: Option<usize>) {
+    pub fn quarantined(&self, gateway: &Label, server: &Label, tools: Option<usize>) {
         show(&self.quarantined, gateway, server, tools);
     }
 
     /// Shows how many objects of a server hide something in their texts.
-    pub fn hiding(&self, gateway: &GatewayId, server: &ServerId, objects: usize) {
+    pub fn hiding(&self, gateway: &Label, server: &Label, objects: usize) {
         show(&self.hiding, gateway, server, (objects > 0).then_some(objects));
     }
 
     /// A gateway does not have this server any more.
-    pub fn forget_objects(&self, gateway: &GatewayId, server: &ServerId) {
+    pub fn forget_objects(&self, gateway: &Label, server: &Label) {
         show(&self.quarantined, gateway, server, None);
         show(&self.hiding, gateway, server, None);
     }
@@ -303,14 +306,14 @@ impl Metrics {
 
     /// Counts an open session until the guard is dropped.
     #[must_use]
-    pub fn session(&self, gateway: &GatewayId) -> Open {
-        Open::new(self.sessions.get_or_create(&OfGateway { gateway: gateway.to_string() }).clone())
+    pub fn session(&self, gateway: &Label) -> Open {
+        Open::new(self.sessions.get_or_create(&OfGateway { gateway: Arc::clone(gateway) }).clone())
     }
 
     /// Counts an open stream until the guard is dropped.
     #[must_use]
-    pub fn stream(&self, gateway: &GatewayId) -> Open {
-        Open::new(self.streams.get_or_create(&OfGateway { gateway: gateway.to_string() }).clone())
+    pub fn stream(&self, gateway: &Label) -> Open {
+        Open::new(self.streams.get_or_create(&OfGateway { gateway: Arc::clone(gateway) }).clone())
     }
 }
 
@@ -318,9 +321,9 @@ impl Metrics {
 #[derive(Debug)]
 pub struct Done<'a> {
     /// The gateway.
-    pub gateway: &'a GatewayId,
+    pub gateway: &'a Label,
     /// The server, when one was asked.
-    pub server: Option<&'a ServerId>,
+    pub server: Option<&'a Label>,
     /// [`crate::mcp::envelope::Method::label`].
     pub method: &'static str,
     /// `ok`, `tool_error`, `denied`, `limited`, `unknown`, `invalid`, `upstream_error`, `cancelled`, `internal`.
@@ -356,8 +359,8 @@ impl Drop for Open {
 pub type Shared = Arc<Metrics>;
 
 /// A server's number, or nothing of it.
-fn show(gauge: &Family<OfServer, Gauge>, gateway: &GatewayId, server: &ServerId, count: Option<usize>) {
-    let labels = OfServer { gateway: gateway.to_string(), server: server.to_string() };
+fn show(gauge: &Family<OfServer, Gauge>, gateway: &Label, server: &Label, count: Option<usize>) {
+    let labels = OfServer { gateway: Arc::clone(gateway), server: Arc::clone(server) };
     match count {
         Some(count) => {
             gauge.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -375,7 +378,7 @@ mod tests {
     #[test]
     fn the_exposition_is_openmetrics_with_units_in_the_names() {
         let metrics = Metrics::default();
-        let gateway = GatewayId::new("a", "gw");
+        let gateway = Label::from("a/gw");
         metrics.refused(Some(&gateway), "unknown_credentials");
         let _session = metrics.session(&gateway);
         let text = metrics.render();
@@ -391,7 +394,7 @@ mod tests {
     #[test]
     fn an_open_guard_counts_until_it_is_dropped() {
         let metrics = Metrics::default();
-        let guard = metrics.stream(&GatewayId::new("a", "gw"));
+        let guard = metrics.stream(&Label::from("a/gw"));
         drop(guard);
         assert!(metrics.render().contains("mcpmesh_streams{gateway=\"a/gw\"} 0"));
     }

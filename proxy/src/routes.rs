@@ -19,7 +19,6 @@ pub enum Routing {
 }
 
 /// One way in.
-#[derive(Clone)]
 pub struct Route {
     /// As the gateway says, with the path in force.
     pub listener: Listener,
@@ -31,7 +30,7 @@ pub struct Route {
 
 /// All ways in.
 #[derive(Clone, Default)]
-pub struct Routes(Vec<Route>);
+pub struct Routes(Vec<Arc<Route>>);
 
 impl Routes {
     /// The routes of these gateways.
@@ -45,7 +44,7 @@ impl Routes {
                 if several {
                     listener.path.clone_from(&own);
                 }
-                Route { listener, kind: security.kind(), gateway: Arc::clone(gateway) }
+                Arc::new(Route { listener, kind: security.kind(), gateway: Arc::clone(gateway) })
             })
         });
         Self(routes.collect())
@@ -54,12 +53,12 @@ impl Routes {
     /// The route of a path that is compared byte for byte: no decoding, no normalising, so that no two spellings of
     /// one path can be told apart by anyone in between.
     #[must_use]
-    pub fn find(&self, way: &Way, path: &str, host: Option<&str>) -> Option<&Route> {
+    pub fn find(&self, way: &Way, path: &str, host: Option<&str>) -> Option<&Arc<Route>> {
         // A connection that is open since before its port changed its kind leads nowhere any more.
         let here =
             |route: &Route| way.port.is_none_or(|port| port == route.listener.port && way.kind == route.kind);
         let at = || self.0.iter().filter(|route| route.listener.path == path && here(route));
-        let named = |route: &&Route| {
+        let named = |route: &&Arc<Route>| {
             let name = route.listener.hostname.as_deref();
             name.is_some_and(|name| host.is_some_and(|host| host.eq_ignore_ascii_case(name)))
         };
@@ -70,6 +69,6 @@ impl Routes {
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
-        self.0.iter()
+        self.0.iter().map(AsRef::as_ref)
     }
 }

@@ -21,6 +21,7 @@ use crate::identity::KeyTable;
 use crate::limit::Limiter;
 use crate::mcp::era::{Era, Revision};
 use crate::mcp::{downgrade, uri};
+use crate::metrics::Label;
 use crate::upstream::{Item, Observation, State, Upstream};
 
 /// Filtered lists that a view keeps.
@@ -46,6 +47,8 @@ pub struct Config {
 pub struct Attached {
     /// Its stable identity.
     pub id: ServerId,
+    /// The same as metrics and logs write it.
+    pub label: Label,
     /// Unique in the gateway.
     pub prefix: String,
     /// Which of its tools exist.
@@ -69,7 +72,8 @@ impl Attached {
         let (id, rules, lock) = (server.id.clone(), server.tools.clone(), server.lock.clone());
         let include = NameGlobs::new(&rules.include)?;
         let exclude = (!rules.exclude.is_empty()).then(|| NameGlobs::new(&rules.exclude)).transpose()?;
-        Ok(Self { id, prefix, rules, upstream, since, lock, include, exclude })
+        let label = id.to_string().into();
+        Ok(Self { id, label, prefix, rules, upstream, since, lock, include, exclude })
     }
 
     /// Whether a tool exists: its name is let through, and its definition is the one that a lock pins.

@@ -85,7 +85,7 @@ impl Exchange {
         let (sender, inbox) = mpsc::channel(INBOX);
         let link = SessionLink::new(capabilities.clone(), request.params.bytes("clientInfo"), sender);
         let terms = Terms { id, revision, principal, capabilities };
-        let session = Session::new(terms, link, shell.metrics.session(&self.gateway.id));
+        let session = Session::new(terms, link, shell.metrics.session(&self.gateway.label));
         if !self.gateway.sessions.insert(Arc::clone(&session), shell.bounds.sessions) {
             return Err(Fault::Unavailable {
                 message: "too many sessions are open".into(),
@@ -312,7 +312,7 @@ impl Exchange {
                 }
             },
         };
-        let open = self.gateway.shell.metrics.stream(&self.gateway.id);
+        let open = self.gateway.shell.metrics.stream(&self.gateway.label);
         let events = stream.read(after).map(move |event| {
             let _counted = &open;
             Ok(event)

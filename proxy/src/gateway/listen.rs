@@ -67,7 +67,7 @@ impl Exchange {
             updates,
             ready: vec![acknowledged(&request.id, wants, &honoured)],
             over: false,
-            _open: self.gateway.shell.metrics.stream(&self.gateway.id),
+            _open: self.gateway.shell.metrics.stream(&self.gateway.label),
             exchange: self.clone(),
         };
         let messages = unfold(listening, |mut listening| async move {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mcpmesh_ir::ServerId;
-use mcpmesh_ir::policy::{Object, Target};
+use mcpmesh_ir::policy::{Caller, Object, Target};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::post::Exchange;
 use super::record::Record;
 use super::{Gateway, answer, now};
-use crate::catalog::{Attached, Entry};
+use crate::catalog::{Attached, Entry, View};
 use crate::identity::assertion;
 use crate::mcp::envelope::{Method, Params, Request};
 use crate::mcp::era::{Era, Revision};
@@ -77,11 +77,12 @@ impl Exchange {
             record.unknown(subject.asked());
             return Err(subject.unknown());
         };
-        let found = subject.found(&self.view, &routed);
-        let id = &self.view.config.attached.get(found.server).ok_or(Fault::Internal)?.id;
+        let found = subject.found(&routed);
+        let Attached { id, label, .. } =
+            self.view.config.attached.get(found.server).ok_or(Fault::Internal)?;
         let method = request.method.as_str();
         let decision = self.view.decide(&self.caller, found.server, method, found.object);
-        record.decided(id, found.object.name(), &decision);
+        record.decided(label, found.object.name(), &decision);
         if !decision.allowed() {
             return Err(subject.unknown());
         }
@@ -171,7 +172,7 @@ impl Exchange {
         let modern = self.view.observed.get(server).is_some_and(|seen| seen.eras.modern);
         let set = if modern && era == Era::Modern { declared.set() } else { CapabilitySet::default() };
         let tasks = CapabilitySet::TASKS.with(CapabilitySet::LEGACY_TASKS);
-        Capabilities::new(CapabilitySet::from_bits(set.bits() & !tasks.bits()).to_json())
+        CapabilitySet::from_bits(set.bits() & !tasks.bits()).into()
     }
 
     /// For whom this is asked, where the server's sidecar judges by it.
@@ -261,11 +262,11 @@ impl<'r> Subject<'r> {
         }
     }
 
-    fn leads_somewhere(&self, view: &crate::catalog::View) -> bool {
+    fn leads_somewhere(&self, view: &View) -> bool {
         self.route(view).is_some()
     }
 
-    fn route<'v>(&self, view: &'v crate::catalog::View) -> Option<Routed<'v>> {
+    fn route<'v>(&self, view: &'v View) -> Option<Routed<'v>> {
         match self {
             Self::Tool(name) => view.tool(name).map(Routed::Entry),
             Self::Prompt(name, _) => view.prompt(name).map(Routed::Entry),
@@ -273,7 +274,7 @@ impl<'r> Subject<'r> {
         }
     }
 
-    fn found<'v>(&self, _view: &'v crate::catalog::View, routed: &'v Routed<'v>) -> Found<'v> {
+    fn found<'v>(&self, routed: &'v Routed<'v>) -> Found<'v> {
         let (server, entry, key) = match routed {
             Routed::Entry(entry) => (entry.server, Some(*entry), entry.key.as_str()),
             Routed::Uri(routed) => (routed.server, None, routed.uri.as_str()),
@@ -338,13 +339,12 @@ impl Exchange {
     }
 
     fn states(&self, request: &Request, found: &Found<'_>, round: u32) -> Arc<dyn States> {
-        let attached = self.view.config.attached.get(found.server);
         Arc::new(Sealer {
             ring: Arc::clone(&self.gateway.shell.ring),
-            gateway_uid: self.view.config.gateway.uid.clone(),
-            principal: self.caller.principal.clone(),
-            server: attached.map_or_else(|| ServerId::new("", ""), |attached| attached.id.clone()),
-            method: request.method.as_str().to_owned(),
+            view: Arc::clone(&self.view),
+            caller: Arc::clone(&self.caller),
+            server: found.server,
+            method: request.method.clone(),
             name: found.object.name().to_owned(),
             arguments: request.params.bytes("arguments").unwrap_or_else(|| Bytes::from_static(b"{}")),
             round,
@@ -364,10 +364,11 @@ fn digest(arguments: &[u8]) -> String {
 /// Seals what an upstream gives the client to bring back.
 struct Sealer {
     ring: Arc<KeyRing>,
-    gateway_uid: String,
-    principal: String,
-    server: ServerId,
-    method: String,
+    view: Arc<View>,
+    caller: Arc<Caller>,
+    /// Index of the server in the view.
+    server: usize,
+    method: Method,
     name: String,
     arguments: Bytes,
     round: u32,
@@ -375,12 +376,11 @@ struct Sealer {
 
 impl States for Sealer {
     fn request_state(&self, upstream: Option<&str>) -> Option<String> {
-        let binding =
-            crate::mcp::handle::Binding { gateway_uid: &self.gateway_uid, principal: &self.principal };
+        let binding = Gateway::binding(&self.view, &self.caller.principal);
         let state = State {
-            server: self.server.clone(),
+            server: self.view.config.attached.get(self.server)?.id.clone(),
             upstream: upstream.map(str::to_owned),
-            method: self.method.clone(),
+            method: self.method.as_str().to_owned(),
             name: self.name.clone(),
             arguments: digest(&self.arguments),
             round: self.round + 1,

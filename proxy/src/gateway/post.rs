@@ -48,7 +48,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn record(&self, method: Method) -> Record {
-        Record::new(&self.gateway.shell, &self.gateway.id, &self.caller, method, self.started)
+        Record::new(&self.gateway, &self.caller, method, self.started)
     }
 }
 
@@ -104,7 +104,7 @@ impl Gateway {
             StatusCode::UNAUTHORIZED => web::unauthorized(&refusal.to_string(), refusal != Refusal::Missing),
             status => web::refuse(status, &refusal.to_string()),
         };
-        self.shell.log.refused(Some(&self.id), "", refusal.as_str(), &answer);
+        self.shell.log.refused(Some(&self.label), "", refusal.as_str(), &answer);
         answer
     }
 
@@ -215,7 +215,7 @@ impl Exchange {
 
     /// Counts and writes down that this is all that the client gets.
     pub(super) fn refused(&self, reason: &'static str, answer: Answer) -> Answer {
-        self.gateway.shell.log.refused(Some(&self.gateway.id), &self.caller.principal, reason, &answer);
+        self.gateway.shell.log.refused(Some(&self.gateway.label), &self.caller.principal, reason, &answer);
         answer
     }
 }

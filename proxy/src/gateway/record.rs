@@ -4,29 +4,28 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mcpmesh_ir::PolicyId;
 use mcpmesh_ir::policy::{AuditNote, Caller, Decision, Verdict};
-use mcpmesh_ir::{GatewayId, PolicyId, ServerId};
 
-use super::Shell;
+use super::Gateway;
 use crate::access_log;
 use crate::limit::Exceeded;
 use crate::mcp::envelope::Method;
 use crate::mcp::era::Revision;
 use crate::mcp::fault::Fault;
 use crate::mcp::rewrite::Outcome;
-use crate::metrics::{Done, Open};
+use crate::metrics::{Done, Label, Open};
 
 /// See the module.
 pub(super) struct Record {
-    shell: Shell,
-    gateway: GatewayId,
+    gateway: Arc<Gateway>,
     caller: Arc<Caller>,
     method: Method,
     revision: Option<Revision>,
     started: Instant,
     asked: Option<Instant>,
     answered: Option<Instant>,
-    server: Option<ServerId>,
+    server: Option<Label>,
     object: Option<String>,
     outcome: &'static str,
     reason: Option<&'static str>,
@@ -40,15 +39,13 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn new(
-        shell: &Shell,
-        gateway: &GatewayId,
+        gateway: &Arc<Gateway>,
         caller: &Arc<Caller>,
         method: Method,
         started: Instant,
     ) -> Self {
         Self {
-            shell: shell.clone(),
-            gateway: gateway.clone(),
+            gateway: Arc::clone(gateway),
             caller: Arc::clone(caller),
             method,
             revision: None,
@@ -64,7 +61,7 @@ impl Record {
             audit: None,
             trace_id: None,
             status: 200,
-            _in_flight: Open::new(shell.metrics.in_flight.clone()),
+            _in_flight: Open::new(gateway.shell.metrics.in_flight.clone()),
         }
     }
 
@@ -73,16 +70,16 @@ impl Record {
     }
 
     pub(super) fn trace(&mut self, trace_id: [u8; 16]) {
-        if self.shell.log.enabled() {
+        if self.gateway.shell.log.enabled() {
             self.trace_id = Some(hex::encode(trace_id));
         }
     }
 
     /// The call leads to this object of this server, and was judged so.
-    pub(super) fn decided(&mut self, server: &ServerId, object: &str, decision: &Decision<'_>) {
-        self.shell.metrics.decision(&self.gateway, decision);
-        self.server = Some(server.clone());
-        if self.shell.log.enabled() || !decision.allowed() {
+    pub(super) fn decided(&mut self, server: &Label, object: &str, decision: &Decision<'_>) {
+        self.gateway.shell.metrics.decision(&self.gateway.label, decision);
+        self.server = Some(Arc::clone(server));
+        if self.gateway.shell.log.enabled() || !decision.allowed() {
             self.object = Some(object.to_owned());
             self.reason = Some(decision.reason.as_str());
             self.policy = decision.rule.map(|rule| rule.policy.clone());
@@ -92,13 +89,13 @@ impl Record {
         if !decision.allowed() {
             self.outcome = "denied";
             // Every denial is in the metrics and the access log; this line is for whoever watches, not for a flood.
-            if self.shell.denials.check().is_err() {
+            if self.gateway.shell.denials.check().is_err() {
                 return;
             }
             let policy = self.policy.as_ref().map(ToString::to_string).unwrap_or_default();
             let rule = self.rule.as_deref().unwrap_or_default();
             tracing::info!(
-                gateway = %self.gateway, principal = ?self.caller.principal, method = self.method.label(),
+                gateway = %self.gateway.label, principal = ?self.caller.principal, method = self.method.label(),
                 %server, object = ?object, reason = decision.reason.as_str(), %policy, %rule, "denied"
             );
         }
@@ -111,7 +108,7 @@ impl Record {
     }
 
     pub(super) fn limited(&mut self, exceeded: &Exceeded) {
-        self.shell.metrics.limited(&self.gateway, &exceeded.policy, &exceeded.limit, true);
+        self.gateway.shell.metrics.limited(&self.gateway.label, &exceeded.policy, &exceeded.limit, true);
         self.outcome = "limited";
         self.reason = Some("rate_limited");
         self.policy = Some(exceeded.policy.clone());
@@ -120,7 +117,7 @@ impl Record {
 
     /// A limit of an Audit policy that would have refused the call.
     pub(super) fn would_limit(&mut self, exceeded: &Exceeded) {
-        self.shell.metrics.limited(&self.gateway, &exceeded.policy, &exceeded.limit, false);
+        self.gateway.shell.metrics.limited(&self.gateway.label, &exceeded.policy, &exceeded.limit, false);
         self.audit = Some(format!("deny: rate_limited by {}/{}", exceeded.policy, exceeded.limit));
     }
 
@@ -181,8 +178,8 @@ impl Drop for Record {
         let end = self.answered.unwrap_or_else(Instant::now);
         let upstream = self.asked.map(|asked| end.saturating_duration_since(asked));
         let own = self.asked.map_or(total, |asked| asked.saturating_duration_since(self.started));
-        self.shell.metrics.operation(&Done {
-            gateway: &self.gateway,
+        self.gateway.shell.metrics.operation(&Done {
+            gateway: &self.gateway.label,
             server: self.server.as_ref(),
             method: self.method.label(),
             outcome: self.outcome,
@@ -190,9 +187,9 @@ impl Drop for Record {
             own,
             upstream,
         });
-        if self.shell.log.enabled() {
+        if self.gateway.shell.log.enabled() {
             let line = self.line(total, upstream);
-            self.shell.log.write(line);
+            self.gateway.shell.log.write(line);
         }
     }
 }
@@ -202,7 +199,7 @@ impl Record {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         access_log::Record {
             time: jiff::Timestamp::now().to_string(),
-            gateway: self.gateway.to_string(),
+            gateway: self.gateway.label.to_string(),
             principal: self.caller.principal.clone(),
             groups: self.caller.identity.groups.clone(),
             revision: self.revision.map_or("", Revision::as_str),

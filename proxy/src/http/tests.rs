@@ -26,7 +26,9 @@ fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn origin_ok(pairs: &[(&str, &str)], listener: &Listener, local: IpAddr) -> bool {
-    check_origin(&headers(pairs), &Uri::from_static("/mcp"), listener, local).is_ok()
+    let (headers, uri) = (headers(pairs), Uri::from_static("/mcp"));
+    let host = host(&headers, &uri).unwrap_or_default();
+    check_origin(&headers, host, listener, local).is_ok()
 }
 
 #[test]

@@ -380,14 +380,14 @@ pub fn text(value: &[u8]) -> Option<Cow<'_, str>> {
 
 /// Appends `text` as a JSON string with its quotes.
 pub fn push_text(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
     out.push(b'"');
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(text.as_bytes().get(plain..at).unwrap_or_default());
-        plain = at + 1;
+    let mut at = 0;
+    loop {
+        let plain = skip_plain(bytes, at);
+        out.extend_from_slice(bytes.get(at..plain).unwrap_or_default());
+        let Some(&byte) = bytes.get(plain) else { break };
+        at = plain + 1;
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
@@ -401,7 +401,6 @@ pub fn push_text(out: &mut Vec<u8>, text: &str) {
             }
         }
     }
-    out.extend_from_slice(text.as_bytes().get(plain..).unwrap_or_default());
     out.push(b'"');
 }
 

@@ -126,6 +126,8 @@ pub enum Malformed {
 
 const MAX_DEPTH: usize = 256;
 const MAX_TOKEN: usize = 64 * 1024;
+/// Keys and tokens that need no room of their own on the heap.
+type Short = SmallVec<[u8; 48]>;
 
 /// What the next byte may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,8 +195,8 @@ pub struct Rewriter {
     state: State,
     lane: Lane,
     slot: Slot,
-    held: Vec<u8>,
-    token: Vec<u8>,
+    held: Short,
+    token: Short,
     seen: Seen,
     outcome: Outcome,
     /// A request of the upstream's, not a response.
@@ -211,8 +213,8 @@ impl Rewriter {
             state: State::Value,
             lane: Lane::Forward,
             slot: Slot::Document,
-            held: Vec::new(),
-            token: Vec::new(),
+            held: Short::new(),
+            token: Short::new(),
             seen: Seen::default(),
             outcome: Outcome::default(),
             request: false,
@@ -317,7 +319,7 @@ impl Rewriter {
                     new = Some(Vec::new());
                 }
             }
-            Slot::IsError => self.outcome.is_error_result = token == b"true",
+            Slot::IsError => self.outcome.is_error_result = token.as_slice() == b"true",
             Slot::Uri => {
                 let wrapped = text().and_then(|uri| self.rules.uris.as_ref().map(|wrap| wrap.apply(&uri)));
                 new = wrapped.map(|uri| quoted(&uri));

@@ -30,10 +30,14 @@ use crate::mcp::era::{PROTOCOL_VERSION, Revision, SESSION_ID};
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Most bytes of an error's body that are read.
 const MAX_REFUSAL: usize = 64 << 10;
+/// Headers that each request has besides: its media types, host, length, observer.
+const ADDED: usize = 5;
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 3;
 /// Connections without a call are kept this long.
 const IDLE: Duration = Duration::from_secs(60);
+/// Bytes that an answer's head may have, and that are read ahead of a client which takes its time.
+pub(super) const AHEAD: usize = 48 << 10;
 
 /// The client of one upstream.
 pub(crate) struct Http {
@@ -89,6 +93,7 @@ impl Http {
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
+            .http1_max_buf_size(AHEAD)
             .build(connector);
         Self::over(config, url, Reach::Url(Box::new(client)))
     }
@@ -141,7 +146,7 @@ impl Http {
     pub(crate) async fn post(&self, extra: HeaderMap, body: Bytes) -> Result<Answered, Error> {
         let mut target = self.target.load_full();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send(Verb::POST, &target.uri, extra.clone(), body.clone()).await?;
+            let response = self.send(Verb::POST, &target.uri, &extra, body.clone()).await?;
             if !matches!(response.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
                 return Answered::read(response).await;
             }
@@ -155,34 +160,35 @@ impl Http {
     /// Posts to another URL of the same origin (the endpoint of HTTP+SSE).
     pub(crate) async fn post_to(&self, url: &Url, body: Bytes) -> Result<Answered, Error> {
         let target = Target::new(url.clone())?;
-        Answered::read(self.send(Verb::POST, &target.uri, HeaderMap::new(), body).await?).await
+        Answered::read(self.send(Verb::POST, &target.uri, &HeaderMap::new(), body).await?).await
     }
 
     /// Opens an event stream.
     pub(crate) async fn get(&self, extra: HeaderMap) -> Result<Answered, Error> {
         let target = self.target.load_full();
-        Answered::read(self.send(Verb::GET, &target.uri, extra, Bytes::new()).await?).await
+        Answered::read(self.send(Verb::GET, &target.uri, &extra, Bytes::new()).await?).await
     }
 
     async fn delete(&self, extra: HeaderMap) -> Result<(), Error> {
         let target = self.target.load_full();
-        self.send(Verb::DELETE, &target.uri, extra, Bytes::new()).await.map(drop)
+        self.send(Verb::DELETE, &target.uri, &extra, Bytes::new()).await.map(drop)
     }
 
     async fn send(
         &self,
         verb: Verb,
         uri: &Uri,
-        extra: HeaderMap,
+        extra: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, Error> {
         let mut request = Request::new(Full::new(body));
         let headers = request.headers_mut();
-        *headers = self.headers.clone();
+        headers.reserve(self.headers.len() + extra.len() + ADDED);
+        for (name, value) in &self.headers {
+            headers.append(name, value.clone());
+        }
         for (name, value) in extra {
-            if let Some(name) = name {
-                headers.insert(name, value);
-            }
+            headers.insert(name, value.clone());
         }
         if verb == Verb::POST {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -35,7 +35,7 @@ impl Declared {
     }
 
     fn capabilities(self) -> Capabilities {
-        Capabilities::new(self.set.to_json())
+        self.set.into()
     }
 
     /// Between the eras nothing is asked, so nothing is declared there.

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::egress::refused;
+use super::http::AHEAD;
 use crate::identity::assertion;
 use crate::mesh::Mesh;
 
@@ -104,6 +105,7 @@ impl Service {
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
+            .http1_max_buf_size(AHEAD)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .build(dial.clone());
         Arc::new(Place { dial, client, pending: AtomicUsize::new(0) })

@@ -6,15 +6,19 @@ use bytes::Bytes;
 
 use crate::mcp::json;
 
+/// Nothing declared.
+const NONE: Bytes = Bytes::from_static(b"{}");
+
 /// A client's capabilities as declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
     raw: Bytes,
+    set: CapabilitySet,
 }
 
 impl Default for Capabilities {
     fn default() -> Self {
-        Self { raw: Bytes::from_static(b"{}") }
+        Self { raw: NONE, set: CapabilitySet::default() }
     }
 }
 
@@ -22,7 +26,8 @@ impl Capabilities {
     /// Takes the JSON text of a checked object.
     #[must_use]
     pub fn new(raw: Bytes) -> Self {
-        Self { raw }
+        let set = CapabilitySet::read(&raw);
+        Self { raw, set }
     }
 
     /// The JSON text.
@@ -34,20 +39,13 @@ impl Capabilities {
     /// The part that the gateway decides by.
     #[must_use]
     pub fn set(&self) -> CapabilitySet {
-        let mut set = CapabilitySet::default();
-        for (key, value) in json::members(&self.raw).unwrap_or_default() {
-            let has = |name| json::member(value, name).is_some();
-            set.0 |= match key.as_ref() {
-                "roots" => CapabilitySet::ROOTS.0,
-                "sampling" if has("tools") => CapabilitySet::SAMPLING.0 | CapabilitySet::SAMPLING_TOOLS.0,
-                "sampling" => CapabilitySet::SAMPLING.0,
-                "elicitation" => elicitation(has("form"), has("url")),
-                "tasks" => CapabilitySet::LEGACY_TASKS.0,
-                "extensions" if has("io.modelcontextprotocol/tasks") => CapabilitySet::TASKS.0,
-                _ => 0,
-            };
-        }
-        set
+        self.set
+    }
+}
+
+impl From<CapabilitySet> for Capabilities {
+    fn from(set: CapabilitySet) -> Self {
+        Self { raw: set.to_json(), set }
     }
 }
 
@@ -76,6 +74,23 @@ impl CapabilitySet {
     pub const TASKS: Self = Self(1 << 5);
     /// The experimental `tasks` of 2025-11-25.
     pub const LEGACY_TASKS: Self = Self(1 << 6);
+
+    fn read(declared: &[u8]) -> Self {
+        let mut set = Self::default();
+        for (key, value) in json::members(declared).unwrap_or_default() {
+            let has = |name| json::member(value, name).is_some();
+            set.0 |= match key.as_ref() {
+                "roots" => Self::ROOTS.0,
+                "sampling" if has("tools") => Self::SAMPLING.0 | Self::SAMPLING_TOOLS.0,
+                "sampling" => Self::SAMPLING.0,
+                "elicitation" => elicitation(has("form"), has("url")),
+                "tasks" => Self::LEGACY_TASKS.0,
+                "extensions" if has("io.modelcontextprotocol/tasks") => Self::TASKS.0,
+                _ => 0,
+            };
+        }
+        set
+    }
 
     /// Are all of `other` here?
     #[must_use]
@@ -110,6 +125,9 @@ impl CapabilitySet {
     /// The JSON object that declares exactly this set (without the legacy tasks).
     #[must_use]
     pub fn to_json(self) -> Bytes {
+        if self.is_empty() {
+            return NONE;
+        }
         let pick = |all: &[(Self, &str)]| {
             let named = all.iter().filter(|(one, _)| self.contains(*one)).map(|(_, text)| *text);
             named.collect::<Vec<_>>().join(",")

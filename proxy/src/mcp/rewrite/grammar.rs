@@ -14,15 +14,34 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// The first quote or backslash. Text full of escapes has it within a few bytes, where a call of
-/// memchr costs more than a look.
-fn find_special(text: &[u8]) -> Option<usize> {
+/// The offset after the quote that ends a string; none of that here: whether the bytes that follow begin with an escaped
+/// one, as these do with `escape`.
+///
+/// Only quotes are looked for: text has a backslash at each end of a line, and most of those need no stop.
+fn text_end(text: &[u8], escape: bool) -> Result<usize, bool> {
+    let mut plain = usize::from(escape);
+    loop {
+        let rest = text.get(plain..).unwrap_or_default();
+        let quote = find_quote(rest);
+        let before = rest.get(..quote.unwrap_or(rest.len())).unwrap_or_default();
+        let escaped = before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+        match quote {
+            None => return Err(escaped),
+            Some(quote) => plain += quote + 1,
+        }
+        if !escaped {
+            return Ok(plain);
+        }
+    }
+}
+
+/// JSON inside of JSON has a quote every few bytes, where a call of memchr costs more than a look.
+fn find_quote(text: &[u8]) -> Option<usize> {
     const NEAR: usize = 16;
-    let special = |byte: &u8| *byte == b'"' || *byte == b'\\';
-    if let Some(found) = text.iter().take(NEAR).position(special) {
+    if let Some(found) = text.iter().take(NEAR).position(|byte| *byte == b'"') {
         return Some(found);
     }
-    memchr::memchr2(b'"', b'\\', text.get(NEAR..)?).map(|found| NEAR + found)
+    memchr::memchr(b'"', text.get(NEAR..)?).map(|found| NEAR + found)
 }
 
 impl Rewriter {
@@ -243,26 +262,10 @@ impl Rewriter {
         (key, escape): (bool, bool),
         writer: &mut Writer<'_, S>,
     ) -> Result<usize, Malformed> {
-        let mut end = at;
-        let mut escape = escape;
-        let mut closed = false;
-        while end < chunk.len() {
-            if std::mem::take(&mut escape) {
-                end += 1;
-                continue;
-            }
-            let rest = chunk.get(end..).unwrap_or_default();
-            let Some(found) = find_special(rest) else {
-                end = chunk.len();
-                break;
-            };
-            end += found + 1;
-            if rest.get(found) == Some(&b'"') {
-                closed = true;
-                break;
-            }
-            escape = true;
-        }
+        let (end, closed, escape) = match text_end(chunk.get(at..).unwrap_or_default(), escape) {
+            Ok(length) => (at + length, true, false),
+            Err(escape) => (chunk.len(), false, escape),
+        };
         self.put(at, end, writer)?;
         if key {
             self.token.extend_from_slice(writer.bytes(at, end));

@@ -21,6 +21,8 @@ impl Sink for BytesMut {
 
 /// Runs from this length on are passed on as slices; below, a copy costs less than one more frame.
 const SLICE_FROM: usize = 4096;
+/// Room for what is inserted.
+const ADDED: usize = 128;
 
 /// Collects slices of a chunk and small copies between them.
 pub(super) struct Pieces<'a> {
@@ -43,19 +45,27 @@ impl<'a> Pieces<'a> {
             self.out.push(self.small.split().freeze());
         }
     }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        if self.small.capacity() == 0 {
+            // Of most chunks everything is copied, and little comes in addition.
+            self.small.reserve(self.chunk.len().min(SLICE_FROM) + ADDED);
+        }
+        self.small.extend_from_slice(bytes);
+    }
 }
 
 impl Sink for Pieces<'_> {
     fn verbatim(&mut self, run: &[u8]) {
         if run.len() < SLICE_FROM {
-            self.small.extend_from_slice(run);
+            self.copy(run);
         } else {
             self.flush();
             self.out.push(self.chunk.slice_ref(run));
         }
     }
     fn insert(&mut self, bytes: &[u8]) {
-        self.small.extend_from_slice(bytes);
+        self.copy(bytes);
     }
 }
 
