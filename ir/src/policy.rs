@@ -5,6 +5,7 @@
 mod decide;
 mod matcher;
 mod prepared;
+mod reading;
 
 use serde::{Deserialize, Serialize};
 

@@ -3,6 +3,7 @@
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::prepared::{Identity, Issuer, Object, Target};
+use super::reading::readings;
 use super::{AnnotationMatch, Effect, IssuerMatch, Subject, To};
 use crate::catalog::Hints;
 
@@ -96,7 +97,7 @@ impl ToMatcher {
     pub(super) fn matches(&self, server: &str, target: &Target<'_>, effect: Effect) -> bool {
         self.servers.matches(server)
             && self.method(target)
-            && self.object(&target.object)
+            && self.object(&target.object, effect)
             && self.hints(&target.object, effect)
     }
 
@@ -109,14 +110,19 @@ impl ToMatcher {
                 .any(|method| method == target.method || method == target.object.use_method())
     }
 
-    fn object(&self, object: &Object<'_>) -> bool {
+    /// A Deny on a resource holds for all that its URI may be read as, an Allow for what is written.
+    fn object(&self, object: &Object<'_>, effect: Effect) -> bool {
         let none_given = !self.tools.given() && !self.prompts.given() && !self.resources.given();
         let (globs, name) = match object {
             Object::Tool { name, .. } => (&self.tools, name),
             Object::Prompt { name } => (&self.prompts, name),
             Object::Resource { uri } => (&self.resources, uri),
         };
-        none_given || (globs.given() && globs.matches(name))
+        let read_otherwise = || match (object, effect) {
+            (Object::Resource { uri }, Effect::Deny) => readings(uri).any(|reading| globs.matches(&reading)),
+            _ => false,
+        };
+        none_given || (globs.given() && (globs.matches(name) || read_otherwise()))
     }
 
     /// An annotation asks for a tool. In an Allow only what the spec pins counts; a Deny also believes the upstream.

@@ -198,9 +198,9 @@ impl View {
             // A listed URI is meant as it stands; anything else came out of a template.
             let listed = self.resources.resolve.contains_key(&uri::wrap(prefix, &original));
             let uri = if listed { original } else { uri::expanded(&original).into_owned().into() };
-            return Some(Routed { server, uri: uri.into_owned() });
+            return (listed || uri::is_normal(&uri)).then(|| Routed { server, uri: uri.into_owned() });
         }
-        if self.config.gateway.naming == Naming::Always {
+        if self.config.gateway.naming == Naming::Always || !uri::is_normal(asked) {
             return None;
         }
         let mut fits: Vec<usize> = self

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use url::Url;
 
 /// What stands before the prefix.
 pub const SCHEME: &str = "mcpmesh://";
@@ -82,6 +83,13 @@ pub fn refuse(uri: &str) -> bool {
     }
     let dot = |segment: &str| matches!(segment.replace("%2e", ".").as_str(), "." | "..");
     uri.chars().any(char::is_control) || rest.split('/').any(dot)
+}
+
+/// Is this a URI in the one form that its parsers would write? Only such a one is read where no list names it: a server
+/// parses what it is asked for, and a rule must not be asked about one spelling and the server about another.
+#[must_use]
+pub fn is_normal(uri: &str) -> bool {
+    Url::parse(uri).is_ok_and(|parsed| parsed.as_str() == uri || parsed.as_str() == expanded(uri))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use mcpmesh_ir::gateway::{Anonymous, Naming};
 use mcpmesh_ir::policy::{Dimension, Effect, To};
+use mcpmesh_proxy::mcp::uri::wrap;
 use serde_json::{Value, json};
 
 use super::fake::{Catalogue, Fake, Speaks};
@@ -20,6 +21,35 @@ fn hiding(fakes: &[&Fake]) -> Setup {
             rule("prompt", Effect::Deny, anyone(), prompts("hidden")),
         ],
     ))
+}
+
+#[tokio::test]
+async fn a_denied_resource_is_denied_in_every_spelling_that_its_server_may_read() {
+    let catalogue = Catalogue::tools(&[]).resources(&["file:///hidden"]);
+    for naming in [Naming::Always, Naming::OnConflict] {
+        let fake = Fake::start(Speaks::Both, catalogue.clone()).await;
+        let gate = Gate::start(&hiding(&[&fake]).naming(naming)).await;
+        let modern = gate.modern(None);
+        modern.ask("resources/list", json!({})).await;
+        for spelling in [
+            "FILE:///hidden",
+            "file:/hidden",
+            "file:////hidden",
+            "file://localhost/hidden",
+            "file:///hidden/",
+            "file:///h%69dden",
+            "file:///h%2569dden",
+            "file:///hidden?a",
+            "file:///hidden#a",
+            "file:///hidden%23a",
+        ] {
+            for uri in [spelling.to_owned(), wrap("s0", spelling)] {
+                let read = modern.ask("resources/read", json!({"uri": uri})).await;
+                assert_eq!(read.code(), -32602, "{naming:?} {uri}");
+            }
+        }
+        assert!(fake.of("resources/read").is_empty(), "{naming:?}");
+    }
 }
 
 #[tokio::test]

@@ -50,6 +50,37 @@ fn dot_segments_and_encoded_slashes_are_refused() {
     }
 }
 
+#[test]
+fn only_the_form_that_parsers_write_is_normal() {
+    for uri in [
+        "file:///a/b",
+        "notes://Alice/x?q=1#f",
+        "urn:isbn:1",
+        "https://h/a",
+        "a://caf\u{e9}/b c",
+        "x://a%40b",
+    ] {
+        assert!(is_normal(uri), "{uri}");
+    }
+    for uri in [
+        "FILE:///a",
+        "file:/a",
+        "file://localhost/a",
+        "db://host:/a",
+        "db://@host/a",
+        "NOTES://a",
+        "https://H/a",
+        "https://h:443/a",
+        "https://h",
+        " file:///a",
+        "file:///a\tb",
+        "a",
+        "",
+    ] {
+        assert!(!is_normal(uri), "{uri}");
+    }
+}
+
 proptest! {
     #[test]
     fn wrapping_is_undone_exactly(prefix in "[a-z0-9-]{1,32}", uri in any::<String>()) {
