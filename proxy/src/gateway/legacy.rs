@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::future::join_all;
+use futures_util::future::ready;
+use futures_util::stream::once;
+use futures_util::{Stream, StreamExt};
 use http::{HeaderValue, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyDataStream;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,7 +21,7 @@ use super::record::Record;
 use super::{Gateway, answer, now, session_task};
 use crate::http::{self as web, Answer};
 use crate::mcp::envelope::{Id, Message, Method, Notification, Request, Response};
-use crate::mcp::era::{Era, Revision, SESSION_ID};
+use crate::mcp::era::{Era, Revision, SESSION_ID, of_session};
 use crate::mcp::fault::Fault;
 use crate::mcp::handle::Purpose;
 use crate::mcp::meta::{Capabilities, LogLevel};
@@ -27,6 +30,8 @@ use crate::upstream::SessionLink;
 
 /// Seconds that a session id can be opened; whether the session lives is another question.
 const SESSION_LIFE: u64 = 7 * 24 * 3600;
+/// Messages of a batch that are answered at once: what one client may ask for at a time is bounded, and so is memory.
+const SIDE_BY_SIDE: usize = 8;
 /// Messages of servers that wait for a session's task.
 const INBOX: usize = 64;
 
@@ -104,7 +109,7 @@ impl Exchange {
         self.gateway.sessions.get(id, &self.caller.principal).ok_or(NoSession::Unknown)
     }
 
-    pub(super) fn without_session(&self, missing: NoSession) -> Answer {
+    pub(super) fn without_session(&self, missing: NoSession, id: Option<&Id>) -> Answer {
         let (reason, status, message) = match missing {
             NoSession::Unnamed => (
                 "no_session",
@@ -116,7 +121,8 @@ impl Exchange {
                 ("unknown_session", StatusCode::NOT_FOUND, "no such session; send initialize")
             }
         };
-        self.refused(reason, web::refuse(status, message))
+        let body = Fault::InvalidRequest(message.into()).to_body(Era::Legacy, id);
+        self.refused(reason, web::json(status, [body]))
     }
 
     pub(super) async fn legacy(mut self, session: Arc<Session>, message: Message) -> Answer {
@@ -258,34 +264,22 @@ impl Exchange {
         }
     }
 
-    /// The requests of a batch side by side; one array of their responses (2025-03-26, basic).
+    /// The requests of a batch, some side by side; one array of their responses, written as they come (2025-03-26,
+    /// basic).
     pub(super) async fn legacy_batch(self, session: Arc<Session>, messages: Vec<Message>) -> Answer {
-        let answers = messages.into_iter().map(|message| {
-            // No streams inside a batch: what comes before a response has no place in the array.
-            let mut exchange = self.clone();
-            let mut headers = (*exchange.headers).clone();
-            headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
-            exchange.headers = Arc::new(headers);
-            Box::pin(exchange.legacy(Arc::clone(&session), message))
-        });
-        let mut responses: Vec<Bytes> = Vec::new();
-        for answer in join_all(answers).await {
-            let body = http_body_util::BodyExt::collect(answer.into_body()).await;
-            responses
-                .extend(body.map(http_body_util::Collected::to_bytes).ok().filter(|body| !body.is_empty()));
+        let asks = messages.iter().any(|message| matches!(message, Message::Request(_)));
+        // No streams inside a batch: what comes before a response has no place in the array.
+        let mut headers = (*self.headers).clone();
+        headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
+        let exchange = Self { headers: Arc::new(headers), ..self };
+        let answers = futures_util::stream::iter(messages)
+            .map(move |message| Box::pin(exchange.clone().legacy(Arc::clone(&session), message)))
+            .buffered(SIDE_BY_SIDE);
+        if asks {
+            return web::json_stream(array(answers));
         }
-        if responses.is_empty() {
-            return web::status(StatusCode::ACCEPTED);
-        }
-        let mut out = vec![Bytes::from_static(b"[")];
-        for (index, response) in responses.into_iter().enumerate() {
-            if index > 0 {
-                out.push(Bytes::from_static(b","));
-            }
-            out.push(response);
-        }
-        out.push(Bytes::from_static(b"]"));
-        web::json(StatusCode::OK, out)
+        answers.for_each(|_| std::future::ready(())).await;
+        web::status(StatusCode::ACCEPTED)
     }
 
     /// A GET: the session's own stream, or one that is taken up again.
@@ -295,8 +289,11 @@ impl Exchange {
         }
         let session = match self.session() {
             Ok(session) => session,
-            Err(missing) => return self.without_session(missing),
+            Err(missing) => return self.without_session(missing, None),
         };
+        if let Err(fault) = of_session(&self.headers) {
+            return self.refuse(&fault, Era::Legacy, None);
+        }
         if !web::accepts(&self.headers, "text/event-stream") {
             let answer = web::refuse(StatusCode::NOT_ACCEPTABLE, "Accept must name text/event-stream");
             return self.refused("media_type", answer);
@@ -325,10 +322,13 @@ impl Exchange {
         let Some(id) = web::single(&self.headers, &SESSION_ID) else {
             return self.refused("verb", web::method_not_allowed("POST"));
         };
+        if let Err(fault) = of_session(&self.headers) {
+            return self.refuse(&fault, Era::Legacy, None);
+        }
         if self.gateway.sessions.remove(id, &self.caller.principal) {
             return web::status(StatusCode::OK);
         }
-        self.without_session(NoSession::Unknown)
+        self.without_session(NoSession::Unknown, None)
     }
 }
 
@@ -362,6 +362,18 @@ impl Drop for Closing {
     fn drop(&mut self) {
         self.0.close();
     }
+}
+
+/// The bodies of these answers as one JSON array.
+fn array(
+    answers: impl Stream<Item = Answer> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, web::BodyError>> + Send + 'static {
+    let piece = |text: &'static [u8]| once(ready(Ok(Bytes::from_static(text))));
+    let bodies = answers.map(Answer::into_body).filter(|body| ready(!body.is_end_stream()));
+    let members = bodies.enumerate().flat_map(move |(index, body)| {
+        piece(if index == 0 { b"" } else { b"," }).chain(BodyDataStream::new(body))
+    });
+    piece(b"[").chain(members).chain(piece(b"]"))
 }
 
 /// The stream of a call, primed where the revision knows how to resume one that broke before its first event.

@@ -175,7 +175,7 @@ impl Exchange {
             },
             Ok(Classified::Legacy(_)) => match self.session() {
                 Ok(session) => Box::pin(self.legacy(session, message)).await,
-                Err(missing) => self.without_session(missing),
+                Err(missing) => self.without_session(missing, id.as_ref()),
             },
             Err(fault) => self.refuse(&fault, Era::Modern, id.as_ref()),
         }
@@ -183,19 +183,30 @@ impl Exchange {
 
     /// Only revision 2025-03-26 has batches, and only inside its sessions.
     async fn batch(self, messages: Vec<One>) -> Answer {
+        let refused = |fault| self.refuse(&fault, Era::Legacy, None);
         match self.session() {
             Ok(session) if session.terms.revision == Revision::V2025_03_26 => {
-                Box::pin(self.legacy_batch(session, messages)).await
+                match messages.iter().try_for_each(|message| self.member(message)) {
+                    Ok(()) => Box::pin(self.legacy_batch(session, messages)).await,
+                    Err(fault) => refused(fault),
+                }
             }
-            Ok(_) => {
-                self.refuse(&Fault::InvalidRequest("this revision has no batches".into()), Era::Legacy, None)
+            Ok(_) => refused(Fault::InvalidRequest("this revision has no batches".into())),
+            Err(NoSession::Unnamed) => {
+                refused(Fault::InvalidRequest("batches belong to 2025-03-26 sessions".into()))
             }
-            Err(NoSession::Unnamed) => self.refuse(
-                &Fault::InvalidRequest("batches belong to 2025-03-26 sessions".into()),
-                Era::Legacy,
-                None,
-            ),
-            Err(missing @ NoSession::Unknown) => self.without_session(missing),
+            Err(missing @ NoSession::Unknown) => self.without_session(missing, None),
+        }
+    }
+
+    /// Headers speak of each message of a batch, and none begins a session or is of another revision.
+    fn member(&self, message: &One) -> Result<(), Fault> {
+        match classify(&self.headers, message) {
+            Ok(Classified::Legacy(None | Some(Revision::V2025_03_26))) => Ok(()),
+            Err(fault @ (Fault::HeaderMismatch(_) | Fault::UnsupportedVersion { .. })) => Err(fault),
+            Ok(_) | Err(_) => {
+                Err(Fault::InvalidRequest("batches hold messages of 2025-03-26 sessions".into()))
+            }
         }
     }
 

@@ -140,6 +140,16 @@ pub fn classify(headers: &HeaderMap, message: &Message) -> Result<Classified, Fa
     Ok(Classified::Legacy(revision))
 }
 
+/// The revision that a GET or a DELETE of a session names, where it names one.
+///
+/// # Errors
+/// -32022 for one that has no sessions.
+pub fn of_session(headers: &HeaderMap) -> Result<Option<Revision>, Fault> {
+    let Some(text) = single(headers, &PROTOCOL_VERSION)? else { return Ok(None) };
+    let known = Revision::parse(text).filter(|revision| revision.era() == Era::Legacy);
+    known.map(Some).ok_or_else(|| Fault::unsupported_version(text))
+}
+
 /// Dates compare as text; what is no date is not modern.
 fn is_modern_date(text: &str) -> bool {
     let shape =

@@ -35,7 +35,8 @@ async fn a_session_lives_from_initialize_to_delete() {
         let upstream = fake.calls().last().unwrap().header("mcp-session-id").unwrap().to_owned();
         assert!(matches!(legacy.delete().await.as_u16(), 200 | 204));
         assert!(stream.next().await.is_none(), "its stream ends with it");
-        assert_eq!(legacy.call("s0_echo", json!({})).await.status, 404);
+        let gone = legacy.ask_as("gone", "tools/list", json!({})).await;
+        assert_eq!((gone.status.as_u16(), &gone.json()["id"]), (404, &json!("gone")));
         assert_eq!(legacy.delete().await, 404);
         assert_eq!(legacy.get(None).await.status, 404);
         fake.until("the end of the server's session", |seen| {
@@ -50,6 +51,11 @@ async fn a_session_lives_from_initialize_to_delete() {
         let headers = [("mcp-session-id", legacy.session.as_str()), ("mcp-protocol-version", version)];
         let answered = gate.post(&headers, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
         assert_eq!(answered.status, 400, "{version}");
+        for verb in ["GET", "DELETE"] {
+            let headers = [headers[0], headers[1], ("accept", "text/event-stream")];
+            let request = gate.request(verb, &headers, "");
+            assert_eq!(gate.ask(request).await.status, 400, "{verb} {version}");
+        }
     }
     let twice = [("mcp-session-id", legacy.session.as_str()), ("mcp-session-id", legacy.session.as_str())];
     assert_eq!(gate.post(&twice, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await.status, 400);
@@ -252,6 +258,61 @@ async fn a_batch_is_answered_as_one_in_its_revision_and_refused_in_all_others() 
         assert_eq!((refused.status.as_u16(), refused.code()), (400, -32600), "{revision}");
     }
     assert_eq!(fake.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn headers_speak_of_every_message_of_a_batch() {
+    let (fake, gate) = gate().await;
+    let old = gate.legacy(None, "2025-03-26").await;
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "s0_echo"}});
+    let modern = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
+    let modern = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {"_meta": modern}});
+    let start = json!({"jsonrpc": "2.0", "id": 3, "method": "initialize", "params": {"protocolVersion": "2025-03-26"}});
+    for (header, batch, code) in [
+        (("mcp-protocol-version", "1999-01-01"), json!([call]), -32022),
+        (("mcp-protocol-version", "2026-07-28"), json!([call]), -32600),
+        (("mcp-protocol-version", "2025-11-25"), json!([call]), -32600),
+        (("mcp-method", "ping"), json!([call]), -32020),
+        (("mcp-name", "s0_other"), json!([call]), -32020),
+        (("x-nothing", ""), json!([call, modern]), -32020),
+        (("x-nothing", ""), json!([call, start]), -32600),
+    ] {
+        let headers = [("mcp-session-id", old.session.as_str()), header];
+        let refused = gate.post(&headers, batch.to_string()).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (400, code), "{header:?} {batch}");
+    }
+    assert!(fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn of_a_long_batch_a_few_messages_are_answered_at_a_time() {
+    let (fake, gate) = gate().await;
+    let free = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let gatekeeper = std::sync::Arc::clone(&free);
+    fake.hook(move |seen| {
+        (seen.method() == "tools/call").then_some(())?;
+        let (free, answer) =
+            (std::sync::Arc::clone(&gatekeeper), fake::result(&seen, json!({"content": []})));
+        let answer = async move { free.acquire().await.map(|_| answer).unwrap() };
+        Some(answer.boxed())
+    });
+    let old = gate.legacy(None, "2025-03-26").await;
+    let call =
+        |id: u32| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "s0_echo"}});
+    let batch = Value::Array((0..40).map(call).collect());
+    let others = async {
+        fake.until("some calls", |seen| {
+            seen.iter().filter(|seen| seen.method() == "tools/call").count() == 8
+        })
+        .await;
+        old.ask("ping", json!({})).await;
+        assert_eq!(fake.calls().len(), 8);
+        free.add_permits(1);
+    };
+    let (answered, ()) = tokio::join!(old.post(batch), others);
+    let answered = answered.json();
+    let ids: Vec<_> = answered.as_array().unwrap().iter().map(|one| one["id"].clone()).collect();
+    assert_eq!(ids, (0..40).map(Value::from).collect::<Vec<_>>());
 }
 
 #[tokio::test]
