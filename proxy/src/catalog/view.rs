@@ -136,8 +136,6 @@ pub struct View {
     pub generation: u64,
     /// What is known of each attached server, by index.
     pub observed: Vec<Arc<Observation>>,
-    /// What they can do together.
-    pub abilities: Abilities,
     tools: Section,
     prompts: Section,
     resources: Section,
@@ -164,10 +162,9 @@ impl View {
         let resources = section::located(naming, &pairs, Located::Resource, kept.as_ref());
         let kept = of(|view| &view.templates);
         let templates = section::located(naming, &pairs, Located::Template, kept.as_ref());
-        let abilities = Abilities::of(&observed);
         let lists = Cache::new(KEPT_LISTS);
         let settled = observed.iter().all(|observation| settled(observation));
-        Self { config, generation, observed, abilities, tools, prompts, resources, templates, lists, settled }
+        Self { config, generation, observed, tools, prompts, resources, templates, lists, settled }
     }
 
     fn as_before<'a>(&'a self, section: &'a Section) -> Before<'a> {
@@ -304,20 +301,35 @@ impl View {
         self.observed.iter().all(|observation| reached(observation))
     }
 
+    /// What the servers can do together of which the caller sees something, or that have nothing yet; all of them
+    /// without a caller.
+    #[must_use]
+    pub fn abilities(&self, caller: Option<&Caller>) -> Abilities {
+        let hidden = |server: usize| {
+            let has_something =
+                ListKind::ALL.into_iter().any(|kind| self.objects(kind, server).next().is_some());
+            has_something && caller.is_some_and(|caller| !self.sees(caller, server))
+        };
+        let visible = self.observed.iter().enumerate().filter(|(server, _)| !hidden(*server));
+        Abilities::of(visible.map(|(_, observation)| &**observation))
+    }
+
+    fn objects(&self, kind: ListKind, server: usize) -> impl Iterator<Item = Object<'_>> {
+        let entries = self.section(kind).entries.iter().filter(move |entry| entry.server == server);
+        entries.map(move |entry| Self::object(kind, entry))
+    }
+
+    /// Whether a caller may use anything of a server.
+    fn sees(&self, caller: &Caller, server: usize) -> bool {
+        let may = |object: Object<'_>| self.decide(caller, server, object.use_method(), object).allowed();
+        ListKind::ALL.into_iter().any(|kind| self.objects(kind, server).any(may))
+    }
+
     /// The servers' instructions under their prefixes, at most `limit` bytes; only of servers of which the caller
     /// sees a tool, prompt or resource; of all of them without a caller.
     #[must_use]
     pub fn instructions(&self, caller: Option<&Caller>, limit: usize) -> String {
-        let sees = |server: usize| {
-            let Some(caller) = caller else { return true };
-            ListKind::ALL.into_iter().any(|kind| {
-                self.section(kind).entries.iter().any(|entry| {
-                    let object = Self::object(kind, entry);
-                    entry.server == server
-                        && self.decide(caller, server, object.use_method(), object).allowed()
-                })
-            })
-        };
+        let sees = |server: usize| caller.is_none_or(|caller| self.sees(caller, server));
         let mut out = String::new();
         for (server, (attached, observation)) in self.config.attached.iter().zip(&self.observed).enumerate() {
             let Some(text) = observation.instructions.as_deref().filter(|_| sees(server)) else { continue };
@@ -344,7 +356,7 @@ impl Entry {
 
 impl Abilities {
     /// A server that has not been heard of yet may have anything.
-    fn of(observed: &[Arc<Observation>]) -> Self {
+    fn of<'o>(observed: impl Iterator<Item = &'o Observation>) -> Self {
         let mut all = Self::default();
         for observation in observed {
             let (offers, unknown) = (observation.offers, !settled(observation));

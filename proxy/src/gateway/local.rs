@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mcpmesh_ir::policy::Object;
+use mcpmesh_ir::policy::{Caller, Object};
 use serde::{Deserialize, Serialize};
 
 use super::post::Exchange;
@@ -118,7 +118,8 @@ impl Exchange {
     }
 
     fn capabilities(&self) -> Bytes {
-        let Abilities { tools, prompts, resources, subscribe, completions, logging } = self.view.abilities;
+        let Abilities { tools, prompts, resources, subscribe, completions, logging } =
+            self.view.abilities(self.viewer());
         let with_subscribe = if subscribe { r#","subscribe":true"# } else { "" };
         let parts = [
             (tools, r#""tools":{"listChanged":true}"#.to_owned()),
@@ -131,9 +132,13 @@ impl Exchange {
         Bytes::from(format!(r#""capabilities":{{{}}}"#, has.join(",")))
     }
 
+    /// Whose eyes count; none for an observer's, which see everything.
+    fn viewer(&self) -> Option<&Caller> {
+        (!self.credential.observes()).then_some(&*self.caller)
+    }
+
     fn instructions(&self) -> Bytes {
-        let caller = (!self.credential.observes()).then_some(&*self.caller);
-        let text = self.view.instructions(caller, INSTRUCTIONS);
+        let text = self.view.instructions(self.viewer(), INSTRUCTIONS);
         if text.is_empty() { Bytes::new() } else { answer::member("instructions", &answer::text(&text)) }
     }
 

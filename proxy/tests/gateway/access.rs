@@ -24,6 +24,27 @@ fn hiding(fakes: &[&Fake]) -> Setup {
 }
 
 #[tokio::test]
+async fn capabilities_are_those_of_servers_that_the_caller_sees() {
+    let catalogue = Catalogue::tools(&["shown", "hidden"]).prompts(&["p"]);
+    let fake = Fake::start(Speaks::Both, catalogue).await;
+    let only = |name| policy("rest", vec![rule("rest", Effect::Deny, anyone(), tools(name))]);
+    let nothing = policy("all", vec![rule("all", Effect::Deny, anyone(), To::default())]);
+    for (setup, sees) in [
+        (Setup::open(&[&fake]).policy(only(&["hidden"])), true),
+        (Setup::open(&[&fake]).policy(nothing), false),
+    ] {
+        let gate = Gate::start(&setup).await;
+        let discovered = gate.modern(None).ask("server/discover", json!({})).await.json();
+        let legacy = gate.legacy(None, "2025-11-25").await;
+        let initialized = legacy.initialize(&json!({})).await.json();
+        for said in [&discovered["result"]["capabilities"], &initialized["result"]["capabilities"]] {
+            assert_eq!(said.get("tools").is_some(), sees, "{said}");
+            assert_eq!(said.as_object().unwrap().is_empty(), !sees, "{said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_denied_resource_is_denied_in_every_spelling_that_its_server_may_read() {
     let catalogue = Catalogue::tools(&[]).resources(&["file:///hidden"]);
     for naming in [Naming::Always, Naming::OnConflict] {

@@ -79,7 +79,7 @@ pub(crate) struct Legacy<'g> {
 }
 
 impl Legacy<'_> {
-    pub(super) async fn initialize(&self, capabilities: &Value) -> Answered {
+    pub(crate) async fn initialize(&self, capabilities: &Value) -> Answered {
         let params = json!({"protocolVersion": self.revision, "capabilities": capabilities,
                             "clientInfo": {"name": "test", "version": "0"}});
         let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
