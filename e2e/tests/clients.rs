@@ -102,28 +102,30 @@ async fn a_federation_of_real_servers_answers_every_client() -> anyhow::Result<(
         ("git_git_status", repository.as_str()),
     ];
     listed(&mesh, &calls.map(|(tool, _)| tool)).await?;
-    for (tool, arguments) in calls {
-        in_both_eras(Client::Rmcp, &mesh.endpoint, &["--call", tool, "--args", arguments], &["call"]).await?;
-    }
     let resources =
         http::Client::new(&mesh.endpoint)?.modern("resources/list", json!({})).await?.response()?;
     let listed = resources["result"]["resources"].as_array().context("no resources")?;
     let old =
         listed.iter().find(|resource| resource["name"].as_str().is_some_and(|name| name.contains("text")));
     let uri = old.and_then(|resource| resource["uri"].as_str()).with_context(|| resources.to_string())?;
-    let operation = "everything-http_trigger-long-running-operation";
-    let arguments = [
-        ["--call", "everything-http_echo"],
-        ["--args", message],
-        ["--read", uri],
-        ["--prompt", "everything-http_simple-prompt"],
-        ["--progress", operation],
-        ["--progress-args", r#"{"duration": 1, "steps": 3}"#],
-        ["--cancel", operation],
-        ["--cancel-args", r#"{"duration": 60, "steps": 60}"#],
-    ];
+    let mut all: Vec<_> =
+        calls.iter().flat_map(|(tool, arguments)| ["--call", tool, "--args", arguments]).collect();
+    all.extend(["--read", uri, "--prompt", "everything-http_simple-prompt"]);
+    all.extend(long_running("everything-http_trigger-long-running-operation"));
     for client in Client::ALL {
-        in_both_eras(client, &mesh.endpoint, arguments.as_flattened(), &STEPS).await?;
+        in_both_eras(client, &mesh.endpoint, &all, &STEPS).await?;
+    }
+    // The same over the other transports.
+    for server in ["everything", "everything-sse"] {
+        let operation = format!("{server}_trigger-long-running-operation");
+        in_both_eras(Client::Rmcp, &mesh.endpoint, &long_running(&operation), &["progress", "cancel"])
+            .await?;
     }
     Ok(())
+}
+
+/// Progress and cancellation of a tool of server-everything.
+fn long_running(tool: &str) -> [&str; 8] {
+    let (short, long) = (r#"{"duration": 1, "steps": 3}"#, r#"{"duration": 60, "steps": 60}"#);
+    ["--progress", tool, "--progress-args", short, "--cancel", tool, "--cancel-args", long]
 }

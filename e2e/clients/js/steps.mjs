@@ -11,12 +11,13 @@ const DEADLINE = 30_000;
 export function options() {
   const string = { type: "string" };
   const json = { type: "string", default: "{}" };
+  const many = { type: "string", multiple: true, default: [] };
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
       mode: string,
-      header: { type: "string", multiple: true, default: [] },
-      call: string, args: json,
+      header: many,
+      call: many, args: many,
       read: string,
       prompt: string, "prompt-args": json,
       progress: string, "progress-args": json,
@@ -79,7 +80,11 @@ export async function main(client, connect, call) {
     await step("tools", () => client.listTools());
     await step("prompts", () => client.listPrompts());
     await step("resources", () => client.listResources());
-    if (wanted.call) await step("call", async () => checked(await call(wanted.call, JSON.parse(wanted.args), {})));
+    if (wanted.call.length > 0) {
+      await step("call", async () => {
+        for (const [at, tool] of wanted.call.entries()) checked(await call(tool, JSON.parse(wanted.args[at]), {}));
+      });
+    }
     if (wanted.read) await step("read", () => client.readResource({ uri: wanted.read }));
     if (wanted.prompt) {
       await step("prompt", () => client.getPrompt({ name: wanted.prompt, arguments: JSON.parse(wanted["prompt-args"]) }));

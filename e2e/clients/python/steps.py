@@ -15,9 +15,11 @@ def parse():
     parser.add_argument("--mode", choices=["auto", "legacy", "modern"])
     parser.add_argument("--header", action="append", default=[])
     parser.add_argument("--read")
-    for name in ("call", "prompt", "progress", "cancel"):
+    parser.add_argument("--call", action="append", default=[])
+    parser.add_argument("--args", action="append", type=json.loads, default=[])
+    for name in ("prompt", "progress", "cancel"):
         parser.add_argument(f"--{name}")
-        parser.add_argument("--args" if name == "call" else f"--{name}-args", type=json.loads, default={})
+        parser.add_argument(f"--{name}-args", type=json.loads, default={})
     options = parser.parse_args()
     options.headers = {name.strip(): value.strip() for name, _, value in (h.partition(":") for h in options.header)}
     return options
@@ -76,7 +78,7 @@ class Steps:
         await self.step("prompts", client.prompts())
         await self.step("resources", client.resources())
         if options.call:
-            await self.step("call", client.call(options.call, options.args))
+            await self.step("call", self.calls(client, zip(options.call, options.args, strict=True)))
         if options.read:
             await self.step("read", client.read(options.read))
         if options.prompt:
@@ -85,6 +87,14 @@ class Steps:
             await self.step("progress", self.progress(client, options.progress, options.progress_args))
         if options.cancel:
             await self.step("cancel", self.cancel(client, options.cancel, options.cancel_args))
+
+    @staticmethod
+    async def calls(client, wanted):
+        for tool, arguments in wanted:
+            try:
+                await client.call(tool, arguments)
+            except Exception as error:
+                raise ValueError(f"{tool}: {error}") from error
 
     @staticmethod
     async def progress(client, tool, arguments):

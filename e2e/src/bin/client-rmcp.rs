@@ -31,9 +31,9 @@ struct Options {
     #[arg(long)]
     header: Vec<String>,
     #[arg(long)]
-    call: Option<String>,
-    #[arg(long, value_parser = object, default_value = "{}")]
-    args: JsonObject,
+    call: Vec<String>,
+    #[arg(long, value_parser = object)]
+    args: Vec<JsonObject>,
     #[arg(long)]
     read: Option<String>,
     #[arg(long)]
@@ -122,8 +122,8 @@ async fn all(steps: &mut Steps, options: &Options, client: &Client, handler: &Ha
     steps.step("tools", async { Ok(client.list_tools(None).await?) }).await;
     steps.step("prompts", async { Ok(client.list_prompts(None).await?) }).await;
     steps.step("resources", async { Ok(client.list_resources(None).await?) }).await;
-    if let Some(tool) = &options.call {
-        steps.step("call", async { answer(start(client, tool, &options.args).await?).await }).await;
+    if !options.call.is_empty() {
+        steps.step("call", calls(client, options)).await;
     }
     if let Some(uri) = &options.read {
         let params = ReadResourceRequestParams::new(uri);
@@ -158,6 +158,14 @@ async fn answer(call: RequestHandle<RoleClient>) -> anyhow::Result<CallToolResul
     };
     ensure!(result.is_error != Some(true), "the tool failed: {:?}", result.content);
     Ok(result)
+}
+
+async fn calls(client: &Client, options: &Options) -> anyhow::Result<()> {
+    ensure!(options.call.len() == options.args.len(), "each --call has its --args");
+    for (tool, arguments) in options.call.iter().zip(&options.args) {
+        answer(start(client, tool, arguments).await?).await.with_context(|| tool.clone())?;
+    }
+    Ok(())
 }
 
 async fn progress(
