@@ -2,6 +2,7 @@
 //! what the goals are: `docs/benchmarks.md`, which this writes.
 
 mod case;
+mod cold;
 mod config;
 mod load;
 mod mesh;
@@ -70,6 +71,10 @@ pub fn run(plan: &Plan) -> anyhow::Result<String> {
             for running in [&world.nginx, &world.relay, &world.off] {
                 findings.stalled.push((running.name, workloads::stalled(running).await?));
             }
+            findings.first_byte = cold::first_byte(&world, plan).await?;
+        }
+        if plan.has("W4") {
+            findings.cold = Some(cold::cold(&world, plan).await?);
         }
         if plan.has("W9") {
             findings.admitted = Some(workloads::over_admission(&world, plan).await?);

@@ -60,6 +60,8 @@ impl Drop for Port {
 pub struct Ports {
     bind: Bind,
     open: BTreeMap<u16, Port>,
+    /// The one address before there is a configuration: whoever connects waits, for there is nothing to say yet.
+    waiting: Option<(listener::Accepting, CancellationToken)>,
     serving: Serving,
     grace: watch::Receiver<Duration>,
     tasks: TaskTracker,
@@ -80,10 +82,12 @@ impl Ports {
     /// # Errors
     /// When the one address cannot be bound.
     pub fn new(bind: Bind, serving: Serving, grace: watch::Receiver<Duration>) -> std::io::Result<Self> {
-        let mut ports = Self { bind, open: BTreeMap::new(), serving, grace, tasks: TaskTracker::new() };
+        let tasks = TaskTracker::new();
+        let mut ports = Self { bind, open: BTreeMap::new(), waiting: None, serving, grace, tasks };
         if let Bind::One(address) = bind {
             let door = Door { port: None, entrance: Entrance::Plain };
-            let port = ports.open(address, door)?;
+            let (port, accepting) = open(address, door)?;
+            ports.waiting = Some((accepting, port.stop.clone()));
             ports.open.insert(0, port);
         }
         Ok(ports)
@@ -98,6 +102,9 @@ impl Ports {
     /// Opens what the listeners name and is not open, closes what they name no more. Gateways come in order: the
     /// first decides whether a port is plain, TLS or of the mesh.
     pub fn sync(&mut self, wanted: &[(GatewayId, &[Served])]) -> Vec<Unserved> {
+        if let Some((accepting, stop)) = self.waiting.take() {
+            self.accept(accepting, stop);
+        }
         let Bind::Listeners(ip) = self.bind else { return Vec::new() };
         let (doors, mut unserved) = doors(wanted);
         self.open.retain(|port, _| doors.contains_key(port));
@@ -106,9 +113,10 @@ impl Ports {
                 port.door.store(Arc::new(door));
                 continue;
             }
-            match self.open(SocketAddr::new(ip, number), door) {
-                Ok(port) => {
+            match open(SocketAddr::new(ip, number), door) {
+                Ok((port, accepting)) => {
                     tracing::info!(address = %port.address, "listening");
+                    self.accept(accepting, port.stop.clone());
                     self.open.insert(number, port);
                 }
                 Err(error) => unserved.extend(gateways.into_iter().map(|gateway| {
@@ -120,24 +128,8 @@ impl Ports {
         unserved
     }
 
-    fn open(&self, address: SocketAddr, door: Door) -> std::io::Result<Port> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A port is free again at once, though connections of before may linger.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let socket = Arc::new(socket.listen(BACKLOG)?);
-        let door = Arc::new(ArcSwap::from_pointee(door));
-        let stop = CancellationToken::new();
-        let port = Port {
-            address: socket.local_addr()?,
-            door: Arc::clone(&door),
-            stop: stop.clone(),
-            _socket: Arc::clone(&socket),
-        };
-        let accepting = listener::Accepting { socket: Arc::downgrade(&socket), door };
-        let grace = self.grace.clone();
-        self.tasks.spawn(listener::serve(accepting, self.serving.clone(), stop, grace));
-        Ok(port)
+    fn accept(&self, accepting: listener::Accepting, stop: CancellationToken) {
+        self.tasks.spawn(listener::serve(accepting, self.serving.clone(), stop, self.grace.clone()));
     }
 
     /// Closes all. The tracker is empty once nothing is in flight any more.
@@ -146,6 +138,18 @@ impl Ports {
         self.tasks.close();
         self.tasks.clone()
     }
+}
+
+fn open(address: SocketAddr, door: Door) -> std::io::Result<(Port, listener::Accepting)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port is free again at once, though connections of before may linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let socket = Arc::new(socket.listen(BACKLOG)?);
+    let door = Arc::new(ArcSwap::from_pointee(door));
+    let accepting = listener::Accepting { socket: Arc::downgrade(&socket), door: Arc::clone(&door) };
+    let (address, stop) = (socket.local_addr()?, CancellationToken::new());
+    Ok((Port { address, door, stop, _socket: socket }, accepting))
 }
 
 type Doors = BTreeMap<u16, (Door, Vec<GatewayId>)>;

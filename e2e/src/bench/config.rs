@@ -17,7 +17,7 @@ pub(super) struct Draft {
     pub(super) name: &'static str,
     pub(super) path: &'static str,
     /// Numbers of the upstream's servers.
-    pub(super) servers: std::ops::Range<usize>,
+    pub(super) servers: Vec<usize>,
     /// One user with one group of the same name for each.
     pub(super) users: usize,
     pub(super) access: Vec<AccessRule>,
@@ -28,13 +28,13 @@ impl Draft {
     /// Open to anyone, limited by nothing.
     pub(super) fn open(name: &'static str, path: &'static str, servers: std::ops::Range<usize>) -> Self {
         let all = rule("all", Effect::Allow, vec![Subject::Anyone {}], To::default());
-        Self { name, path, servers, users: 0, access: vec![all], limits: Vec::new() }
+        Self { name, path, servers: servers.collect(), users: 0, access: vec![all], limits: Vec::new() }
     }
 
     pub(super) fn snapshot(&self, upstream: SocketAddr) -> anyhow::Result<Snapshot> {
         let policy = PolicyId::new(NAMESPACE, self.name);
         let id = GatewayId::new(NAMESPACE, self.name);
-        let servers: Vec<_> = self.servers.clone().map(|number| server(number, upstream)).collect();
+        let servers: Vec<_> = self.servers.iter().map(|&number| server(number, upstream)).collect();
         let keys: Vec<_> = (0..self.users).map(|number| (user(number), api_key(number))).collect();
         let gateway = Gateway {
             id: id.clone(),

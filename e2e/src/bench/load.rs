@@ -52,6 +52,17 @@ impl Connection {
         Ok(self.stream.write_all(request).await?)
     }
 
+    /// Waits for the first byte of the next answer's body.
+    pub(super) async fn begin(&mut self) -> anyhow::Result<()> {
+        loop {
+            let seen = &self.buffer[self.start..self.end];
+            if find(seen, b"\r\n\r\n").is_some_and(|head| seen.len() > head + 4) {
+                return Ok(());
+            }
+            self.fill().await?;
+        }
+    }
+
     /// Reads the next answer.
     pub(super) async fn receive(&mut self, mut keep: Option<&mut Vec<u8>>) -> anyhow::Result<Answer> {
         let head = self.head().await?;

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -21,6 +22,12 @@ use tokio::net::TcpListener;
 
 /// Tools of each server but the first, which has `small`, `big` and `secret`.
 pub(super) const TOOLS: usize = 10;
+/// The number of a server that takes its time.
+pub(super) const SLOW: usize = 1_000;
+/// How long.
+pub(super) const SLOWNESS: Duration = Duration::from_millis(100);
+/// The number of a server that never answers.
+pub(super) const HUNG: usize = 1_001;
 /// Bytes of text in the large result.
 pub(super) const LARGE: usize = 1 << 20;
 
@@ -94,7 +101,12 @@ impl Server {
         if request.method() != Method::POST {
             return answer(StatusCode::METHOD_NOT_ALLOWED, []);
         }
-        let number = request.uri().path().rsplit('/').next().and_then(|last| last.parse().ok());
+        let number = request.uri().path().rsplit('/').next().and_then(|last| last.parse::<usize>().ok());
+        match number {
+            Some(SLOW) => tokio::time::sleep(SLOWNESS).await,
+            Some(HUNG) => std::future::pending().await,
+            _ => {}
+        }
         let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
         let body = body.unwrap_or_default();
         let Ok(head) = serde_json::from_slice::<Head<'_>>(&body) else {

@@ -130,7 +130,8 @@ fn program() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-fn proxy(
+/// A proxy with these gateways, of which each answers by its path.
+pub(super) fn proxy(
     folder: &TempDir,
     name: &'static str,
     (drafts, upstream): (&[Draft], SocketAddr),

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use mcpmesh_ir::gateway::{Listener, ListenerTls};
 use mcpmesh_ir::{Resource, ResourceKind, Secret, SecretId, Snapshot};
-use mcpmesh_proxy::Bind;
+use mcpmesh_proxy::{Bind, Options, Proxy};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::fake::{Catalogue, Fake, Speaks};
@@ -36,6 +37,32 @@ fn with(setup: &Setup, listeners: &[Listener], secrets: &[(&str, &(String, Strin
 async fn gate(setup: &Setup) -> (Gate, std::net::IpAddr) {
     let ip = own_ip();
     (Gate::with(setup, |options| options.bind = Bind::Listeners(ip)).await, ip)
+}
+
+#[tokio::test]
+async fn who_comes_before_the_first_configuration_waits_for_it() {
+    let fake = Fake::start(Speaks::Modern, Catalogue::tools(&["read"])).await;
+    let setup = Setup::open(&[&fake]);
+    let proxy = Proxy::start(Options::new(SocketAddr::from(([127, 0, 0, 1], 0)))).await.unwrap();
+    let early = TcpStream::connect(proxy.data_addr()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake::<
+        _,
+        http_body_util::Full<bytes::Bytes>,
+    >(hyper_util::rt::TokioIo::new(early))
+    .await
+    .unwrap();
+    tokio::spawn(connection);
+    let configured = async {
+        // Time for an answer that would be too early: others are given meanwhile.
+        for _ in 0..5 {
+            let mut probe = TcpStream::connect(proxy.metrics_addr()).await.unwrap();
+            probe.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await.unwrap();
+            probe.read_to_end(&mut Vec::new()).await.unwrap();
+        }
+        proxy.apply(vec![setup.snapshot()]);
+    };
+    let (answered, ()) = tokio::join!(sender.send_request(discover("127.0.0.1", &[])), configured);
+    assert_eq!(answered.unwrap().status(), 200);
 }
 
 #[tokio::test]
