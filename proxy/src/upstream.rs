@@ -36,6 +36,7 @@ mod route;
 mod service;
 mod session;
 mod stdio;
+mod subscribe;
 pub mod tls;
 mod wire;
 
@@ -47,6 +48,7 @@ pub use lists::{Declared, Offered};
 pub use reply::{Body, BodyStream, Event, Reply};
 pub use service::Addresses;
 pub use session::SessionLink;
+pub use subscribe::Subscription;
 
 use breaker::{Breaker, Queue};
 use detect::Live;
@@ -149,6 +151,8 @@ struct Core {
     updates: broadcast::Sender<Bytes>,
     /// Where links keep their sessions of this upstream: they end with it.
     link_slots: Mutex<Vec<Weak<Slot>>>,
+    /// What is subscribed to at a modern server.
+    subscriptions: subscribe::Shared,
     /// Rung by us when the lists are to be read again now.
     refresh: Notify,
     /// An old SDK ended on the probe: later processes are not probed.
@@ -192,6 +196,7 @@ impl Upstream {
             doubted: Notify::new(),
             updates: broadcast::Sender::new(UPDATES),
             link_slots: Mutex::default(),
+            subscriptions: Mutex::default(),
             exits_on_probe: std::sync::atomic::AtomicBool::new(false),
             stop: stop.clone(),
             config,
@@ -279,14 +284,11 @@ impl Upstream {
         }
     }
 
-    /// Opens a modern `subscriptions/listen`; `filter` is the JSON object of its `notifications`
-    /// (`{"resourceSubscriptions":[..]}`). It has no deadline and takes no place in the queue.
-    ///
-    /// # Errors
-    /// [`Kind::Unavailable`] for an upstream that is not modern: subscribe in its sessions.
-    pub async fn listen(&self, filter: Bytes, assertion: Option<HeaderValue>) -> Result<Reply, Error> {
-        let live = self.core.live(self.core.connect_deadline()).await?;
-        self.core.listen(&live, &filter, assertion).await
+    /// Subscribes to resources of a modern server, by its own URIs. The server's stream is shared with all whose
+    /// `assertion` is the same, is opened in the background and again whenever it ends. Must be called in a runtime.
+    #[must_use]
+    pub fn subscribe(&self, uris: Vec<String>, assertion: Option<HeaderValue>) -> Subscription {
+        self.core.subscribe(uris, assertion)
     }
 
     /// Sends a notification in a legacy client's session, opening none for it.

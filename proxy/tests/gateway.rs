@@ -16,6 +16,7 @@ mod gateway {
     mod failures;
     mod floods;
     mod leaks;
+    mod listens;
     mod mesh;
     mod parser;
     mod ports;
