@@ -24,6 +24,7 @@ mod gateway {
     mod reload;
     mod service;
     mod sessions;
+    mod streams;
     mod translate;
     mod web;
     pub(crate) mod wire;
