@@ -31,6 +31,7 @@ mod legacy_sse;
 mod lists;
 mod observe;
 mod pool;
+mod renew;
 mod reply;
 mod route;
 mod service;
@@ -54,7 +55,6 @@ use breaker::{Breaker, Queue};
 use detect::Live;
 use pool::Pool;
 use reply::{Admitted, Bounds};
-use session::Slot;
 use wire::MetaParts;
 
 /// Sessions that serve one call at a time, over HTTP.
@@ -149,8 +149,8 @@ struct Core {
     doubted: Notify,
     /// Resource updates that came in no client's own session.
     updates: broadcast::Sender<Bytes>,
-    /// Where links keep their sessions of this upstream: they end with it.
-    link_slots: Mutex<Vec<Weak<Slot>>>,
+    /// Those that have, or had, a session of this upstream: it ends with it.
+    links: Mutex<Vec<Weak<SessionLink>>>,
     /// What is subscribed to at a modern server.
     subscriptions: subscribe::Shared,
     /// Rung by us when the lists are to be read again now.
@@ -195,7 +195,7 @@ impl Upstream {
             refresh: Notify::new(),
             doubted: Notify::new(),
             updates: broadcast::Sender::new(UPDATES),
-            link_slots: Mutex::default(),
+            links: Mutex::default(),
             subscriptions: Mutex::default(),
             exits_on_probe: std::sync::atomic::AtomicBool::new(false),
             stop: stop.clone(),

@@ -25,6 +25,7 @@ mod gateway {
     mod service;
     mod sessions;
     mod streams;
+    mod subscriptions;
     mod translate;
     mod web;
     pub(crate) mod wire;

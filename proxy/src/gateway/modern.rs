@@ -106,7 +106,7 @@ impl Exchange {
         if let Some(session) = &asker.session
             && is_subscription(&request.method)
         {
-            session.subscribe(&attached.id, &plan.key, request.method == Method::ResourcesSubscribe);
+            session.link.subscribe(&attached.id, &plan.key, request.method == Method::ResourcesSubscribe);
         }
         Ok((reply, plan.rules, attached.id.clone()))
     }

@@ -133,5 +133,5 @@ fn resource_updated(exchange: &Exchange, session: &Session, server: &ServerId, r
     let uri = json::member(json::member(raw, "params")?, "uri").and_then(json::text)?;
     let index = exchange.view.config.attached.iter().position(|attached| attached.id == *server)?;
     let may = exchange.may_hear_of(index, raw);
-    (may && session.is_subscribed(server, &uri)).then(|| updated(raw, exchange.view.wraps(index)))?
+    (may && session.link.is_subscribed(server, &uri)).then(|| updated(raw, exchange.view.wraps(index)))?
 }

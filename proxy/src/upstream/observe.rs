@@ -53,9 +53,9 @@ pub(super) async fn run(core: Arc<Core>) {
     }
     core.live.send_replace(None);
     core.pool.clear();
-    let slots = std::mem::take(&mut *core.link_slots.lock());
-    for slot in slots.iter().filter_map(std::sync::Weak::upgrade) {
-        slot.lock().await.take();
+    let links = std::mem::take(&mut *core.links.lock());
+    for link in links.iter().filter_map(std::sync::Weak::upgrade) {
+        link.slot(core.instance).0.lock().await.take();
     }
 }
 
@@ -240,6 +240,7 @@ async fn keep_current(core: &Arc<Core>, live: &Arc<Live>) -> Error {
         let pause = match core.refresh_lists(live).await {
             Ok(()) => {
                 failures = 0;
+                core.renew_all(live);
                 core.config.poll
             }
             Err(error) => {
