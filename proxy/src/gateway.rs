@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use post::Incoming;
 
 use self::audience::Audiences;
+use self::listen::Listens;
 use crate::access_log::AccessLog;
 use crate::catalog::{Attached, Config, View};
 use crate::mcp::handle::{Binding, KeyRing};
@@ -76,7 +77,10 @@ pub struct Bounds {
     pub sessions: usize,
     /// A session ends after this time without a request or stream.
     pub session_idle: Duration,
-    /// How long a list waits, after a server is attached, for its first catalogue.
+    /// Open `subscriptions/listen` streams of one caller at a gateway.
+    pub listens: usize,
+    /// How long a list waits, after a server is attached, for its first catalogue; and a subscription for its servers'
+    /// confirmations.
     pub list_grace: Duration,
     /// How long a call of an unknown name waits for it.
     pub call_grace: Duration,
@@ -90,6 +94,7 @@ impl Default for Bounds {
             request_time: Duration::from_secs(30),
             sessions: 10_000,
             session_idle: Duration::from_secs(3600),
+            listens: 256,
             list_grace: Duration::from_millis(800),
             call_grace: Duration::from_secs(5),
         }
@@ -107,6 +112,7 @@ pub struct Gateway {
     changes: watch::Sender<u64>,
     updates: broadcast::Sender<Update>,
     sessions: Sessions,
+    listens: Listens,
     audiences: Audiences,
     naming: Mutex<CancellationToken>,
 }
@@ -124,6 +130,7 @@ impl Gateway {
             changes: watch::Sender::new(0),
             updates: broadcast::Sender::new(UPDATES),
             sessions: Sessions::default(),
+            listens: Listens::default(),
             audiences: Audiences::default(),
             naming: Mutex::new(CancellationToken::new()),
         });

@@ -6,13 +6,12 @@
 
 mod stream;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mcpmesh_ir::ServerId;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +52,6 @@ pub struct Session {
     calls: Mutex<HashMap<Id, CancellationToken>>,
     asked: Mutex<HashMap<Bytes, Asked>>,
     streams: Mutex<Vec<Arc<EventStream>>>,
-    subscribed: Mutex<HashSet<(ServerId, String)>>,
     numbers: AtomicU64,
     seen: Mutex<Instant>,
     ended: CancellationToken,
@@ -81,7 +79,6 @@ impl Session {
             calls: Mutex::default(),
             asked: Mutex::default(),
             streams: Mutex::default(),
-            subscribed: Mutex::default(),
             numbers: AtomicU64::new(1),
             seen: Mutex::new(Instant::now()),
             ended: CancellationToken::new(),
@@ -132,24 +129,6 @@ impl Session {
         let id = Id::from_json(text.clone()).unwrap_or_else(|| Id::from(number));
         waiting.insert(text, asked);
         Some(id)
-    }
-
-    /// Remembers, or forgets, that the client wants to hear of this resource of this server.
-    pub fn subscribe(&self, server: &ServerId, uri: &str, wanted: bool) {
-        let resource = (server.clone(), uri.to_owned());
-        let mut subscribed = self.subscribed.lock();
-        if wanted {
-            subscribed.insert(resource)
-        } else {
-            subscribed.remove(&resource)
-        };
-    }
-
-    /// Whether the client wants to hear of this resource: it subscribed to it, or to one that holds it
-    /// (2025-11-25, server/resources: an update may concern a sub-resource).
-    #[must_use]
-    pub fn is_subscribed(&self, server: &ServerId, uri: &str) -> bool {
-        self.subscribed.lock().iter().any(|(of, wanted)| of == server && uri.starts_with(wanted.as_str()))
     }
 
     /// The question that a client's answer belongs to, once.

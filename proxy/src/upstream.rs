@@ -31,11 +31,13 @@ mod legacy_sse;
 mod lists;
 mod observe;
 mod pool;
+mod renew;
 mod reply;
 mod route;
 mod service;
 mod session;
 mod stdio;
+mod subscribe;
 pub mod tls;
 mod wire;
 
@@ -47,12 +49,12 @@ pub use lists::{Declared, Offered};
 pub use reply::{Body, BodyStream, Event, Reply};
 pub use service::Addresses;
 pub use session::SessionLink;
+pub use subscribe::Subscription;
 
 use breaker::{Breaker, Queue};
 use detect::Live;
 use pool::Pool;
 use reply::{Admitted, Bounds};
-use session::Slot;
 use wire::MetaParts;
 
 /// Sessions that serve one call at a time, over HTTP.
@@ -147,8 +149,10 @@ struct Core {
     doubted: Notify,
     /// Resource updates that came in no client's own session.
     updates: broadcast::Sender<Bytes>,
-    /// Where links keep their sessions of this upstream: they end with it.
-    link_slots: Mutex<Vec<Weak<Slot>>>,
+    /// Those that have, or had, a session of this upstream: it ends with it.
+    links: Mutex<Vec<Weak<SessionLink>>>,
+    /// What is subscribed to at a modern server.
+    subscriptions: subscribe::Shared,
     /// Rung by us when the lists are to be read again now.
     refresh: Notify,
     /// An old SDK ended on the probe: later processes are not probed.
@@ -191,7 +195,8 @@ impl Upstream {
             refresh: Notify::new(),
             doubted: Notify::new(),
             updates: broadcast::Sender::new(UPDATES),
-            link_slots: Mutex::default(),
+            links: Mutex::default(),
+            subscriptions: Mutex::default(),
             exits_on_probe: std::sync::atomic::AtomicBool::new(false),
             stop: stop.clone(),
             config,
@@ -279,14 +284,11 @@ impl Upstream {
         }
     }
 
-    /// Opens a modern `subscriptions/listen`; `filter` is the JSON object of its `notifications`
-    /// (`{"resourceSubscriptions":[..]}`). It has no deadline and takes no place in the queue.
-    ///
-    /// # Errors
-    /// [`Kind::Unavailable`] for an upstream that is not modern: subscribe in its sessions.
-    pub async fn listen(&self, filter: Bytes, assertion: Option<HeaderValue>) -> Result<Reply, Error> {
-        let live = self.core.live(self.core.connect_deadline()).await?;
-        self.core.listen(&live, &filter, assertion).await
+    /// Subscribes to resources of a modern server, by its own URIs. The server's stream is shared with all whose
+    /// `assertion` is the same, is opened in the background and again whenever it ends. Must be called in a runtime.
+    #[must_use]
+    pub fn subscribe(&self, uris: Vec<String>, assertion: Option<HeaderValue>) -> Subscription {
+        self.core.subscribe(uris, assertion)
     }
 
     /// Sends a notification in a legacy client's session, opening none for it.

@@ -16,6 +16,7 @@ mod gateway {
     mod failures;
     mod floods;
     mod leaks;
+    mod listens;
     mod mesh;
     mod parser;
     mod ports;
@@ -23,6 +24,8 @@ mod gateway {
     mod reload;
     mod service;
     mod sessions;
+    mod streams;
+    mod subscriptions;
     mod translate;
     mod web;
     pub(crate) mod wire;

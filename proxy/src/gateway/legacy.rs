@@ -18,6 +18,7 @@ use super::plan::Asker;
 use super::post::Exchange;
 use super::pump::{Pump, Step};
 use super::record::Record;
+use super::session_task::Hears;
 use super::{Gateway, answer, now, session_task};
 use crate::http::{self as web, Answer};
 use crate::mcp::envelope::{Id, Message, Method, Notification, Request, Response};
@@ -210,7 +211,7 @@ impl Exchange {
             log_level: session.log_level(),
             session: Some(Arc::clone(session)),
         };
-        let (reply, rules) = match self.ask(request, &asker, &mut record).await {
+        let (reply, rules, server) = match self.ask(request, &asker, &mut record).await {
             Ok(asked) => asked,
             Err(fault) => {
                 return first.finish(self.local_answer(request, record, Err(fault)));
@@ -218,6 +219,7 @@ impl Exchange {
         };
         let said = (request.method.clone(), request.params.meta().progress_token());
         let mut pump = Pump::new(reply, rules, &asker, said, (record, Arc::clone(&self.view)));
+        pump.hears(Hears { exchange: self.clone(), session: Arc::clone(session), server });
         let streams = web::accepts(&self.headers, "text/event-stream");
         loop {
             match pump.step().await {

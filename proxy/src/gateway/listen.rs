@@ -1,12 +1,15 @@
 //! `subscriptions/listen` (2026-07-28, basic/patterns/subscriptions): one stream of what a client wants to hear.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, SelectAll, unfold};
 use mcpmesh_ir::ServerId;
 use mcpmesh_ir::policy::Object;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::answer;
@@ -19,7 +22,7 @@ use crate::mcp::era::Revision;
 use crate::mcp::fault::Fault;
 use crate::mcp::{json, sse};
 use crate::metrics::Open;
-use crate::upstream::Event;
+use crate::upstream::Subscription;
 
 /// Names of the filter's members, in the order of [`TOLD`].
 const WANTED: [&str; 3] = ["toolsListChanged", "promptsListChanged", "resourcesListChanged"];
@@ -27,7 +30,42 @@ const WANTED: [&str; 3] = ["toolsListChanged", "promptsListChanged", "resourcesL
 const MOST_RESOURCES: usize = 1000;
 
 /// What servers say of their resources, with the server's id: its index may change with the configuration.
-type Updates = SelectAll<BoxStream<'static, (ServerId, Bytes)>>;
+/// None when a server no longer honours what it confirmed.
+type Updates = SelectAll<BoxStream<'static, (ServerId, Option<Bytes>)>>;
+
+/// How many streams each principal has open.
+#[derive(Clone, Default)]
+pub(super) struct Listens(Arc<Mutex<HashMap<String, usize>>>);
+
+/// One of a principal's streams.
+struct Place {
+    listens: Listens,
+    principal: String,
+}
+
+impl Listens {
+    fn enter(&self, principal: &str, most: usize) -> Result<Place, Fault> {
+        let mut open = self.0.lock();
+        let own = open.entry(principal.to_owned()).or_default();
+        if *own >= most {
+            return Err(Fault::TooMany("too many subscriptions of this caller are open".into()));
+        }
+        *own += 1;
+        Ok(Place { listens: self.clone(), principal: principal.to_owned() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.listens.0.lock();
+        let left = open.get(&self.principal).map_or(0, |own| own - 1);
+        if left == 0 {
+            open.remove(&self.principal);
+        } else {
+            open.insert(std::mem::take(&mut self.principal), left);
+        }
+    }
+}
 
 /// An open subscription.
 struct Listening {
@@ -39,6 +77,7 @@ struct Listening {
     updates: Updates,
     ready: Vec<Bytes>,
     over: bool,
+    _place: Place,
     _open: Open,
 }
 
@@ -56,8 +95,10 @@ impl Exchange {
         if uris.len() > MOST_RESOURCES {
             return Err(Fault::InvalidParams("too many resources in one subscription".into()));
         }
+        let bounds = self.gateway.shell.bounds;
+        let place = self.gateway.listens.enter(&self.caller.principal, bounds.listens)?;
         // Of a server that is only just being reached nothing could be honoured, and nothing would be later.
-        self.settle(self.gateway.shell.bounds.list_grace, |_| false).await;
+        self.settle(bounds.list_grace, |_| false).await;
         let (honoured, updates) = self.subscribe(&uris).await;
         let listening = Listening {
             id: request.id.clone(),
@@ -67,6 +108,7 @@ impl Exchange {
             updates,
             ready: vec![acknowledged(&request.id, wants, &honoured)],
             over: false,
+            _place: place,
             _open: self.gateway.shell.metrics.stream(&self.gateway.label),
             exchange: self.clone(),
         };
@@ -77,8 +119,8 @@ impl Exchange {
         Ok(web::events(web::kept_alive(messages)))
     }
 
-    /// One subscription at each server that has some of the resources and speaks this era; the URIs that are
-    /// subscribed, as the client named them. A resource that may not be read is as unknown as one that is not there.
+    /// One subscription at each server that has some of the resources and speaks this era; the URIs that servers
+    /// confirm, as the client named them. A resource that may not be read is as unknown as one that is not there.
     async fn subscribe(&self, uris: &[String]) -> (Vec<String>, Updates) {
         let mut by_server: HashMap<usize, Vec<(String, String)>> = HashMap::new();
         for uri in uris {
@@ -89,28 +131,41 @@ impl Exchange {
                 by_server.entry(routed.server).or_default().push((uri.clone(), routed.uri.clone()));
             }
         }
+        let subscribed = by_server.into_iter().filter_map(|(server, uris)| {
+            let attached = self.view.config.attached.get(server)?;
+            let wanted = uris.iter().map(|(_, original)| original.clone()).collect();
+            let subscription = attached.upstream.subscribe(wanted, self.assertion(attached));
+            Some(self.settled(attached.id.clone(), subscription, uris))
+        });
         let (mut honoured, mut updates) = (Vec::new(), SelectAll::new());
-        for (server, uris) in by_server {
-            let Some(attached) = self.view.config.attached.get(server) else { continue };
-            let wanted: Vec<&str> = uris.iter().map(|(_, original)| original.as_str()).collect();
-            let filter = serde_json::json!({"resourceSubscriptions": wanted}).to_string();
-            let Ok(reply) = attached.upstream.listen(Bytes::from(filter), self.assertion(attached)).await
-            else {
-                continue;
-            };
-            honoured.extend(uris.into_iter().map(|(asked, _)| asked));
-            let events = unfold((reply, attached.id.clone()), |(mut reply, id)| async move {
-                loop {
-                    if let Event::Notification { raw, method } = reply.next().await?.ok()?
-                        && method == crate::mcp::envelope::Method::NotificationsResourcesUpdated
-                    {
-                        return Some(((id.clone(), raw), (reply, id)));
-                    }
-                }
-            });
-            updates.push(events.boxed());
+        // Side by side: a server that does not answer keeps nobody waiting for the others.
+        for (uris, told) in join_all(subscribed).await {
+            honoured.extend(uris);
+            updates.extend(told);
         }
         (honoured, updates)
+    }
+
+    /// Which of these resources the server confirms in time, as the client named them, and what it says of them.
+    async fn settled(
+        &self,
+        id: ServerId,
+        mut subscription: Subscription,
+        uris: Vec<(String, String)>,
+    ) -> (Vec<String>, Option<BoxStream<'static, (ServerId, Option<Bytes>)>>) {
+        let confirmed = subscription.settle(self.gateway.shell.bounds.list_grace).await;
+        let honoured = uris.into_iter().filter(|(_, original)| confirmed.contains(original));
+        let honoured: Vec<_> = honoured.map(|(asked, _)| asked).collect();
+        if honoured.is_empty() {
+            return (honoured, None);
+        }
+        let told = unfold(Some((subscription, id)), |listening| async move {
+            let (mut subscription, id) = listening?;
+            let told = subscription.next().await;
+            let next = told.is_some().then(|| (subscription, id.clone()));
+            Some(((id, told), next))
+        });
+        (honoured, Some(told.boxed()))
     }
 }
 
@@ -136,7 +191,9 @@ impl Listening {
                     }
                     self.compare();
                 }
-                Some((server, raw)) = self.updates.next(), if !self.updates.is_empty() => {
+                Some((server, told)) = self.updates.next(), if !self.updates.is_empty() => {
+                    // Without the rest: the client asks anew, and is told what is honoured now.
+                    let Some(raw) = told else { return Some(self.last_word()) };
                     if let Some(message) = self.update(&server, &raw) {
                         return Some(message);
                     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use mcpmesh_ir::ServerId;
 
 use super::local::list_kind;
 use super::plan::Asker;
@@ -31,7 +32,7 @@ impl Exchange {
                 session: None,
             };
             match self.ask(&request, &asker, &mut record).await {
-                Ok((reply, rules)) => {
+                Ok((reply, rules, _)) => {
                     return self.modern_reply(&request, &asker, record, (reply, rules)).await;
                 }
                 Err(fault) => Err(fault),
@@ -88,13 +89,13 @@ impl Exchange {
         }
     }
 
-    /// Sends a judged request to its server.
+    /// Sends a judged request to its server, which is named.
     pub(super) async fn ask(
         &mut self,
         request: &Request,
         asker: &Asker,
         record: &mut Record,
-    ) -> Result<(Reply, Rules), Fault> {
+    ) -> Result<(Reply, Rules, ServerId), Fault> {
         let plan = self.plan(request, asker, record).await?;
         if let Some(trace) = &plan.outgoing.trace {
             record.trace(trace.parent.trace_id);
@@ -105,9 +106,9 @@ impl Exchange {
         if let Some(session) = &asker.session
             && is_subscription(&request.method)
         {
-            session.subscribe(&attached.id, &plan.key, request.method == Method::ResourcesSubscribe);
+            session.link.subscribe(&attached.id, &plan.key, request.method == Method::ResourcesSubscribe);
         }
-        Ok((reply, plan.rules))
+        Ok((reply, plan.rules, attached.id.clone()))
     }
 }
 

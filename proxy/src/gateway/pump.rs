@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use super::plan::Asker;
 use super::record::Record;
+use super::session_task::Hears;
 use crate::catalog::View;
 use crate::http::{self as web, Answer, BodyError};
 use crate::mcp::downgrade;
@@ -32,6 +33,7 @@ pub(super) struct Pump {
     token: Option<Bytes>,
     log_level: Option<LogLevel>,
     session: Option<Arc<Session>>,
+    hears: Option<Hears>,
     record: Record,
     /// Keeps the snapshot that the request began with until its last byte.
     _view: Arc<View>,
@@ -64,10 +66,16 @@ impl Pump {
             token,
             log_level: asker.log_level,
             session: asker.session.clone(),
+            hears: None,
             record,
             _view: view,
             over: false,
         })
+    }
+
+    /// Updates of resources belong to sessions: without one nothing passes.
+    pub(super) fn hears(&mut self, hears: Hears) {
+        self.hears = Some(hears);
     }
 
     fn target(&self) -> Revision {
@@ -118,11 +126,7 @@ impl Pump {
                 let level = LogLevel::parse(&level?)?;
                 (level >= wanted).then(|| raw.clone())
             }
-            Method::NotificationsResourcesUpdated => match &self.rules.uris {
-                Some(wrap) if self.session.is_some() => wrap.wrap_updated(raw),
-                None if self.session.is_some() => Some(raw.clone()),
-                _ => None,
-            },
+            Method::NotificationsResourcesUpdated => self.hears.as_ref()?.updated(raw),
             _ => None,
         }
     }
@@ -254,13 +258,13 @@ impl Pump {
     /// Everything from `first` on as server-sent events; the response ends the stream.
     pub(super) fn events(self: Box<Self>, first: Bytes) -> Answer {
         let state = (self, Some(first));
-        web::events(unfold(state, |(mut pump, first)| async move {
+        web::events(web::kept_alive(unfold(state, |(mut pump, first)| async move {
             if let Some(first) = first {
                 return Some((Ok(sse::encode(Some("message"), None, &first)), (pump, None)));
             }
             let message = pump.message().await?;
             Some((Ok(sse::encode(Some("message"), None, &message)), (pump, None)))
-        }))
+        })))
     }
 
     /// The response has been given.

@@ -149,6 +149,7 @@ impl Record {
             Fault::Upstream(_) | Fault::Unavailable { .. } => "upstream_error",
             Fault::Internal => "internal",
             Fault::UnknownObject { .. } => "unknown",
+            Fault::TooMany(_) => "limited",
             _ => "invalid",
         });
     }

@@ -113,10 +113,25 @@ fn heard(exchange: &Exchange, session: &Arc<Session>, said: Unsolicited) {
     session.outbox.offer_some(message);
 }
 
+/// Judges what a server says of its resources in the middle of a session's call.
+pub(super) struct Hears {
+    pub(super) exchange: Exchange,
+    pub(super) session: Arc<Session>,
+    pub(super) server: ServerId,
+}
+
+impl Hears {
+    /// An update as the client may hear it now, if it may.
+    pub(super) fn updated(&self, raw: &Bytes) -> Option<Bytes> {
+        let mut now = self.exchange.clone();
+        now.refresh().then(|| resource_updated(&now, &self.session, &self.server, raw))?
+    }
+}
+
 /// An update that this client subscribed to and may still read.
 fn resource_updated(exchange: &Exchange, session: &Session, server: &ServerId, raw: &Bytes) -> Option<Bytes> {
     let uri = json::member(json::member(raw, "params")?, "uri").and_then(json::text)?;
     let index = exchange.view.config.attached.iter().position(|attached| attached.id == *server)?;
     let may = exchange.may_hear_of(index, raw);
-    (may && session.is_subscribed(server, &uri)).then(|| updated(raw, exchange.view.wraps(index)))?
+    (may && session.link.is_subscribed(server, &uri)).then(|| updated(raw, exchange.view.wraps(index)))?
 }

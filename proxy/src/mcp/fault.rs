@@ -61,6 +61,9 @@ pub enum Fault {
         /// When to come again.
         retry_after: Duration,
     },
+    /// The caller holds as many of something as one caller may.
+    #[error("{0}")]
+    TooMany(Text),
     /// No room or no working upstream: circuit open, queue full.
     #[error("{message}")]
     Unavailable {
@@ -155,7 +158,7 @@ impl Fault {
             Self::MethodNotFound(_) => StatusCode::NOT_FOUND,
             Self::InvalidParams(_) => StatusCode::BAD_REQUEST,
             Self::UnknownObject { .. } | Self::Upstream(_) => StatusCode::OK,
-            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited { .. } | Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -174,7 +177,7 @@ impl Fault {
             Self::HeaderMismatch(_) => HEADER_MISMATCH,
             Self::MissingCapability { .. } => MISSING_CAPABILITY,
             Self::UnsupportedVersion { .. } => UNSUPPORTED_VERSION,
-            Self::RateLimited { .. } => RATE_LIMITED,
+            Self::RateLimited { .. } | Self::TooMany(_) => RATE_LIMITED,
             Self::Unavailable { .. } => UNAVAILABLE,
             Self::Upstream(_) | Self::Internal => INTERNAL_ERROR,
         }

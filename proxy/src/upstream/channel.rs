@@ -66,6 +66,10 @@ impl Channel {
             };
             gone.cancel();
             heard.fail_all(&reason);
+            if !stopped.is_cancelled() {
+                // The server may be another when it comes back, and what it was subscribed to is to be said again.
+                heard.ring();
+            }
             drop(keep);
         });
         Self { out, inbox, dead, _stop: stop.drop_guard() }

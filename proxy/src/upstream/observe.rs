@@ -27,11 +27,11 @@ use crate::mcp::envelope::Method;
 use crate::mcp::era::{Era, Revision};
 
 /// First pause between attempts.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A server that stayed this long is restarted without a pause that remembers.
-const STEADY: Duration = Duration::from_secs(10);
+pub(super) const STEADY: Duration = Duration::from_secs(10);
 /// A workload may take this long until its port answers.
 const STARTING: Duration = Duration::from_secs(60);
 /// Change notifications come in bursts.
@@ -40,7 +40,7 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 const MAX_FAILURES: u32 = 3;
 
 /// Between half of `whole` and all of it, so that many do not come at once.
-fn jitter(whole: Duration) -> Duration {
+pub(super) fn jitter(whole: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish() % 512;
     whole.mul_f64(0.5 + random as f64 / 1024.0)
 }
@@ -53,9 +53,9 @@ pub(super) async fn run(core: Arc<Core>) {
     }
     core.live.send_replace(None);
     core.pool.clear();
-    let slots = std::mem::take(&mut *core.link_slots.lock());
-    for slot in slots.iter().filter_map(std::sync::Weak::upgrade) {
-        slot.lock().await.take();
+    let links = std::mem::take(&mut *core.links.lock());
+    for link in links.iter().filter_map(std::sync::Weak::upgrade) {
+        link.slot(core.instance).0.lock().await.take();
     }
 }
 
@@ -240,6 +240,7 @@ async fn keep_current(core: &Arc<Core>, live: &Arc<Live>) -> Error {
         let pause = match core.refresh_lists(live).await {
             Ok(()) => {
                 failures = 0;
+                core.renew_all(live);
                 core.config.poll
             }
             Err(error) => {

@@ -129,23 +129,33 @@ impl Core {
     }
 
     /// The session that belongs to a legacy client's own.
-    async fn linked(
+    pub(super) async fn linked(
         self: &Arc<Self>,
         live: &Arc<Live>,
         link: &Arc<SessionLink>,
         assertion: Option<&HeaderValue>,
     ) -> Result<Lease, Error> {
-        let set = link.capabilities.set();
-        if let (Wire::Stdio(shared), false) = (&live.wire, is_askable(set)) {
+        let lease = self.link_session(live, link, assertion).await?;
+        self.renew(link, &lease.session, assertion);
+        Ok(lease)
+    }
+
+    async fn link_session(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        link: &Arc<SessionLink>,
+        assertion: Option<&HeaderValue>,
+    ) -> Result<Lease, Error> {
+        let (slot, new) = link.slot(self.instance);
+        if new {
+            let mut links = self.links.lock();
+            links.retain(|link| link.strong_count() > 0);
+            links.push(Arc::downgrade(link));
+        }
+        if let (Wire::Stdio(shared), false) = (&live.wire, is_askable(link.capabilities.set())) {
             return Ok(Lease::shared(Arc::clone(shared)));
         }
         let owner = link.inbox.clone().map_or_else(|| self.shared(false), Owner::Link);
-        let (slot, new) = link.slot(self.instance);
-        if new {
-            let mut slots = self.link_slots.lock();
-            slots.retain(|slot| slot.strong_count() > 0);
-            slots.push(Arc::downgrade(&slot));
-        }
         // What the gateway says of the caller may have changed since: then it is not the same session any more.
         slot.lock().await.take_if(|session| session.assertion() != assertion);
         let profile = Profile { assertion: assertion.cloned(), ..link.profile() };

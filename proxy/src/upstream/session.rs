@@ -1,12 +1,14 @@
 //! A session with an upstream: opened by `initialize` (legacy) or described by `server/discover`
 //! (modern), over HTTP or over a channel. Dropping it ends it upstream, too.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use mcpmesh_ir::ServerId;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -103,7 +105,11 @@ pub(crate) struct Session {
     pub(crate) era: Era,
     pub(crate) handshake: Handshake,
     line: Line,
+    number: u64,
 }
+
+/// What a session heard without a break: its number, and how often its own stream was interrupted.
+pub(crate) type Epoch = (u64, u64);
 
 enum Line {
     Http(HttpSession),
@@ -115,6 +121,14 @@ struct HttpSession {
     /// Cancelled when the server no longer knows the session.
     lost: CancellationToken,
     stop: CancellationToken,
+    ears: Arc<Ears>,
+}
+
+/// How a session's own stream fares.
+#[derive(Default)]
+struct Ears {
+    gaps: AtomicU64,
+    deaf: AtomicBool,
 }
 
 /// Why `initialize` did not open a session.
@@ -156,10 +170,11 @@ impl Session {
         let line =
             Arc::new(HttpLine { http, session, revision, assertion: profile.assertion.clone(), inbox });
         let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
-        let opened = HttpSession { line, lost, stop };
+        let opened = HttpSession { line, lost, stop, ears: Arc::default() };
         opened.line.say(wire::notification(&Method::NotificationsInitialized, b"")).await?;
-        tokio::spawn(hear(Arc::clone(&opened.line), opened.lost.clone(), opened.stop.clone()));
-        Ok(Self { era: Era::Legacy, handshake, line: Line::Http(opened) })
+        let (heard, ears) = (Arc::clone(&opened.line), Arc::clone(&opened.ears));
+        tokio::spawn(hear(heard, ears, opened.lost.clone(), opened.stop.clone()));
+        Ok(Self::new(Era::Legacy, handshake, Line::Http(opened)))
     }
 
     /// At the first address that can be reached: all that follows goes there.
@@ -235,12 +250,31 @@ impl Session {
     /// Ends the handshake of a channel whose `initialize` was answered.
     pub(crate) async fn opened(channel: Channel, handshake: Handshake) -> Result<Self, Error> {
         channel.say(wire::notification(&Method::NotificationsInitialized, b"")).await?;
-        Ok(Self { era: Era::Legacy, handshake, line: Line::Channel(channel) })
+        Ok(Self::new(Era::Legacy, handshake, Line::Channel(channel)))
     }
 
     /// A channel whose server is modern.
     pub(crate) fn modern(channel: Channel, handshake: Handshake) -> Self {
-        Self { era: Era::Modern, handshake, line: Line::Channel(channel) }
+        Self::new(Era::Modern, handshake, Line::Channel(channel))
+    }
+
+    fn new(era: Era, handshake: Handshake, line: Line) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        Self { era, handshake, line, number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Another than before where something may have been missed that the server said unasked.
+    pub(crate) fn epoch(&self) -> Epoch {
+        let gaps = match &self.line {
+            Line::Http(http) => http.ears.gaps.load(Ordering::Relaxed),
+            Line::Channel(_) => 0,
+        };
+        (self.number, gaps)
+    }
+
+    /// Its own stream could not be opened for long, and is not tried any more.
+    pub(crate) fn is_deaf(&self) -> bool {
+        matches!(&self.line, Line::Http(http) if http.ears.deaf.load(Ordering::Relaxed))
     }
 
     /// Is the other side gone, or has it forgotten us?
@@ -341,14 +375,14 @@ fn older(raw: &[u8], tried: Revision) -> Option<Revision> {
 }
 
 /// Reads a session's own stream for as long as the server offers one.
-async fn hear(line: Arc<HttpLine>, lost: CancellationToken, stop: CancellationToken) {
+async fn hear(line: Arc<HttpLine>, ears: Arc<Ears>, lost: CancellationToken, stop: CancellationToken) {
     tokio::select! {
-        () = hear_all(&line, &lost) => {}
+        () = hear_all(&line, &ears, &lost) => {}
         () = stop.cancelled() => {}
     }
 }
 
-async fn hear_all(line: &Arc<HttpLine>, lost: &CancellationToken) {
+async fn hear_all(line: &Arc<HttpLine>, ears: &Ears, lost: &CancellationToken) {
     let answerer = Answerer(Back::Http(Arc::clone(line)));
     let mut last_id: Option<String> = None;
     let mut interrupted = false;
@@ -358,7 +392,10 @@ async fn hear_all(line: &Arc<HttpLine>, lost: &CancellationToken) {
         match line.get(last_id.as_deref()).await {
             Ok(Answered { opened: Opened::Events(body), .. }) => {
                 if std::mem::replace(&mut interrupted, true) {
-                    // What changed while nobody listened was missed.
+                    // What changed while nobody listened was missed, unless the server goes on where it broke off.
+                    if last_id.is_none() {
+                        ears.gaps.fetch_add(1, Ordering::Relaxed);
+                    }
                     line.inbox.ring();
                 }
                 let mut events = EventStream::new(body, line.http.max_bytes, None);
@@ -388,6 +425,7 @@ async fn hear_all(line: &Arc<HttpLine>, lost: &CancellationToken) {
         }
         tokio::time::sleep(pause).await;
     }
+    ears.deaf.store(true, Ordering::Relaxed);
 }
 
 /// A place that holds at most one session and opens it once.
@@ -400,12 +438,23 @@ pub struct SessionLink {
     pub(crate) capabilities: Capabilities,
     pub(crate) client_info: Option<Bytes>,
     pub(crate) inbox: Option<mpsc::Sender<Unsolicited>>,
-    slots: Mutex<HashMap<u64, Arc<Slot>>>,
+    places: Mutex<HashMap<u64, Place>>,
+    subscribed: Mutex<BTreeSet<(ServerId, String)>>,
+}
+
+/// What a link has at one upstream.
+#[derive(Default)]
+struct Place {
+    slot: Arc<Slot>,
+    /// Since when its subscriptions are in force.
+    epoch: Option<Epoch>,
+    /// For whom it was last used, towards a server of the mesh.
+    assertion: Option<http::HeaderValue>,
 }
 
 impl std::fmt::Debug for SessionLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionLink").field("upstreams", &self.slots.lock().len()).finish_non_exhaustive()
+        f.debug_struct("SessionLink").field("upstreams", &self.places.lock().len()).finish_non_exhaustive()
     }
 }
 
@@ -419,15 +468,62 @@ impl SessionLink {
         client_info: Option<Bytes>,
         inbox: mpsc::Sender<Unsolicited>,
     ) -> Arc<Self> {
-        Arc::new(Self { capabilities, client_info, inbox: Some(inbox), slots: Mutex::default() })
+        Arc::new(Self { capabilities, client_info, inbox: Some(inbox), ..Self::default() })
+    }
+
+    /// Remembers, or forgets, that the client wants to hear of this resource of this server: a session that takes the
+    /// place of a lost one subscribes to it again.
+    pub fn subscribe(&self, server: &ServerId, uri: &str, wanted: bool) {
+        let resource = (server.clone(), uri.to_owned());
+        let mut subscribed = self.subscribed.lock();
+        if wanted {
+            subscribed.insert(resource)
+        } else {
+            subscribed.remove(&resource)
+        };
+    }
+
+    /// The resources of this server that the client wants to hear of.
+    #[must_use]
+    pub fn subscribed(&self, server: &ServerId) -> Vec<String> {
+        let subscribed = self.subscribed.lock();
+        subscribed.iter().filter(|(of, _)| of == server).map(|(_, uri)| uri.clone()).collect()
+    }
+
+    /// Whether the client wants to hear of this resource: it subscribed to it, or to one that holds it
+    /// (2025-11-25, server/resources: an update may concern a sub-resource).
+    #[must_use]
+    pub fn is_subscribed(&self, server: &ServerId, uri: &str) -> bool {
+        self.subscribed.lock().iter().any(|(of, wanted)| of == server && uri.starts_with(wanted.as_str()))
     }
 
     /// The place of this upstream's session, and whether it is new.
     pub(crate) fn slot(&self, upstream: u64) -> (Arc<Slot>, bool) {
-        match self.slots.lock().entry(upstream) {
-            Entry::Occupied(slot) => (Arc::clone(slot.get()), false),
-            Entry::Vacant(place) => (Arc::clone(place.insert(Arc::default())), true),
+        match self.places.lock().entry(upstream) {
+            Entry::Occupied(place) => (Arc::clone(&place.get().slot), false),
+            Entry::Vacant(vacant) => (Arc::clone(&vacant.insert(Place::default()).slot), true),
         }
+    }
+
+    /// Notes which session serves this link at an upstream, and for whom. Says whether what the last one heard has an
+    /// end.
+    pub(crate) fn moves(&self, upstream: u64, epoch: Epoch, assertion: Option<&http::HeaderValue>) -> bool {
+        let mut places = self.places.lock();
+        let place = places.entry(upstream).or_default();
+        place.assertion = assertion.cloned();
+        place.epoch.replace(epoch) != Some(epoch)
+    }
+
+    /// Its subscriptions at this upstream are not in force.
+    pub(crate) fn unsettle(&self, upstream: u64) {
+        if let Some(place) = self.places.lock().get_mut(&upstream) {
+            place.epoch = None;
+        }
+    }
+
+    /// For whom the upstream was last used.
+    pub(crate) fn assertion(&self, upstream: u64) -> Option<http::HeaderValue> {
+        self.places.lock().get(&upstream).and_then(|place| place.assertion.clone())
     }
 
     pub(crate) fn profile(&self) -> Profile {

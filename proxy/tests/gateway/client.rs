@@ -149,6 +149,7 @@ impl Legacy<'_> {
 /// An event stream.
 pub(crate) struct Events {
     pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
     body: Incoming,
     splitter: Splitter,
     ready: VecDeque<Event>,
@@ -157,7 +158,19 @@ pub(crate) struct Events {
 impl Events {
     fn of(response: http::Response<Incoming>) -> Self {
         let (head, body) = response.into_parts();
-        Self { status: head.status, body, splitter: Splitter::new(64 << 20), ready: VecDeque::new() }
+        Self {
+            status: head.status,
+            headers: head.headers,
+            body,
+            splitter: Splitter::new(64 << 20),
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// The next bytes as they are, comments included. Not to be mixed with events of which a part was read.
+    pub(crate) async fn raw(&mut self) -> Bytes {
+        let frame = soon("bytes of a stream", self.body.frame()).await.unwrap().unwrap();
+        frame.into_data().unwrap()
     }
 
     /// The next event, priming ones included; none at the end, however it comes.

@@ -315,9 +315,10 @@ async fn a_changed_list_is_announced_on_a_subscription_and_read_again() {
     let (feed, id) = ring.lock().unwrap().take().unwrap();
     let asked = fake.seen().into_iter().find(|seen| seen.method() == "subscriptions/listen").unwrap();
     assert_eq!(asked.body["params"]["notifications"]["toolsListChanged"], true);
-    let filter = Bytes::from_static(br#"{"resourceSubscriptions":["file:///a"]}"#);
-    let _second = upstream.listen(filter, None).await.unwrap();
-    let asked = fake.seen().pop().unwrap();
+    let _second = upstream.subscribe(vec!["file:///a".to_owned()], None);
+    let listens = || fake.seen().into_iter().filter(|seen| seen.method() == "subscriptions/listen");
+    fake::until("a second subscription", || listens().count() == 2).await;
+    let asked = listens().last().unwrap();
     assert_eq!(asked.body["params"]["notifications"]["resourceSubscriptions"], json!(["file:///a"]));
     let meta = json!({"io.modelcontextprotocol/subscriptionId": id});
     feed.send(data(

@@ -309,3 +309,56 @@ async fn a_workload_on_a_port_is_spoken_to_over_http() {
     assert!(ready(&upstream).await.eras.modern);
     assert!(send(&upstream, call(Era::Modern)).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_comes_back_is_told_again_what_is_subscribed_to() {
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
+    let processes = Processes::new(move |number, mut process| {
+        let heard = Arc::clone(&heard);
+        Box::pin(async move {
+            while let Some(message) = process.read().await {
+                if message["method"] == "resources/subscribe" {
+                    heard.lock().unwrap().push((number, message["params"]["uri"].clone()));
+                    process.result(&message, json!({})).await;
+                    continue;
+                }
+                process.legacy(&message).await;
+                if message["method"] == "tools/call" {
+                    return;
+                }
+            }
+        })
+    });
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    // One that shares the process of all, and one that has its own.
+    let mut links = Vec::new();
+    for capabilities in ["{}", r#"{"roots":{}}"#] {
+        let (inbox, hears) = mpsc::channel(8);
+        let link =
+            SessionLink::new(Capabilities::new(Bytes::from_static(capabilities.as_bytes())), None, inbox);
+        let members = Bytes::from_static(br#""uri":"file:///a""#);
+        let mut request = Outgoing::new(Era::Legacy, Method::ResourcesSubscribe, members);
+        request.session = Some(Arc::clone(&link));
+        send(&upstream, request).await.unwrap();
+        link.subscribe(upstream.id(), "file:///a", true);
+        links.push((link, hears));
+    }
+    for (link, hears) in &mut links {
+        let before = asked.lock().unwrap().len();
+        let mut request = call(Era::Legacy);
+        request.session = Some(Arc::clone(link));
+        // The process answers, and ends.
+        let _ = send(&upstream, request).await;
+        let told = hears.recv().await.unwrap();
+        assert!(
+            matches!(&told.event, Event::Notification { method: Method::NotificationsResourcesUpdated, raw }
+            if raw.ends_with(br#"{"uri":"file:///a"}}"#)),
+            "{told:?}"
+        );
+        let again = asked.lock().unwrap().split_off(before);
+        assert!(again.iter().all(|(number, uri)| *number >= 2 && uri == "file:///a"), "{again:?}");
+        assert_eq!(again.len(), 1, "{again:?}");
+    }
+}

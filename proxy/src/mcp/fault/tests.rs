@@ -18,6 +18,7 @@ fn all() -> Vec<(Fault, u16, i64)> {
         (Fault::MissingCapability { required: Bytes::from_static(br#"{"sampling":{}}"#) }, 400, -32021),
         (Fault::unsupported_version("2027-01-01"), 400, -32022),
         (Fault::RateLimited { retry_after: Duration::from_millis(1200) }, 429, 42900),
+        (Fault::TooMany("m".into()), 429, 42900),
         (Fault::Unavailable { message: "circuit open".into(), retry_after: None }, 503, 50300),
         (Fault::Upstream("u".into()), 200, -32603),
         (Fault::Internal, 500, -32603),

@@ -1,0 +1,105 @@
+//! Subscriptions of legacy sessions outlive the sessions of their servers: what takes a lost one's place subscribes
+//! again, and the client is told of what it may have missed.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use super::detect::Live;
+use super::inbox::Unsolicited;
+use super::reply::Event;
+use super::session::{Session, SessionLink};
+use super::subscribe::missed;
+use super::wire::{self, Answer, MetaParts};
+use super::{Core, Error};
+use crate::mcp::envelope::Method;
+use crate::mcp::era::Era;
+
+impl Core {
+    /// Renews the subscriptions of every link whose session is gone or missed something: a client that only listens
+    /// makes no call that would.
+    pub(super) fn renew_all(self: &Arc<Self>, live: &Arc<Live>) {
+        let links: Vec<_> = self.links.lock().iter().filter_map(Weak::upgrade).collect();
+        let links: Vec<_> =
+            links.into_iter().filter(|link| !link.subscribed(&self.config.id).is_empty()).collect();
+        if links.is_empty() || live.legacy.is_none() {
+            return;
+        }
+        let (core, live, stop) = (Arc::clone(self), Arc::clone(live), self.stop.clone());
+        let work = async move {
+            for link in links {
+                // Opened before the server went away for long: nothing it says would be heard.
+                link.slot(core.instance).0.lock().await.take_if(|session| session.is_deaf());
+                let assertion = link.assertion(core.instance);
+                if let Err(error) = core.linked(&live, &link, assertion.as_ref()).await {
+                    tracing::debug!(server = %core.config.id, %error, "could not renew subscriptions");
+                }
+            }
+        };
+        tokio::spawn(async move { stop.run_until_cancelled(Box::pin(work)).await });
+    }
+
+    /// Subscribes again, in the background, if what the link's session heard so far has an end.
+    pub(super) fn renew(
+        self: &Arc<Self>,
+        link: &Arc<SessionLink>,
+        session: &Arc<Session>,
+        assertion: Option<&HeaderValue>,
+    ) {
+        let moves = link.moves(self.instance, session.epoch(), assertion);
+        let wanted = if moves { link.subscribed(&self.config.id) } else { Vec::new() };
+        if wanted.is_empty() {
+            return;
+        }
+        let (core, link, session) = (Arc::clone(self), Arc::downgrade(link), Arc::clone(session));
+        let (stop, work) =
+            (self.stop.clone(), async move { core.subscribe_again(&link, &session, wanted).await });
+        tokio::spawn(async move { stop.run_until_cancelled(Box::pin(work)).await });
+    }
+
+    async fn subscribe_again(&self, link: &Weak<SessionLink>, session: &Arc<Session>, wanted: Vec<String>) {
+        for uri in wanted {
+            // The client's session may have ended meanwhile.
+            let Some(link) = link.upgrade() else { return };
+            match self.subscribe_in(session, &uri).await {
+                Ok(true) => self.tell_missed(&link, session, &uri).await,
+                Ok(false) => {
+                    tracing::debug!(server = %self.config.id, "a subscription is not renewed by its server");
+                }
+                Err(error) => {
+                    tracing::debug!(server = %self.config.id, %error, "could not renew a subscription");
+                    return link.unsettle(self.instance);
+                }
+            }
+        }
+    }
+
+    /// Whether the server agreed.
+    async fn subscribe_in(&self, session: &Session, uri: &str) -> Result<bool, Error> {
+        let members = format!(r#""uri":{}"#, serde_json::Value::from(uri));
+        let (id, parts) = (self.next_id(), MetaParts::default());
+        let body = wire::request(id, &Method::ResourcesSubscribe, members.as_bytes(), &parts, Era::Legacy);
+        let mut reply = session.call(id, body, self.bounds(self.config.timeouts.connect, false)).await?;
+        while let Some(event) = reply.next().await {
+            if let Event::Response(body) = event? {
+                return Ok(matches!(wire::answer(&body.collect().await?), Some(Answer::Result(_))));
+            }
+        }
+        Ok(false)
+    }
+
+    async fn tell_missed(&self, link: &SessionLink, session: &Session, uri: &str) {
+        let raw: Bytes = missed(uri);
+        match &link.inbox {
+            Some(inbox) => {
+                let event = Event::Notification { method: Method::NotificationsResourcesUpdated, raw };
+                let said =
+                    Unsolicited { server: self.config.id.clone(), event, answerer: session.answerer() };
+                // The client's session may have ended meanwhile.
+                let _ = inbox.send(said).await;
+            }
+            None => drop(self.updates.send(raw)),
+        }
+    }
+}
