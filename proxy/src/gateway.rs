@@ -33,7 +33,7 @@ pub use post::Incoming;
 use self::audience::Audiences;
 use self::listen::Listens;
 use crate::access_log::AccessLog;
-use crate::catalog::{Attached, Config, View};
+use crate::catalog::{Attached, Config, View, settled};
 use crate::mcp::handle::{Binding, KeyRing};
 use crate::metrics::{Label, Shared};
 use crate::session::Sessions;
@@ -190,6 +190,13 @@ impl Gateway {
         pairs.any(|(attached, seen)| !Arc::ptr_eq(&attached.upstream.observation().borrow(), seen))
     }
 
+    /// Whether the last server that the view waits for has been heard of.
+    fn settles(&self) -> bool {
+        let view = self.view.load();
+        let heard = |one: &Attached| settled(&one.upstream.observation().borrow());
+        !view.settled() && view.config.attached.iter().all(heard)
+    }
+
     /// Publishes unless another configuration is in force by now.
     fn publish_until(self: &Arc<Self>, config: &Arc<Config>, until: &CancellationToken) {
         let _naming = self.naming.lock();
@@ -215,7 +222,10 @@ impl Gateway {
                 gateway.publish_until(&config, &current);
             }
             while changes.next().await.is_some() {
-                tokio::time::sleep(GATHER).await;
+                // Whoever waits for the first whole list waits no longer than for its last server.
+                if !gateway.upgrade().is_some_and(|gateway| gateway.settles()) {
+                    tokio::time::sleep(GATHER).await;
+                }
                 while let Some(Some(_)) = futures_util::FutureExt::now_or_never(changes.next()) {}
                 let Some(gateway) = gateway.upgrade() else { return };
                 gateway.publish_until(&config, &current);

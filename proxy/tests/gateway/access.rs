@@ -292,7 +292,7 @@ async fn answers_never_cross_between_clients_with_equal_ids() {
     let owners = ["alice", "bob"];
     let sessions =
         [gate.legacy(Some("alice"), "2025-11-25").await, gate.legacy(Some("bob"), "2025-06-18").await];
-    for round in 0..40 {
+    for round in 0..200 {
         let asks = (0..50).map(|at: usize| {
             let (gate, sessions) = (&gate, &sessions);
             async move {

@@ -1,5 +1,5 @@
-//! HTTP/2 floods: rapid reset (CVE-2023-44487), CONTINUATION (CVE-2024-27316), SETTINGS and PING. Frames by hand (RFC 9113,
-//! section 4.1), since no client sends such things.
+//! HTTP/2 frames that no client sends, by hand (RFC 9113, section 4.1): floods of resets (CVE-2023-44487), CONTINUATION
+//! (CVE-2024-27316), SETTINGS and PING, and line breaks in headers.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,6 +13,7 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// `POST http://localhost/mcp` in HPACK: indexed and literal fields of the static table.
@@ -53,6 +54,27 @@ async fn flood(gate: &Gate, frames: impl Iterator<Item = Vec<u8>> + Send + 'stat
 
 async fn works(gate: &Gate) {
     assert_eq!(gate.modern(None).tools().await, ["s0_echo"]);
+}
+
+/// A header that HPACK carries whatever its bytes are.
+fn literal(name: &str, value: &str) -> Vec<u8> {
+    let length = |text: &str| u8::try_from(text.len()).unwrap();
+    [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn a_line_break_in_a_header_of_http2_is_no_request() {
+    let (fake, gate) = gate().await;
+    for (value, answered) in
+        [("v", true), ("v\r\nmcp-name: s0_echo", false), ("v\nx: y", false), ("v\0", false)]
+    {
+        let request = [REQUEST, &literal("x-note", value)].concat();
+        let kinds =
+            flood(&gate, std::iter::once(frame(HEADERS, END_HEADERS | END_STREAM, 1, &request))).await;
+        assert_eq!(kinds.contains(&HEADERS), answered, "{value:?} {kinds:?}");
+    }
+    assert!(fake.calls().is_empty());
+    works(&gate).await;
 }
 
 #[tokio::test]
