@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method as Verb, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -121,9 +121,9 @@ impl Gateway {
         if body.size_hint().lower() > bounds.request_bytes as u64 {
             return refused("too_large", too_large());
         }
-        let whole = Limited::new(body, bounds.request_bytes).collect();
+        let whole = joined(Limited::new(body, bounds.request_bytes));
         match tokio::time::timeout(bounds.request_time, whole).await {
-            Ok(Ok(whole)) => Ok(whole.to_bytes()),
+            Ok(Ok(whole)) => Ok(whole),
             Ok(Err(error)) if error.is::<LengthLimitError>() => refused("too_large", too_large()),
             Ok(Err(_)) => refused("body_cut_off", web::status(StatusCode::BAD_REQUEST)),
             Err(_) => refused(
@@ -132,6 +132,28 @@ impl Gateway {
             ),
         }
     }
+}
+
+/// The bytes of a body, held once: what came in one piece is not copied.
+async fn joined<B>(mut body: B) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    let expected = body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            all.reserve(expected.max(first.len() + data.len()));
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
 fn too_large() -> Answer {
