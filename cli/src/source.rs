@@ -174,15 +174,21 @@ impl Reading {
 
     fn compile(mut self, version_key: [u8; 32]) -> Loaded {
         let unreadable = self.diagnostics.iter().any(hides_a_rule);
+        let unread_secret = self.diagnostics.iter().any(hides_a_key);
         environment::resolve(&mut self.objects, &mut self.diagnostics, |name| std::env::var(name).ok());
         // A gateway that could not be read is not the absence of one: nothing is opened in its place.
         let install = Install {
             implied_gateway: !unreadable,
+            unread_secret,
             remotes: EgressRule::private(),
             version_key,
             cluster: None,
         };
-        let (inputs, gathered) = manifest::gather(&self.objects, install);
+        let (mut inputs, mut gathered) = manifest::gather(&self.objects, install);
+        inputs.install.unread_secret |= gathered.iter().any(hides_a_key);
+        if inputs.install.unread_secret && inputs.has_implied_gateway() {
+            gathered.push(closed());
+        }
         self.finish(inputs, gathered, unreadable)
     }
 
@@ -222,6 +228,25 @@ fn hides_a_rule(diagnostic: &Diagnostic) -> bool {
         ObjectKind::McpGateway | ObjectKind::McpPolicy => false,
     });
     diagnostic.severity == Severity::Error && !harmless
+}
+
+/// A Secret that cannot be read may have been the API key that closes the implied gateway.
+fn hides_a_key(diagnostic: &Diagnostic) -> bool {
+    let secret = diagnostic.object.as_ref().is_some_and(|object| object.kind == ObjectKind::Secret);
+    diagnostic.severity == Severity::Error && secret
+}
+
+fn closed() -> Diagnostic {
+    Diagnostic {
+        object: None,
+        path: String::new(),
+        severity: Severity::Warning,
+        reason: Reason::InvalidApiKey,
+        message: "a Secret cannot be read and may be an API key: callers without a key are refused"
+            .to_owned(),
+        help: Some("mend that Secret".to_owned()),
+        location: None,
+    }
 }
 
 /// The files that `paths` mean, in order of their names: a folder means its own YAML, not that of folders in it.

@@ -115,6 +115,9 @@ const EXPOSED: &str = "without an McpGateway and without a key the endpoint is o
     loopback only. Make a key (mcpmesh key create --owner NAME --out NAME.yaml): then only callers with a key are let \
     in. Or write an McpGateway and an McpPolicy that say who may do what";
 
+const OPENED: &str = "THE ENDPOINT IS NOW OPEN TO ANYONE ON THIS MACHINE: the last API key or McpGateway is gone from \
+    the files. Put it back, or make a key (mcpmesh key create), to close it";
+
 fn is_exposed(loaded: &Loaded, listen: SocketAddr) -> bool {
     loaded.is_open() && !listen.ip().is_loopback()
 }
@@ -209,6 +212,9 @@ impl Up {
         if loaded.is_same(&files.applied) {
             tracing::info!("the files say what is in force");
             return;
+        }
+        if loaded.is_open() && !files.applied.is_open() {
+            tracing::warn!("{OPENED}");
         }
         self.workloads.set(&loaded.compiled, &loaded.inputs);
         for rejection in plane.apply(&loaded.compiled) {

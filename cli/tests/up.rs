@@ -297,6 +297,43 @@ fn a_key_opens_what_the_policy_says_and_nothing_else() {
     folder.wait_for_log("no_matching_allow");
 }
 
+/// A Secret that holds an API key of ann.
+const KEY: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: ann, labels: {mcpmesh.io/api-key: \"true\"}, \
+                   annotations: {mcpmesh.io/owner: ann}}\nstringData: {key: 0123456789abcdef}\n";
+
+/// The exit code of a call to `one/args` with ann's key, or without any.
+fn code(up: &Up, key: Option<&str>) -> Option<i32> {
+    let mut call = Command::new(MCPMESH);
+    call.args(["call", "one/args", "--url", &up.endpoint]);
+    if let Some(key) = key {
+        call.args(["--key", key]);
+    }
+    call.output().unwrap().status.code()
+}
+
+const ANNS: Option<&str> = Some("0123456789abcdef");
+
+#[test]
+fn a_mistake_in_the_only_key_opens_nothing_and_its_end_is_said_aloud() {
+    let folder = Folder::new(&[("one.yaml", &server("one", "")), ("key.yaml", KEY)]);
+    let up = folder.up();
+    up.wait_for_server("one  Ready");
+    assert_eq!((code(&up, ANNS), code(&up, None)), (Some(0), Some(1)));
+
+    folder.write("key.yaml", &KEY.replace("0123456789abcdef", "short"));
+    folder.wait_for_log("the key has fewer than 16 characters");
+    wait_for("the end of the key", || (code(&up, ANNS) == Some(1)).then_some(()));
+    assert_eq!(code(&up, None), Some(1));
+
+    folder.write("key.yaml", &KEY.replace("stringData", "data").replace("0123456789abcdef", "'%'"));
+    folder.wait_for_log("a Secret cannot be read and may be an API key");
+    assert_eq!(code(&up, None), Some(1));
+
+    fs::remove_file(folder.path("mesh/key.yaml")).unwrap();
+    folder.wait_for_log("THE ENDPOINT IS NOW OPEN TO ANYONE ON THIS MACHINE");
+    wait_for("the open endpoint", || (code(&up, None) == Some(0)).then_some(()));
+}
+
 #[test]
 fn a_clients_configuration_is_served_where_there_is_no_yaml() {
     let config = r#"{"servers": {"My Server": {"command": "npx", "args": ["-y", "fake", "--from=client"]}}}"#;

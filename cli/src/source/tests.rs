@@ -73,3 +73,25 @@ fn a_clients_configuration_does_not_lead_back_to_us() {
     let names: Vec<_> = loaded.inputs.servers().map(|(id, _)| id.name.as_str()).collect();
     assert_eq!(names, ["other"]);
 }
+
+#[test]
+fn a_secret_that_cannot_be_read_may_be_the_key_and_opens_nothing() {
+    let key = "apiVersion: v1\nkind: Secret\nmetadata: {name: k, labels: {mcpmesh.io/api-key: 'true'}, \
+               annotations: {mcpmesh.io/owner: ann}}\nstringData: {key: 0123456789abcdef}\n";
+    let plain = "apiVersion: v1\nkind: Secret\nmetadata: {name: k}\nstringData: {token: t}\n";
+    let broken = key.replace("stringData", "data").replace("0123456789abcdef", "'%'");
+    let bad_name = key.replace("name: k", "name: Key_1");
+    let cases = [
+        vec![("k.yaml", key)],
+        vec![("k.yaml", broken.as_str())],
+        vec![("k.yaml", bad_name.as_str())],
+        vec![("j.yaml", plain), ("k.yaml", key)],
+    ];
+    for mut case in cases {
+        case.push(("a.yaml", SERVER));
+        let loaded = read(&folder(&case));
+        assert!(!loaded.is_open(), "{case:?}");
+        assert!(!loaded.compiled.snapshots.is_empty(), "the server is there, closed: {case:?}");
+    }
+    assert!(read(&folder(&[("a.yaml", SERVER), ("k.yaml", plain)])).is_open());
+}

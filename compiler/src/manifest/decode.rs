@@ -114,6 +114,15 @@ fn kind(value: &Value) -> Result<ObjectKind, Mistake> {
             let message = format!("`{api}` has no kind that mcpmesh reads");
             Err(Mistake::new(Reason::UnknownKind, "apiVersion", message, format!("use `{GROUP}/{VERSION}`")))
         }
+        // Skipping what was meant as a Secret could skip the key that closes an endpoint.
+        (("", "v1"), _) if suggestion(kind, ["Secret"]).is_some() => {
+            let message = format!("unknown kind `{kind}`");
+            Err(Mistake::new(Reason::UnknownKind, "kind", message, "did you mean `Secret`?"))
+        }
+        (("" | "core", _), "Secret") => {
+            let message = format!("`{api}` has no kind that mcpmesh reads");
+            Err(Mistake::new(Reason::UnknownKind, "apiVersion", message, "use `v1`"))
+        }
         _ => Err(Mistake::ignored(format!("{api} {kind} is not read: skipped"))),
     }
 }

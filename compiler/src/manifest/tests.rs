@@ -108,6 +108,22 @@ fn other_kinds_are_skipped_with_a_note_and_unknown_ones_of_ours_are_errors() {
 }
 
 #[test]
+fn what_was_meant_as_a_secret_is_not_skipped() {
+    for (wrong, help) in [
+        ("apiVersion: v1\nkind: Secrets", "unknown kind `Secrets`; did you mean `Secret`?"),
+        ("apiVersion: v1\nkind: secret", "unknown kind `secret`; did you mean `Secret`?"),
+        ("apiVersion: core/v1\nkind: Secret", "`core/v1` has no kind that mcpmesh reads; use `v1`"),
+    ] {
+        let message = one(&format!("{wrong}\nmetadata: {{name: s}}\n"));
+        assert!(message.ends_with(help), "{message}");
+    }
+    for other in ["Service", "Event", "ServiceAccount"] {
+        let message = one(&format!("apiVersion: v1\nkind: {other}\nmetadata: {{name: s}}\n"));
+        assert!(message.contains("is not read: skipped"), "{message}");
+    }
+}
+
+#[test]
 fn broken_text_says_where() {
     let parsed = parse("a.yaml", "a: b\n c: [d\n");
     assert_eq!(parsed.diagnostics.len(), 1);
