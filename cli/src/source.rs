@@ -253,7 +253,7 @@ fn closed() -> Diagnostic {
 fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = BTreeMap::new();
     for path in paths {
-        let about = || format!("cannot read {}", path.display());
+        let about = || format!("cannot read {}", display(path));
         if !std::fs::metadata(path).with_context(about)?.is_dir() {
             files.insert(path.clone(), ());
             continue;
@@ -278,7 +278,15 @@ pub(crate) fn names_manifest(file: &Path) -> bool {
 
 /// The file as the user would write it.
 fn display(file: &Path) -> String {
-    file.strip_prefix("./").unwrap_or(file).display().to_string()
+    let here = std::env::current_dir().ok();
+    let inside = here.and_then(|here| file.strip_prefix(here).ok()).unwrap_or(file);
+    let shown = inside.strip_prefix("./").unwrap_or(inside);
+    if shown.as_os_str().is_empty() { ".".to_owned() } else { shown.display().to_string() }
+}
+
+/// A path that was given in the folder `home`, without dots that mean the folder itself.
+pub(crate) fn whole(home: &Path, path: &Path) -> PathBuf {
+    home.join(path).components().collect()
 }
 
 /// The path as a client's configuration, when it is one.

@@ -40,13 +40,17 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
     if !args.admin.ip().is_loopback() {
         return Err(Failure::usage(format!("--admin {}: the admin port is for loopback only", args.admin)));
     }
-    let source = pick(&args.paths, args.listen.port())?;
+    let home = std::env::current_dir().context("the current folder is gone")?;
+    // Whole paths: another folder of this name, as `git checkout` makes it, is meant then as well.
+    let paths: Vec<PathBuf> = args.paths.iter().map(|path| source::whole(&home, path)).collect();
+    let source = pick(&paths, args.listen.port())?;
     let version_key = random_key()?;
     let loaded = source::load(&source, version_key)?;
     check::say(&loaded.diagnostics);
     judge_start(&loaded, args.listen)?;
     let up = Up {
         source,
+        home,
         version_key,
         listen: args.listen,
         screen: Screen::new(),
@@ -130,6 +134,8 @@ fn random_key() -> Result<[u8; 32], Failure> {
 
 struct Up {
     source: Source,
+    /// The folder in which we were started, and in which servers are.
+    home: PathBuf,
     version_key: [u8; 32],
     listen: SocketAddr,
     screen: Screen,
@@ -167,6 +173,8 @@ impl Up {
                 () = changed(&mut watch) => {
                     let source = self.source.clone();
                     let version_key = self.version_key;
+                    // The folder of this name may be another one now.
+                    let _ = std::env::set_current_dir(&self.home);
                     let read = tokio::task::spawn_blocking(move || source::load(&source, version_key));
                     self.reload(&plane, read.await.context("reading the files failed")?, &mut files);
                 }

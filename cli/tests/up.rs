@@ -335,6 +335,26 @@ fn a_mistake_in_the_only_key_opens_nothing_and_its_end_is_said_aloud() {
 }
 
 #[test]
+fn a_key_is_revoked_in_a_folder_that_replaced_the_one_we_started_in() {
+    let folder = Folder::new(&[("one.yaml", &server("one", "")), ("key.yaml", KEY)]);
+    let up = folder.up();
+    up.wait_for_server("one  Ready");
+    assert_eq!(code(&up, ANNS), Some(0));
+
+    fs::rename(folder.path("mesh"), folder.path("away")).unwrap();
+    folder.wait_for_log("mesh is gone: what was read of it last stays in force");
+    assert_eq!((code(&up, ANNS), code(&up, None)), (Some(0), Some(1)));
+
+    folder.write("one.yaml", &server("one", "again"));
+    folder.write("key.yaml", &KEY.replace("0123456789abcdef", "fedcba9876543210"));
+    wait_for("the end of the key", || (code(&up, ANNS) == Some(1)).then_some(()));
+    assert_eq!(code(&up, Some("fedcba9876543210")), Some(0));
+
+    folder.write("key.yaml", KEY);
+    wait_for("the key in the new folder", || (code(&up, ANNS) == Some(0)).then_some(()));
+}
+
+#[test]
 fn a_clients_configuration_is_served_where_there_is_no_yaml() {
     let config = r#"{"servers": {"My Server": {"command": "npx", "args": ["-y", "fake", "--from=client"]}}}"#;
     let folder = Folder::new(&[(".vscode/mcp.json", config)]);
