@@ -270,7 +270,8 @@ Examples:
 
 Exit codes: 0 the tool answered, 1 it answered with an error or could not be called, 2 wrong use.")]
 pub(crate) struct CallArgs {
-    /// The server and its tool
+    /// At an endpoint: the server's prefix there (mostly its name) and the tool, or a name as `mcpmesh tools` lists it.
+    /// With -f: [NAMESPACE/]SERVER/TOOL, by the server's own name of the tool or the one that its McpServer gives it
     #[arg(value_name = "SERVER/TOOL")]
     pub(crate) tool: String,
     /// The arguments: a JSON object, @FILE, or - for stdin

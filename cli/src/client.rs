@@ -76,6 +76,9 @@ fn endpoint(args: &ServersArgs, patience: Duration) -> Result<Peer, Failure> {
         Some(url) => url.clone(),
         None => Url::parse(ENDPOINT).context("the default endpoint")?,
     };
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(Failure::usage(format!("--url {url}: an endpoint is http or https")));
+    }
     let title = url.to_string();
     let place = Endpoint::Remote { url, transport: Transport::Auto };
     let mut config = Config::new(ServerId::new("endpoint", "endpoint"), place);

@@ -1,6 +1,7 @@
 //! `mcpmesh up` as a user sees it: what it prints, what it reloads, what it leaves behind.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail like tests")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -361,6 +362,63 @@ fn a_clients_configuration_is_served_where_there_is_no_yaml() {
     let up = folder.up();
     up.wait_for_server("my-server  Ready");
     assert_eq!(text(&up.call("my-server/args")), "-y fake --from=client");
+}
+
+/// A server of this namespace, called as its prefix.
+fn renaming(name: &str, namespace: &str, args: &str) -> String {
+    let tools = "tools: {exclude: [env], overrides: [{name: args, as: words}]}";
+    let server = server(name, args).replace("spec: {", &format!("spec: {{{tools}, "));
+    server.replace("metadata: {", &format!("metadata: {{namespace: {namespace}, "))
+}
+
+#[test]
+fn a_tool_is_called_by_the_name_that_is_listed_or_by_its_server_and_never_at_another_server() {
+    let front = "apiVersion: mcpmesh.io/v1alpha1\nkind: McpGateway\nmetadata: {name: front}\nspec:\n  \
+                 authentication: {anonymous: Allow}\n  \
+                 servers: {refs: [{name: one, prefix: first}, {name: two}]}\n---\n\
+                 apiVersion: mcpmesh.io/v1alpha1\nkind: McpPolicy\nmetadata: {name: p}\nspec:\n  \
+                 targetRefs: [{kind: McpGateway, name: front}]\n  \
+                 access: [{name: all, effect: Allow, from: [{anyone: {}}]}]\n";
+    let (one, two) = (renaming("one", "default", "of-one"), server("two", "of-two"));
+    let folder = Folder::new(&[("front.yaml", front), ("one.yaml", &one), ("two.yaml", &two)]);
+    let up = folder.up();
+    // Whichever of them is first.
+    let mut missing = BTreeSet::from(["one", "two"]);
+    while !missing.is_empty() {
+        let ready = |line: &str| {
+            line.strip_prefix("server  ")?.split_once("  Ready").map(|(name, _)| name.to_owned())
+        };
+        missing.remove(up.line(ready).as_str());
+    }
+    for name in ["first_words", "first/words"] {
+        assert_eq!(text(&up.call(name)), "-y fake@1 of-one", "{name}");
+    }
+    let refused = |name: &str| {
+        let output = Command::new(MCPMESH).args(["call", name, "--url", &up.endpoint]).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = refused("team-a/two/args");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("without namespaces"), "{said}");
+    let (code, said) = refused("one/args");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("`mcpmesh tools` does not list one_args"), "{said}");
+}
+
+#[test]
+fn a_call_in_a_folder_takes_either_name_and_leaves_out_what_the_object_does() {
+    let folder = Folder::new(&[("one.yaml", &renaming("one", "team-a", "of-one"))]);
+    let call = |name: &str| {
+        let mut call = folder.command(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures:/usr/bin:/bin"));
+        call.args(["call", name, "-f", "."]).output().unwrap()
+    };
+    for name in ["team-a/one/words", "team-a/one/args"] {
+        assert_eq!(text(&call(name)), "-y fake@1 of-one", "{name}");
+    }
+    let excluded = call("team-a/one/env");
+    let said = String::from_utf8_lossy(&excluded.stderr).into_owned();
+    assert_eq!((text(&excluded), excluded.status.code()), (String::new(), Some(1)), "{said}");
+    assert!(said.contains("leave env out"), "{said}");
 }
 
 #[test]
