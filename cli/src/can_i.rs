@@ -15,7 +15,7 @@ use mcpmesh_proxy::mcp::uri;
 use crate::args::{AnswerFormat, CanIArgs, Verb, server_id};
 use crate::check;
 use crate::exit::{Failure, Outcome};
-use crate::source::{self, Loaded, Source};
+use crate::source::{self, Loaded};
 
 mod answer;
 mod callers;
@@ -33,7 +33,7 @@ struct Question {
 /// Runs `mcpmesh can-i`. The exit code is the answer.
 pub(crate) fn run(args: &CanIArgs) -> Outcome {
     let question = Question::parse(args)?;
-    let loaded = source::load(&Source::Manifests(args.paths.clone()), [0; 32])?;
+    let loaded = source::load(&source::find(&args.paths)?, [0; 32])?;
     let errors = loaded.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
     check::say(&errors.cloned().collect::<Vec<Diagnostic>>());
     if loaded.unreadable {

@@ -21,7 +21,7 @@ use url::Url;
 use crate::args::ServersArgs;
 use crate::check;
 use crate::exit::Failure;
-use crate::source::{self, Source};
+use crate::source;
 use crate::workloads::Workloads;
 
 /// Where `mcpmesh up` serves unless told otherwise.
@@ -97,7 +97,7 @@ fn endpoint(args: &ServersArgs, patience: Duration) -> Result<Peer, Failure> {
 
 impl Folder {
     fn open(args: &ServersArgs, only: Option<&ServerId>, patience: Duration) -> Result<Self, Failure> {
-        let loaded = source::load(&Source::Manifests(args.paths.clone()), [0; 32])?;
+        let loaded = source::load(&source::find(&args.paths)?, [0; 32])?;
         let errors = loaded.diagnostics.iter().filter(|found| found.severity == Severity::Error);
         check::say(&errors.cloned().collect::<Vec<_>>());
         let workloads = Workloads::default();

@@ -43,7 +43,8 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
     let home = std::env::current_dir().context("the current folder is gone")?;
     // Whole paths: another folder of this name, as `git checkout` makes it, is meant then as well.
     let paths: Vec<PathBuf> = args.paths.iter().map(|path| source::whole(&home, path)).collect();
-    let source = pick(&paths, args.listen.port())?;
+    let source = source::pick(&paths, args.listen.port())?;
+    let source = source.ok_or_else(|| Failure::failed(HOW_TO_START))?;
     let version_key = random_key()?;
     let loaded = source::load(&source, version_key)?;
     check::say(&loaded.diagnostics);
@@ -65,20 +66,6 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
     let outcome = runtime.block_on(up.serve(args, loaded));
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
-}
-
-/// YAML where there is some, else a client's configuration.
-fn pick(paths: &[PathBuf], own: u16) -> Result<Source, Failure> {
-    if let [only] = paths
-        && let Some(file) = source::as_client_configuration(only)
-    {
-        return Ok(Source::Client { file, own });
-    }
-    if source::has_manifests(paths)? {
-        return Ok(Source::Manifests(paths.to_vec()));
-    }
-    let client = paths.iter().find_map(|path| source::client_configuration(path));
-    client.map(|file| Source::Client { file, own }).ok_or_else(|| Failure::failed(HOW_TO_START))
 }
 
 const HOW_TO_START: &str =
