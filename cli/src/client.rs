@@ -153,6 +153,12 @@ impl Peer {
         let advice = if self.title == ENDPOINT { "; is `mcpmesh up` running?" } else { "" };
         let last_words = self.server.as_ref().and_then(|server| self.workloads.last_words(&server.id));
         let reason = last_words.unwrap_or_else(|| plain_reason(reason));
+        let advice = if self.server.is_none() && reason.ends_with("HTTP status 401") {
+            "; it lets in whom it knows: give an API key with --key or MCPMESH_KEY. One that was given is unknown, expired \
+             or another endpoint's"
+        } else {
+            advice
+        };
         Failure::failed(format!("{}: {reason}{advice}", self.title))
     }
 

@@ -295,6 +295,9 @@ fn a_key_opens_what_the_policy_says_and_nothing_else() {
     assert_eq!(call("one/args", key), ("-y fake@1".to_owned(), Some(0)));
     assert_eq!(call("one/env", key), (String::new(), Some(1)));
     assert_eq!(call("one/args", "mcpmesh_wrong"), (String::new(), Some(1)));
+    let without = Command::new(MCPMESH).args(["tools", "--url", &up.endpoint]).output().unwrap();
+    let said = String::from_utf8_lossy(&without.stderr).into_owned();
+    assert!(said.contains("HTTP status 401; it lets in whom it knows: give an API key with --key"), "{said}");
     folder.wait_for_log("no_matching_allow");
 }
 
@@ -432,8 +435,9 @@ fn a_missing_runner_is_a_condition_of_its_server_alone() {
 #[test]
 fn a_server_that_ends_says_why_in_the_table() {
     let folder = Folder::new(&[]);
-    let env = "env: [{name: FAIL, value: \"ImportError: no module\"}], args:";
-    folder.write("one.yaml", &server("one", "").replace("args:", env));
+    let after = "\\nnpm error\\nnpm error A complete log of this run can be found in: /x.log\\n    at run (x.js:1)\\nNode.js v22.1.0";
+    let env = format!("env: [{{name: FAIL, value: \"ImportError: no module{after}\"}}], args:");
+    folder.write("one.yaml", &server("one", "").replace("args:", &env));
     let up = folder.up();
     up.wait_for_server("one  Failed  -  -  ImportError: no module (exit status: 1)");
 }
