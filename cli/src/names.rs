@@ -58,10 +58,10 @@ pub(crate) fn check_label(name: &str, value: &str) -> Result<(), String> {
     let ends = |text: &str| {
         [text.chars().next(), text.chars().last()].iter().flatten().all(char::is_ascii_alphanumeric)
     };
-    if !domain.is_none_or(|domain| object(domain).is_ok()) || !word(short) || !ends(short) {
+    if domain.is_some_and(|domain| object(domain).is_err()) || !word(short) || !ends(short) {
         return Err(format!("{name:?} is no name of a label, such as team or example.com/team"));
     }
-    if !value.is_empty() && !(word(value) && ends(value)) {
+    if !(value.is_empty() || word(value) && ends(value)) {
         return Err(format!(
             "{value:?} is no value of a label: letters, digits, dashes, dots and underscores"
         ));

@@ -409,7 +409,7 @@ fn a_tool_is_called_by_the_name_that_is_listed_or_by_its_server_and_never_at_ano
 }
 
 #[test]
-fn a_call_in_a_folder_takes_either_name_and_leaves_out_what_the_object_does() {
+fn commands_on_a_folder_take_either_name_and_keep_to_its_objects() {
     let folder = Folder::new(&[("one.yaml", &renaming("one", "team-a", "of-one"))]);
     let call = |name: &str| {
         let mut call = folder.command(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures:/usr/bin:/bin"));
@@ -418,6 +418,12 @@ fn a_call_in_a_folder_takes_either_name_and_leaves_out_what_the_object_does() {
     for name in ["team-a/one/words", "team-a/one/args"] {
         assert_eq!(text(&call(name)), "-y fake@1 of-one", "{name}");
     }
+    folder.write("one.yaml", &renaming("one", "team-a", "").replace("name: args", "name: nothing"));
+    let mut tools = folder.command(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures:/usr/bin:/bin"));
+    let listed = tools.args(["tools", "-f", "."]).output().unwrap();
+    let said = String::from_utf8_lossy(&listed.stderr).into_owned();
+    assert!(said.contains("team-a/one: it has no tool \"nothing\""), "{said}");
+
     let excluded = call("team-a/one/env");
     let said = String::from_utf8_lossy(&excluded.stderr).into_owned();
     assert_eq!((text(&excluded), excluded.status.code()), (String::new(), Some(1)), "{said}");
