@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mcpmesh_ir::{GatewayId, ServerId};
 
+use crate::names;
+
 pub(crate) use cluster::{ClusterArgs, InstallArgs, StatusArgs};
 
 /// One MCP endpoint in front of any number of MCP servers, with API keys, permissions, limits and metrics.
@@ -270,7 +272,8 @@ Examples:
 
 Exit codes: 0 the tool answered, 1 it answered with an error or could not be called, 2 wrong use.")]
 pub(crate) struct CallArgs {
-    /// The server and its tool
+    /// At an endpoint: the server's prefix there (mostly its name) and the tool, or a name as `mcpmesh tools` lists it.
+    /// With -f: [NAMESPACE/]SERVER/TOOL, by the server's own name of the tool or the one that its McpServer gives it
     #[arg(value_name = "SERVER/TOOL")]
     pub(crate) tool: String,
     /// The arguments: a JSON object, @FILE, or - for stdin
@@ -380,7 +383,7 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_enum)]
     pub(crate) secrets: Option<SecretsTo>,
     /// The namespace of the objects
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = names::namespace)]
     pub(crate) namespace: String,
 }
 
@@ -409,7 +412,7 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/mcp")]
     pub(crate) url: url::Url,
     /// The name that the client shows
-    #[arg(long, default_value = "mcpmesh")]
+    #[arg(long, default_value = "mcpmesh", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) name: String,
     /// An API key, put into the configuration as it is
     #[arg(long, conflicts_with = "key_env")]
@@ -466,10 +469,10 @@ pub(crate) struct KeyCreateArgs {
     #[arg(long, value_name = "WHEN")]
     pub(crate) expires: Option<String>,
     /// The Secret's name [default: key-USER]
-    #[arg(long)]
+    #[arg(long, value_parser = names::object)]
     pub(crate) name: Option<String>,
     /// The Secret's namespace: that of the gateway
-    #[arg(long, default_value = "default")]
+    #[arg(long, default_value = "default", value_parser = names::namespace)]
     pub(crate) namespace: String,
     /// A further label, where the gateway chooses its keys by one; may be repeated
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
@@ -481,6 +484,7 @@ pub(crate) struct KeyCreateArgs {
 
 fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    names::check_label(name, value)?;
     Ok((name.to_owned(), value.to_owned()))
 }
 

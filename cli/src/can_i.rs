@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use mcpmesh_compiler::{Diagnostic, Location, ObjectKind, Severity, manifest};
-use mcpmesh_ir::catalog::Hints;
 use mcpmesh_ir::gateway::{Anonymous, LevelKind};
-use mcpmesh_ir::policy::{Identity, Issuer, Object, Prepared, Reason, RuleRef, Target, decide};
+use mcpmesh_ir::policy::{Effect, Identity, Mode, Object, Prepared, Reason, RuleRef, Target, decide};
 use mcpmesh_ir::resource::Body;
 use mcpmesh_ir::{ApiKey, Gateway, Policy, PolicyId, Server, ServerId, Snapshot};
 
@@ -15,10 +15,11 @@ use mcpmesh_proxy::mcp::uri;
 use crate::args::{AnswerFormat, CanIArgs, Verb, server_id};
 use crate::check;
 use crate::exit::{Failure, Outcome};
-use crate::source::{self, Loaded, Source};
-use crate::tool_rules;
+use crate::source::{self, Loaded};
 
 mod answer;
+mod callers;
+mod tool;
 
 use answer::{Answer, ByRule, LimitOf};
 
@@ -32,7 +33,7 @@ struct Question {
 /// Runs `mcpmesh can-i`. The exit code is the answer.
 pub(crate) fn run(args: &CanIArgs) -> Outcome {
     let question = Question::parse(args)?;
-    let loaded = source::load(&Source::Manifests(args.paths.clone()), [0; 32])?;
+    let loaded = source::load(&source::find(&args.paths)?, [0; 32])?;
     let errors = loaded.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
     check::say(&errors.cloned().collect::<Vec<Diagnostic>>());
     if loaded.unreadable {
@@ -79,100 +80,117 @@ fn ask(
 ) -> Result<Answer, Failure> {
     let gateway: Gateway = bodies(snapshot)?.into_values().next().context("the snapshot has no gateway")?;
     let keys: BTreeMap<String, ApiKey> = bodies(snapshot)?;
-    let mut answer = Answer::of(args, &gateway.id, question);
-    let identity = identity(args, &gateway, &keys, &mut answer);
-    if identity.user.is_none() && gateway.anonymous == Anonymous::Deny {
-        return Ok(answer.no("unauthenticated", "the gateway refuses callers without credentials (401)"));
-    }
     let servers: BTreeMap<String, Server> = bodies(snapshot)?;
-    let Some(server) = servers.get(&question.server.to_string()) else {
-        let reason = if loaded.inputs.of(&question.server.namespace).servers.contains_key(&question.server) {
-            "the server is not behind this gateway: see `mcpmesh check`"
-        } else {
-            "there is no such server"
-        };
-        return Ok(answer.no(Reason::UnknownServer.as_str(), reason));
-    };
-    let object = object(args, question, server);
-    if matches!(args.verb, Verb::Call) && !tool_rules::exists(server, &question.object)? {
-        return Ok(answer.no("excluded", "the McpServer's tools.include and tools.exclude leave it out"));
-    }
-    if args.verb == Verb::Read && uri::refuse(&question.object) {
-        return Ok(answer
-            .no("refused", "a URI with dot segments or encoded slashes is refused, whatever the rules say"));
-    }
     let policies: BTreeMap<PolicyId, Policy> =
         bodies::<Policy>(snapshot)?.into_values().map(|policy| (policy.id.clone(), policy)).collect();
-    let (prepared, _) = Prepared::new(&gateway, &policies);
-    let caller = prepared.caller(identity);
-    let target = Target { server: &question.server, method: object.use_method(), object };
-    let decision = decide(&prepared, &caller, &target);
-    answer.decided(decision.allowed(), decision.reason, decision.rule.map(|rule| by(&rule, loaded)));
-    answer.audit = decision.audit.and_then(|note| note.rule).map(|rule| by(&rule, loaded));
-    if decision.allowed() {
-        answer.limits = prepared
-            .charges(&caller, &target)
-            .map(|charge| {
-                LimitOf::new(charge.limit, place(loaded, &charge.limit.policy, "limits", &charge.limit.name))
-            })
-            .collect();
+    let blank = Answer::of(args, &gateway.id, question);
+    let callers = match callers::find(args, &gateway.id, &keys, Timestamp::now()) {
+        Ok(callers) => callers,
+        Err(refused) => return Ok(blank.no("unauthenticated", &refused)),
+    };
+    let court = Court { args, question, loaded, gateway, servers, policies };
+    let judged = callers.into_iter().map(|caller| {
+        let mut answer = blank.clone();
+        caller.notes.into_iter().for_each(|note| answer.note(note));
+        Ok((caller.key, court.judge(caller.identity, answer)?))
+    });
+    Ok(Answer::best(judged.collect::<Result<_, Failure>>()?))
+}
+
+/// What is judged by, for whomever.
+struct Court<'a> {
+    args: &'a CanIArgs,
+    question: &'a Question,
+    loaded: &'a Loaded,
+    gateway: Gateway,
+    servers: BTreeMap<String, Server>,
+    policies: BTreeMap<PolicyId, Policy>,
+}
+
+impl Court<'_> {
+    fn judge(&self, identity: Identity, mut answer: Answer) -> Result<Answer, Failure> {
+        let Self { args, question, loaded, gateway, .. } = self;
+        if identity.user.is_none() && gateway.anonymous == Anonymous::Deny {
+            return Ok(answer.no("unauthenticated", "the gateway refuses callers without credentials (401)"));
+        }
+        let Some(server) = self.servers.get(&question.server.to_string()) else {
+            let known = loaded.inputs.of(&question.server.namespace).servers.contains_key(&question.server);
+            let reason = if known {
+                "the server is not behind this gateway: see `mcpmesh check`"
+            } else {
+                "there is no such server"
+            };
+            return Ok(answer.no(Reason::UnknownServer.as_str(), reason));
+        };
+        let tool = match args.verb {
+            Verb::Call => tool::find(server, &question.object, &mut answer)?,
+            Verb::Get | Verb::Read => None,
+        };
+        if args.verb == Verb::Call && tool.is_none() {
+            return Ok(answer.no("excluded", "the McpServer's tools.include and tools.exclude leave it out"));
+        }
+        if args.verb == Verb::Read && uri::refuse(&question.object) {
+            let because = "a URI with dot segments or encoded slashes is refused, whatever the rules say";
+            return Ok(answer.no("refused", because));
+        }
+        let object = match (args.verb, tool) {
+            (Verb::Call, tool) => {
+                let name = tool.unwrap_or(&question.object);
+                Object::Tool { name, pinned: tool::pinned(server, name), claimed: tool::claimed(&args.hints) }
+            }
+            (Verb::Get, _) => Object::Prompt { name: &question.object },
+            (Verb::Read, _) => Object::Resource { uri: &question.object },
+        };
+        self.decide(identity, object, &mut answer);
+        Ok(answer)
     }
-    Ok(answer)
+
+    fn decide(&self, identity: Identity, object: Object<'_>, answer: &mut Answer) {
+        let (prepared, _) = Prepared::new(&self.gateway, &self.policies);
+        let caller = prepared.caller(identity);
+        let target = Target { server: &self.question.server, method: object.use_method(), object };
+        let decision = decide(&prepared, &caller, &target);
+        answer.decided(decision.allowed(), decision.reason, decision.rule.map(|rule| by(&rule, self.loaded)));
+        answer.audit = decision.audit.and_then(|note| note.rule).map(|rule| by(&rule, self.loaded));
+        if let Reason::NoMatchingAllow(level) = decision.reason {
+            answer.candidates(level, self.allows(level));
+        }
+        if decision.allowed() {
+            let charges = prepared.charges(&caller, &target);
+            answer.limits = charges
+                .map(|charge| {
+                    let at = place(self.loaded, &charge.limit.policy, "limits", &charge.limit.name);
+                    LimitOf::new(charge.limit, at)
+                })
+                .collect();
+        }
+        if let Some(hints) = tool::that_turn(&prepared, &caller, &target, decision.allowed()) {
+            let other = if decision.allowed() { "no" } else { "yes" };
+            answer.note(format!(
+                "it depends on what the server says of the tool: with --hint {hints} the answer is {other}"
+            ));
+        }
+    }
+
+    /// The Allow rules of a level that this server's calls have to pass.
+    fn allows(&self, kind: LevelKind) -> Vec<ByRule> {
+        let attached = self.gateway.servers.iter().filter(|attached| attached.server == self.question.server);
+        let levels = self.gateway.levels.iter().chain(attached.flat_map(|attached| &attached.levels));
+        let policies = levels.filter(|level| level.kind == kind).flat_map(|level| &level.policies);
+        let enforced =
+            policies.filter_map(|id| self.policies.get(id)).filter(|policy| policy.mode == Mode::Enforce);
+        let rules = enforced.flat_map(|policy| {
+            let allow = policy.access.iter().filter(|rule| rule.effect == Effect::Allow);
+            allow.map(|rule| RuleRef { policy: &policy.id, rule: Some(&rule.name), level: kind })
+        });
+        rules.map(|rule| by(&rule, self.loaded)).collect()
+    }
 }
 
 /// All bodies of one kind, by the names of their resources.
 fn bodies<B: Body>(snapshot: &Snapshot) -> anyhow::Result<BTreeMap<String, B>> {
     let of_kind = snapshot.of_kind(B::KIND);
     of_kind.map(|resource| Ok((resource.name.clone(), resource.decode::<B>()?))).collect()
-}
-
-/// The caller as the gateway would find it: by an API key of the user.
-fn identity(
-    args: &CanIArgs,
-    gateway: &Gateway,
-    keys: &BTreeMap<String, ApiKey>,
-    answer: &mut Answer,
-) -> Identity {
-    let Some(user) = &args.user else { return Identity::anonymous(gateway.id.clone()) };
-    let key = keys.values().find(|key| key.owner == *user);
-    let groups = match key {
-        Some(key) if args.groups.is_empty() => key.groups.clone(),
-        _ => args.groups.clone(),
-    };
-    match key {
-        None => answer.note(format!("no API key of {} belongs to {user}: judged as if one did", gateway.id)),
-        Some(key) if args.groups.is_empty() && !groups.is_empty() => {
-            answer.note(format!("groups of the API key {}: {}", key.secret, groups.join(", ")));
-        }
-        Some(_) => {}
-    }
-    Identity { gateway: gateway.id.clone(), issuer: Issuer::ApiKey, user: Some(user.clone()), groups }
-}
-
-fn object<'a>(args: &CanIArgs, question: &'a Question, server: &Server) -> Object<'a> {
-    match args.verb {
-        Verb::Call => Object::Tool {
-            name: &question.object,
-            pinned: server
-                .tools
-                .overrides
-                .get(&question.object)
-                .map_or_else(Hints::default, |o| o.annotations),
-            claimed: claimed(&args.hints),
-        },
-        Verb::Get => Object::Prompt { name: &question.object },
-        Verb::Read => Object::Resource { uri: &question.object },
-    }
-}
-
-fn claimed(hints: &[(String, bool)]) -> Hints {
-    let hint = |name: &str| hints.iter().rev().find(|(given, _)| given == name).map(|(_, value)| *value);
-    Hints {
-        read_only_hint: hint("readOnly"),
-        destructive_hint: hint("destructive"),
-        idempotent_hint: hint("idempotent"),
-        open_world_hint: hint("openWorld"),
-    }
 }
 
 fn by(rule: &RuleRef<'_>, loaded: &Loaded) -> ByRule {

@@ -6,14 +6,16 @@ use mcpmesh_compiler::{Diagnostic, Severity};
 
 use crate::args::{CheckArgs, DiagnosticFormat};
 use crate::exit::{Failure, Outcome};
-use crate::source::{self, Source};
+use crate::source;
 
 /// Runs `mcpmesh check`.
 pub(crate) fn run(args: &CheckArgs) -> Outcome {
     let loaded = if args.cluster {
+        // The same complaint where there is nothing at all.
+        source::find(&args.paths)?;
         source::load_for_cluster(&args.paths, &args.operator_namespace, &args.remote_ranges)?
     } else {
-        source::load(&Source::Manifests(args.paths.clone()), [0; 32])?
+        source::load(&source::find(&args.paths)?, [0; 32])?
     };
     match args.output {
         DiagnosticFormat::Text => {

@@ -21,7 +21,7 @@ use url::Url;
 use crate::args::ServersArgs;
 use crate::check;
 use crate::exit::Failure;
-use crate::source::{self, Source};
+use crate::source;
 use crate::workloads::Workloads;
 
 /// Where `mcpmesh up` serves unless told otherwise.
@@ -76,6 +76,9 @@ fn endpoint(args: &ServersArgs, patience: Duration) -> Result<Peer, Failure> {
         Some(url) => url.clone(),
         None => Url::parse(ENDPOINT).context("the default endpoint")?,
     };
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(Failure::usage(format!("--url {url}: an endpoint is http or https")));
+    }
     let title = url.to_string();
     let place = Endpoint::Remote { url, transport: Transport::Auto };
     let mut config = Config::new(ServerId::new("endpoint", "endpoint"), place);
@@ -94,7 +97,7 @@ fn endpoint(args: &ServersArgs, patience: Duration) -> Result<Peer, Failure> {
 
 impl Folder {
     fn open(args: &ServersArgs, only: Option<&ServerId>, patience: Duration) -> Result<Self, Failure> {
-        let loaded = source::load(&Source::Manifests(args.paths.clone()), [0; 32])?;
+        let loaded = source::load(&source::find(&args.paths)?, [0; 32])?;
         let errors = loaded.diagnostics.iter().filter(|found| found.severity == Severity::Error);
         check::say(&errors.cloned().collect::<Vec<_>>());
         let workloads = Workloads::default();
@@ -150,6 +153,12 @@ impl Peer {
         let advice = if self.title == ENDPOINT { "; is `mcpmesh up` running?" } else { "" };
         let last_words = self.server.as_ref().and_then(|server| self.workloads.last_words(&server.id));
         let reason = last_words.unwrap_or_else(|| plain_reason(reason));
+        let advice = if self.server.is_none() && reason.ends_with("HTTP status 401") {
+            "; it lets in whom it knows: give an API key with --key or MCPMESH_KEY. One that was given is unknown, expired \
+             or another endpoint's"
+        } else {
+            advice
+        };
         Failure::failed(format!("{}: {reason}{advice}", self.title))
     }
 

@@ -4,15 +4,14 @@ use anyhow::Context;
 
 use crate::args::CompileArgs;
 use crate::exit::{Failure, Outcome};
-use crate::source::{self, Source};
-use crate::{check, private_file};
+use crate::{check, private_file, source};
 
 /// Runs `mcpmesh compile`. What has errors is not written: nobody watches over a file.
 pub(crate) fn run(args: &CompileArgs) -> Outcome {
     let mut version_key = [0; 32];
     aws_lc_rs::rand::fill(&mut version_key)
         .map_err(|_| Failure::failed("the system gave no random bytes"))?;
-    let loaded = source::load(&Source::Manifests(args.paths.clone()), version_key)?;
+    let loaded = source::load(&source::find(&args.paths)?, version_key)?;
     check::say(&loaded.diagnostics);
     if loaded.has_errors() {
         return Err(Failure::failed("nothing was written: mend what is reported above"));

@@ -72,23 +72,31 @@ fn write(args: &ConnectArgs, recipe: &Recipe, file: &Path) -> Outcome {
         anstream::println!("{} has this already.", file.display());
         return Ok(());
     }
-    let mode = fs::metadata(file).map_or(0o600, |found| found.permissions().mode() & 0o777);
+    let before = fs::metadata(file).map_or(0o600, |found| found.permissions().mode() & 0o777);
     if let Some(old) = &old {
         let backup = backup(file);
-        private_file::replace(&backup, old.as_bytes(), mode)
+        private_file::replace(&backup, old.as_bytes(), before)
             .with_context(|| format!("cannot write the backup {}", backup.display()))?;
         anstream::println!("backup   {}", backup.display());
     }
+    // A key is its owner's alone, whoever could read the file before.
+    let mode = if args.key.is_some() { before & 0o700 } else { before };
     private_file::replace(file, new.as_bytes(), mode)
         .with_context(|| format!("cannot write {}", file.display()))?;
-    anstream::println!("written  {}\n\n{}", file.display(), recipe.then);
+    let private = if mode == before { "" } else { " (readable by you only: it holds the key)" };
+    anstream::println!("written  {}{private}\n\n{}", file.display(), recipe.then);
     Ok(())
 }
 
+/// A name that is free: the first backup is the one that has nothing of ours in it.
 fn backup(file: &Path) -> PathBuf {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".bak");
-    file.with_file_name(name)
+    let name = |number: u32| {
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        name.push(if number == 1 { ".bak".to_owned() } else { format!(".bak.{number}") });
+        file.with_file_name(name)
+    };
+    let taken = |path: &PathBuf| path.symlink_metadata().is_ok();
+    (1..).map(name).find(|path| !taken(path)).unwrap_or_else(|| name(0))
 }
 
 fn recipe(args: &ConnectArgs) -> Recipe {

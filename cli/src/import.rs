@@ -25,9 +25,9 @@ pub(crate) const KNOWN: [&str; 3] = [".mcp.json", ".cursor/mcp.json", ".vscode/m
 /// Reads a client's configuration and translates it.
 pub(crate) fn read(file: &Path, namespace: &str, secrets: SecretsTo) -> anyhow::Result<Imported> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let entries = client_file::parse(&text).with_context(|| file.display().to_string())?;
+    let contents = client_file::parse(&text).with_context(|| file.display().to_string())?;
     let place = translate::Place::of(file, namespace);
-    Ok(translate::translate(&entries, &place, secrets))
+    Ok(translate::translate(&contents, &place, secrets))
 }
 
 /// Runs `mcpmesh import`.

@@ -24,6 +24,7 @@ mod tools;
 mod up;
 mod workloads;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -60,10 +61,17 @@ fn run(command: Command) -> Outcome {
         Command::Key(command) => key::run(&command),
         Command::Install(args) => in_runtime(install::run(&args)),
         Command::Status(args) => in_runtime(status::run(&args)),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "mcpmesh", &mut std::io::stdout());
-            Ok(())
-        }
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "mcpmesh", &mut script);
+    match std::io::stdout().write_all(&script) {
+        // Whoever read it had enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written.context("cannot write the script")?),
     }
 }
 

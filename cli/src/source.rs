@@ -3,14 +3,15 @@
 mod cluster;
 mod environment;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ipnet::IpNet;
 use mcpmesh_compiler::manifest::{self, Located};
 use mcpmesh_compiler::{
-    Compiled, Diagnostic, IMPLIED_GATEWAY, Inputs, Install, Location, ObjectKind, Reason, Severity, compile,
+    Compiled, Diagnostic, IMPLIED_GATEWAY, Inputs, Install, Location, ObjectKind, ObjectRef, Reason,
+    Severity, compile,
 };
 use mcpmesh_ir::gateway::Anonymous;
 use mcpmesh_ir::{EgressRule, Gateway, GatewayId, ResourceKind};
@@ -96,6 +97,45 @@ impl Loaded {
     }
 }
 
+/// Where `up` serves unless told otherwise.
+const OWN_PORT: u16 = 8080;
+
+/// What `up` would serve of these paths: YAML where there is some, else a client's configuration, else nothing. `own`
+/// is the port of our own endpoint.
+pub(crate) fn pick(paths: &[PathBuf], own: u16) -> anyhow::Result<Option<Source>> {
+    if let [only] = paths
+        && let Some(file) = as_client_configuration(only)
+    {
+        return Ok(Some(Source::Client { file, own }));
+    }
+    if !files(paths)?.is_empty() {
+        return Ok(Some(Source::Manifests(paths.to_vec())));
+    }
+    let client = paths.iter().find_map(|path| client_configuration(path));
+    Ok(client.map(|file| Source::Client { file, own }))
+}
+
+/// As [`pick`], for a command that serves nothing itself.
+pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<Source> {
+    pick(paths, OWN_PORT)?.ok_or_else(|| {
+        let shown: Vec<String> = paths.iter().map(|path| display(path)).collect();
+        let below = paths.iter().flat_map(|path| folders_with_manifests(path)).map(|path| display(&path));
+        let below: Vec<String> = below.collect();
+        let advice = match below.as_slice() {
+            [] => String::new(),
+            below => format!(
+                "; there is some in {}: name it, since folders in folders are not read",
+                below.join(", ")
+            ),
+        };
+        let known = import::KNOWN.join(", ");
+        anyhow::anyhow!(
+            "no objects found: there is no YAML in {}, nor any of {known}{advice}",
+            shown.join(", ")
+        )
+    })
+}
+
 /// Reads and compiles what is meant for a cluster, as its operator would. Fails only where a path cannot be read.
 pub(crate) fn load_for_cluster(
     paths: &[PathBuf],
@@ -104,6 +144,7 @@ pub(crate) fn load_for_cluster(
 ) -> anyhow::Result<Loaded> {
     let mut loaded = Reading::default();
     texts(paths)?.iter().for_each(|(file, bytes)| loaded.add(file, bytes));
+    loaded.note_folders(paths);
     Ok(loaded.compile_for_cluster(operator_namespace, remote_ranges))
 }
 
@@ -118,23 +159,19 @@ fn texts(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
 
 /// Reads and compiles. Fails only where a path cannot be read.
 pub(crate) fn load(source: &Source, version_key: [u8; 32]) -> anyhow::Result<Loaded> {
-    let mut texts = match source {
-        Source::Manifests(paths) => texts(paths)?,
-        Source::Client { .. } => Vec::new(),
-    };
+    let mut loaded = Reading::default();
     match source {
-        Source::Manifests(_) => {}
+        Source::Manifests(paths) => {
+            texts(paths)?.iter().for_each(|(file, bytes)| loaded.add(file, bytes));
+            loaded.note_folders(paths);
+        }
         Source::Client { file, own } => {
             let mut imported = import::read(file, "default", SecretsTo::File)?;
             imported.servers.retain(|server| !leads_to(server, *own));
-            imported.notes.iter().for_each(import::Note::say);
-            texts.push((display(file), import::documents(&imported)?.into_bytes()));
+            loaded.add(&display(file), import::documents(&imported)?.as_bytes());
+            loaded.forget_lines();
+            loaded.diagnostics.extend(imported.notes.iter().map(|note| said_of_client(file, note)));
         }
-    }
-    let mut loaded = Reading::default();
-    texts.iter().for_each(|(file, bytes)| loaded.add(file, bytes));
-    if matches!(source, Source::Client { .. }) {
-        loaded.forget_lines();
     }
     Ok(loaded.compile(version_key))
 }
@@ -170,19 +207,45 @@ impl Reading {
         for location in self.diagnostics.iter_mut().filter_map(|diagnostic| diagnostic.location.as_mut()) {
             (location.line, location.column) = (0, 0);
         }
+        self.objects.iter_mut().for_each(Located::forget_places);
+    }
+
+    /// YAML that somebody may take for read.
+    fn note_folders(&mut self, paths: &[PathBuf]) {
+        let below = paths.iter().flat_map(|path| folders_with_manifests(path));
+        let named = |folder: &PathBuf| {
+            paths.iter().any(|path| path.canonicalize().ok() == folder.canonicalize().ok())
+        };
+        for folder in below.filter(|folder| !named(folder)) {
+            self.diagnostics.push(Diagnostic {
+                object: None,
+                path: String::new(),
+                severity: Severity::Note,
+                reason: Reason::IgnoredKind,
+                message: "folders in folders are not read".to_owned(),
+                help: Some("name it as well to have its YAML read".to_owned()),
+                location: Some(Location { file: display(&folder), line: 0, column: 0 }),
+            });
+        }
     }
 
     fn compile(mut self, version_key: [u8; 32]) -> Loaded {
         let unreadable = self.diagnostics.iter().any(hides_a_rule);
+        let unread_secret = self.diagnostics.iter().any(hides_a_key);
         environment::resolve(&mut self.objects, &mut self.diagnostics, |name| std::env::var(name).ok());
         // A gateway that could not be read is not the absence of one: nothing is opened in its place.
         let install = Install {
             implied_gateway: !unreadable,
+            unread_secret,
             remotes: EgressRule::private(),
             version_key,
             cluster: None,
         };
-        let (inputs, gathered) = manifest::gather(&self.objects, install);
+        let (mut inputs, mut gathered) = manifest::gather(&self.objects, install);
+        inputs.install.unread_secret |= gathered.iter().any(hides_a_key);
+        if inputs.install.unread_secret && inputs.has_implied_gateway() {
+            gathered.push(closed());
+        }
         self.finish(inputs, gathered, unreadable)
     }
 
@@ -224,23 +287,68 @@ fn hides_a_rule(diagnostic: &Diagnostic) -> bool {
     diagnostic.severity == Severity::Error && !harmless
 }
 
+/// What the translation of a client's server has to say.
+fn said_of_client(file: &Path, note: &import::Note) -> Diagnostic {
+    Diagnostic {
+        object: Some(ObjectRef::new(ObjectKind::McpServer, "default", &note.server)),
+        path: String::new(),
+        severity: if note.error { Severity::Error } else { Severity::Note },
+        reason: Reason::InvalidValue,
+        message: note.message.clone(),
+        help: None,
+        location: Some(Location { file: display(file), line: 0, column: 0 }),
+    }
+}
+
+/// A Secret that cannot be read may have been the API key that closes the implied gateway.
+fn hides_a_key(diagnostic: &Diagnostic) -> bool {
+    let secret = diagnostic.object.as_ref().is_some_and(|object| object.kind == ObjectKind::Secret);
+    diagnostic.severity == Severity::Error && secret
+}
+
+fn closed() -> Diagnostic {
+    Diagnostic {
+        object: None,
+        path: String::new(),
+        severity: Severity::Warning,
+        reason: Reason::InvalidApiKey,
+        message: "a Secret cannot be read and may be an API key: callers without a key are refused"
+            .to_owned(),
+        help: Some("mend that Secret".to_owned()),
+        location: None,
+    }
+}
+
 /// The files that `paths` mean, in order of their names: a folder means its own YAML, not that of folders in it.
 fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = BTreeMap::new();
+    let mut files = BTreeSet::new();
     for path in paths {
-        let about = || format!("cannot read {}", path.display());
+        let about = || format!("cannot read {}", display(path));
         if !std::fs::metadata(path).with_context(about)?.is_dir() {
-            files.insert(path.clone(), ());
+            files.insert(path.clone());
             continue;
         }
         for entry in std::fs::read_dir(path).with_context(about)? {
             let file = entry.with_context(about)?.path();
             if names_manifest(&file) && file.is_file() {
-                files.insert(file, ());
+                files.insert(file);
             }
         }
     }
-    Ok(files.into_keys().collect())
+    // A file that is named twice is one file.
+    let mut seen = BTreeSet::new();
+    Ok(files.into_iter().filter(|file| file.canonicalize().map_or(true, |file| seen.insert(file))).collect())
+}
+
+/// The folders in a folder that hold YAML.
+fn folders_with_manifests(folder: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let below = entries(folder).map(|entry| entry.path()).filter(|path| !hidden(path) && path.is_dir());
+    let mut found: Vec<PathBuf> =
+        below.filter(|path| entries(path).any(|entry| names_manifest(&entry.path()))).collect();
+    found.sort();
+    found
 }
 
 /// A file of a folder that may hold objects, by its name. JSON in a folder mostly is something else, so that it has to
@@ -253,11 +361,19 @@ pub(crate) fn names_manifest(file: &Path) -> bool {
 
 /// The file as the user would write it.
 fn display(file: &Path) -> String {
-    file.strip_prefix("./").unwrap_or(file).display().to_string()
+    let here = std::env::current_dir().ok();
+    let inside = here.and_then(|here| file.strip_prefix(here).ok()).unwrap_or(file);
+    let shown = inside.strip_prefix("./").unwrap_or(inside);
+    if shown.as_os_str().is_empty() { ".".to_owned() } else { shown.display().to_string() }
+}
+
+/// A path that was given in the folder `home`, without dots that mean the folder itself.
+pub(crate) fn whole(home: &Path, path: &Path) -> PathBuf {
+    home.join(path).components().collect()
 }
 
 /// The path as a client's configuration, when it is one.
-pub(crate) fn as_client_configuration(path: &Path) -> Option<PathBuf> {
+fn as_client_configuration(path: &Path) -> Option<PathBuf> {
     let json = path.extension().is_some_and(|extension| extension == "json") && path.is_file();
     let imported = json.then(|| import::read(path, "default", SecretsTo::File).ok()).flatten();
     imported.map(|_| path.to_owned())
@@ -278,13 +394,8 @@ fn leads_to(server: &serde_json::Value, port: u16) -> bool {
 }
 
 /// The client's configuration that a folder without YAML has.
-pub(crate) fn client_configuration(folder: &Path) -> Option<PathBuf> {
+fn client_configuration(folder: &Path) -> Option<PathBuf> {
     import::KNOWN.iter().map(|name| folder.join(name)).find(|file| file.is_file())
-}
-
-/// True when `paths` hold any YAML.
-pub(crate) fn has_manifests(paths: &[PathBuf]) -> anyhow::Result<bool> {
-    Ok(!files(paths)?.is_empty())
 }
 
 #[cfg(test)]

@@ -29,7 +29,10 @@ async fn list(servers: &Servers, output: AnswerFormat) -> Outcome {
         peers.iter().zip(futures_util::future::join_all(peers.iter().map(|peer| peer.ready())).await)
     {
         match ready {
-            Ok(now) => all.extend(rows(peer, &now.lists.tools)?),
+            Ok(now) => {
+                warn_of_idle_overrides(peer, &now.lists.tools);
+                all.extend(rows(peer, &now.lists.tools)?);
+            }
             Err(failure) => {
                 failed = true;
                 exit::say(&failure);
@@ -43,6 +46,18 @@ async fn list(servers: &Servers, output: AnswerFormat) -> Outcome {
         }
     }
     if failed { Err(Failure::Said) } else { Ok(()) }
+}
+
+/// An override of a tool that is not there pins or renames nothing.
+fn warn_of_idle_overrides(peer: &Peer, tools: &[Item]) {
+    let overrides = peer.server.iter().flat_map(|server| server.tools.overrides.keys());
+    for name in overrides.filter(|name| tools.iter().all(|tool| tool.key != **name)) {
+        let style = anstyle::AnsiColor::Yellow.on_default().bold();
+        anstream::eprintln!(
+            "{style}warning{style:#}: {}: it has no tool {name:?}, which spec.tools.overrides names",
+            peer.title
+        );
+    }
 }
 
 /// The tools of one server: of a folder's with its name before them, and only those that its object keeps.

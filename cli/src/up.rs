@@ -40,13 +40,18 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
     if !args.admin.ip().is_loopback() {
         return Err(Failure::usage(format!("--admin {}: the admin port is for loopback only", args.admin)));
     }
-    let source = pick(&args.paths, args.listen.port())?;
+    let home = std::env::current_dir().context("the current folder is gone")?;
+    // Whole paths: another folder of this name, as `git checkout` makes it, is meant then as well.
+    let paths: Vec<PathBuf> = args.paths.iter().map(|path| source::whole(&home, path)).collect();
+    let source = source::pick(&paths, args.listen.port())?;
+    let source = source.ok_or_else(|| Failure::failed(HOW_TO_START))?;
     let version_key = random_key()?;
     let loaded = source::load(&source, version_key)?;
     check::say(&loaded.diagnostics);
     judge_start(&loaded, args.listen)?;
     let up = Up {
         source,
+        home,
         version_key,
         listen: args.listen,
         screen: Screen::new(),
@@ -61,20 +66,6 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
     let outcome = runtime.block_on(up.serve(args, loaded));
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
-}
-
-/// YAML where there is some, else a client's configuration.
-fn pick(paths: &[PathBuf], own: u16) -> Result<Source, Failure> {
-    if let [only] = paths
-        && let Some(file) = source::as_client_configuration(only)
-    {
-        return Ok(Source::Client { file, own });
-    }
-    if source::has_manifests(paths)? {
-        return Ok(Source::Manifests(paths.to_vec()));
-    }
-    let client = paths.iter().find_map(|path| source::client_configuration(path));
-    client.map(|file| Source::Client { file, own }).ok_or_else(|| Failure::failed(HOW_TO_START))
 }
 
 const HOW_TO_START: &str =
@@ -115,6 +106,9 @@ const EXPOSED: &str = "without an McpGateway and without a key the endpoint is o
     loopback only. Make a key (mcpmesh key create --owner NAME --out NAME.yaml): then only callers with a key are let \
     in. Or write an McpGateway and an McpPolicy that say who may do what";
 
+const OPENED: &str = "THE ENDPOINT IS NOW OPEN TO ANYONE ON THIS MACHINE: the last API key or McpGateway is gone from \
+    the files. Put it back, or make a key (mcpmesh key create), to close it";
+
 fn is_exposed(loaded: &Loaded, listen: SocketAddr) -> bool {
     loaded.is_open() && !listen.ip().is_loopback()
 }
@@ -127,6 +121,8 @@ fn random_key() -> Result<[u8; 32], Failure> {
 
 struct Up {
     source: Source,
+    /// The folder in which we were started, and in which servers are.
+    home: PathBuf,
     version_key: [u8; 32],
     listen: SocketAddr,
     screen: Screen,
@@ -164,6 +160,8 @@ impl Up {
                 () = changed(&mut watch) => {
                     let source = self.source.clone();
                     let version_key = self.version_key;
+                    // The folder of this name may be another one now.
+                    let _ = std::env::set_current_dir(&self.home);
                     let read = tokio::task::spawn_blocking(move || source::load(&source, version_key));
                     self.reload(&plane, read.await.context("reading the files failed")?, &mut files);
                 }
@@ -209,6 +207,9 @@ impl Up {
         if loaded.is_same(&files.applied) {
             tracing::info!("the files say what is in force");
             return;
+        }
+        if loaded.is_open() && !files.applied.is_open() {
+            tracing::warn!("{OPENED}");
         }
         self.workloads.set(&loaded.compiled, &loaded.inputs);
         for rejection in plane.apply(&loaded.compiled) {

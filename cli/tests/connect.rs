@@ -1,6 +1,7 @@
 //! `connect --write` merges: nothing of a client's file is lost, and there is a backup.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use assert_cmd::Command;
 
@@ -24,6 +25,23 @@ fn a_written_configuration_keeps_the_old_one_and_a_backup() {
     let second = fs::read_to_string(&file).unwrap();
     assert!(second.contains("// mine") && second.contains("http://127.0.0.1:9/mcp"), "{second}");
     assert_eq!(fs::read_to_string(file.with_extension("json.bak")).unwrap(), mine);
+
+    connect(folder.path(), &["--url", "http://127.0.0.1:10/mcp"]).success();
+    assert_eq!(fs::read_to_string(file.with_extension("json.bak")).unwrap(), mine);
+    assert_eq!(fs::read_to_string(file.with_extension("json.bak.2")).unwrap(), second);
+}
+
+#[test]
+fn a_file_that_gets_a_key_is_its_owners_from_then_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mcp.json");
+    fs::write(&file, "{}").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let mode = || fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    connect(folder.path(), &["--file", "mcp.json"]).success();
+    assert_eq!(mode(), 0o644);
+    connect(folder.path(), &["--file", "mcp.json", "--key", "mcpmesh_k"]).success();
+    assert_eq!(mode(), 0o600);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `mcpmesh up` as a user sees it: what it prints, what it reloads, what it leaves behind.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail like tests")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -294,7 +295,67 @@ fn a_key_opens_what_the_policy_says_and_nothing_else() {
     assert_eq!(call("one/args", key), ("-y fake@1".to_owned(), Some(0)));
     assert_eq!(call("one/env", key), (String::new(), Some(1)));
     assert_eq!(call("one/args", "mcpmesh_wrong"), (String::new(), Some(1)));
+    let without = Command::new(MCPMESH).args(["tools", "--url", &up.endpoint]).output().unwrap();
+    let said = String::from_utf8_lossy(&without.stderr).into_owned();
+    assert!(said.contains("HTTP status 401; it lets in whom it knows: give an API key with --key"), "{said}");
     folder.wait_for_log("no_matching_allow");
+}
+
+/// A Secret that holds an API key of ann.
+const KEY: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: ann, labels: {mcpmesh.io/api-key: \"true\"}, \
+                   annotations: {mcpmesh.io/owner: ann}}\nstringData: {key: 0123456789abcdef}\n";
+
+/// The exit code of a call to `one/args` with ann's key, or without any.
+fn code(up: &Up, key: Option<&str>) -> Option<i32> {
+    let mut call = Command::new(MCPMESH);
+    call.args(["call", "one/args", "--url", &up.endpoint]);
+    if let Some(key) = key {
+        call.args(["--key", key]);
+    }
+    call.output().unwrap().status.code()
+}
+
+const ANNS: Option<&str> = Some("0123456789abcdef");
+
+#[test]
+fn a_mistake_in_the_only_key_opens_nothing_and_its_end_is_said_aloud() {
+    let folder = Folder::new(&[("one.yaml", &server("one", "")), ("key.yaml", KEY)]);
+    let up = folder.up();
+    up.wait_for_server("one  Ready");
+    assert_eq!((code(&up, ANNS), code(&up, None)), (Some(0), Some(1)));
+
+    folder.write("key.yaml", &KEY.replace("0123456789abcdef", "short"));
+    folder.wait_for_log("the key has fewer than 16 characters");
+    wait_for("the end of the key", || (code(&up, ANNS) == Some(1)).then_some(()));
+    assert_eq!(code(&up, None), Some(1));
+
+    folder.write("key.yaml", &KEY.replace("stringData", "data").replace("0123456789abcdef", "'%'"));
+    folder.wait_for_log("a Secret cannot be read and may be an API key");
+    assert_eq!(code(&up, None), Some(1));
+
+    fs::remove_file(folder.path("mesh/key.yaml")).unwrap();
+    folder.wait_for_log("THE ENDPOINT IS NOW OPEN TO ANYONE ON THIS MACHINE");
+    wait_for("the open endpoint", || (code(&up, None) == Some(0)).then_some(()));
+}
+
+#[test]
+fn a_key_is_revoked_in_a_folder_that_replaced_the_one_we_started_in() {
+    let folder = Folder::new(&[("one.yaml", &server("one", "")), ("key.yaml", KEY)]);
+    let up = folder.up();
+    up.wait_for_server("one  Ready");
+    assert_eq!(code(&up, ANNS), Some(0));
+
+    fs::rename(folder.path("mesh"), folder.path("away")).unwrap();
+    folder.wait_for_log("mesh is gone: what was read of it last stays in force");
+    assert_eq!((code(&up, ANNS), code(&up, None)), (Some(0), Some(1)));
+
+    folder.write("one.yaml", &server("one", "again"));
+    folder.write("key.yaml", &KEY.replace("0123456789abcdef", "fedcba9876543210"));
+    wait_for("the end of the key", || (code(&up, ANNS) == Some(1)).then_some(()));
+    assert_eq!(code(&up, Some("fedcba9876543210")), Some(0));
+
+    folder.write("key.yaml", KEY);
+    wait_for("the key in the new folder", || (code(&up, ANNS) == Some(0)).then_some(()));
 }
 
 #[test]
@@ -304,6 +365,69 @@ fn a_clients_configuration_is_served_where_there_is_no_yaml() {
     let up = folder.up();
     up.wait_for_server("my-server  Ready");
     assert_eq!(text(&up.call("my-server/args")), "-y fake --from=client");
+}
+
+/// A server of this namespace, called as its prefix.
+fn renaming(name: &str, namespace: &str, args: &str) -> String {
+    let tools = "tools: {exclude: [env], overrides: [{name: args, as: words}]}";
+    let server = server(name, args).replace("spec: {", &format!("spec: {{{tools}, "));
+    server.replace("metadata: {", &format!("metadata: {{namespace: {namespace}, "))
+}
+
+#[test]
+fn a_tool_is_called_by_the_name_that_is_listed_or_by_its_server_and_never_at_another_server() {
+    let front = "apiVersion: mcpmesh.io/v1alpha1\nkind: McpGateway\nmetadata: {name: front}\nspec:\n  \
+                 authentication: {anonymous: Allow}\n  \
+                 servers: {refs: [{name: one, prefix: first}, {name: two}]}\n---\n\
+                 apiVersion: mcpmesh.io/v1alpha1\nkind: McpPolicy\nmetadata: {name: p}\nspec:\n  \
+                 targetRefs: [{kind: McpGateway, name: front}]\n  \
+                 access: [{name: all, effect: Allow, from: [{anyone: {}}]}]\n";
+    let (one, two) = (renaming("one", "default", "of-one"), server("two", "of-two"));
+    let folder = Folder::new(&[("front.yaml", front), ("one.yaml", &one), ("two.yaml", &two)]);
+    let up = folder.up();
+    // Whichever of them is first.
+    let mut missing = BTreeSet::from(["one", "two"]);
+    while !missing.is_empty() {
+        let ready = |line: &str| {
+            line.strip_prefix("server  ")?.split_once("  Ready").map(|(name, _)| name.to_owned())
+        };
+        missing.remove(up.line(ready).as_str());
+    }
+    for name in ["first_words", "first/words"] {
+        assert_eq!(text(&up.call(name)), "-y fake@1 of-one", "{name}");
+    }
+    let refused = |name: &str| {
+        let output = Command::new(MCPMESH).args(["call", name, "--url", &up.endpoint]).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = refused("team-a/two/args");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("without namespaces"), "{said}");
+    let (code, said) = refused("one/args");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("`mcpmesh tools` does not list one_args"), "{said}");
+}
+
+#[test]
+fn commands_on_a_folder_take_either_name_and_keep_to_its_objects() {
+    let folder = Folder::new(&[("one.yaml", &renaming("one", "team-a", "of-one"))]);
+    let call = |name: &str| {
+        let mut call = folder.command(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures:/usr/bin:/bin"));
+        call.args(["call", name, "-f", "."]).output().unwrap()
+    };
+    for name in ["team-a/one/words", "team-a/one/args"] {
+        assert_eq!(text(&call(name)), "-y fake@1 of-one", "{name}");
+    }
+    folder.write("one.yaml", &renaming("one", "team-a", "").replace("name: args", "name: nothing"));
+    let mut tools = folder.command(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures:/usr/bin:/bin"));
+    let listed = tools.args(["tools", "-f", "."]).output().unwrap();
+    let said = String::from_utf8_lossy(&listed.stderr).into_owned();
+    assert!(said.contains("team-a/one: it has no tool \"nothing\""), "{said}");
+
+    let excluded = call("team-a/one/env");
+    let said = String::from_utf8_lossy(&excluded.stderr).into_owned();
+    assert_eq!((text(&excluded), excluded.status.code()), (String::new(), Some(1)), "{said}");
+    assert!(said.contains("leave env out"), "{said}");
 }
 
 #[test]
@@ -317,8 +441,9 @@ fn a_missing_runner_is_a_condition_of_its_server_alone() {
 #[test]
 fn a_server_that_ends_says_why_in_the_table() {
     let folder = Folder::new(&[]);
-    let env = "env: [{name: FAIL, value: \"ImportError: no module\"}], args:";
-    folder.write("one.yaml", &server("one", "").replace("args:", env));
+    let after = "\\nnpm error\\nnpm error A complete log of this run can be found in: /x.log\\n    at run (x.js:1)\\nNode.js v22.1.0";
+    let env = format!("env: [{{name: FAIL, value: \"ImportError: no module{after}\"}}], args:");
+    folder.write("one.yaml", &server("one", "").replace("args:", &env));
     let up = folder.up();
     up.wait_for_server("one  Failed  -  -  ImportError: no module (exit status: 1)");
 }

@@ -26,8 +26,7 @@ pub(crate) fn of_namespace(
     let (mut keys, mut diagnostics) = (Vec::new(), Vec::new());
     let mut hashes: BTreeMap<String, SecretId> = BTreeMap::new();
     let labelled = inputs.of(namespace).secrets.iter().filter(|(_, secret)| {
-        secret.labels.get(API_KEY_LABEL).is_some_and(|value| value == "true")
-            && selector.is_none_or(|selector| selector.matches(&secret.labels))
+        is_labelled(secret) && selector.is_none_or(|selector| selector.matches(&secret.labels))
     });
     for (id, secret) in labelled {
         let mut findings = Findings::new(ObjectRef::new(ObjectKind::Secret, &id.namespace, &id.name));
@@ -51,6 +50,44 @@ pub(crate) fn of_namespace(
         diagnostics.extend(findings.into_list());
     }
     (keys, diagnostics)
+}
+
+fn is_labelled(secret: &Secret) -> bool {
+    secret.labels.get(API_KEY_LABEL).is_some_and(|value| value == "true")
+}
+
+/// Whether somebody meant this Secret to be a key, whatever is wrong with it. Only `false` says that it is none.
+fn is_meant(secret: &Secret) -> bool {
+    match secret.labels.get(API_KEY_LABEL) {
+        Some(value) => value != "false",
+        None => secret.annotations.contains_key(OWNER),
+    }
+}
+
+/// Whether any Secret, of any namespace, is meant to be a key.
+pub(crate) fn any_is_meant(inputs: &Inputs) -> bool {
+    inputs.namespaces.values().flat_map(|objects| objects.secrets.values()).any(|secret| is_meant(secret))
+}
+
+/// Secrets that are meant to be keys and that the implied gateway, of this namespace, does not look at.
+pub(crate) fn overlooked(namespace: &str, inputs: &Inputs) -> Vec<Diagnostic> {
+    let secrets = inputs.namespaces.values().flat_map(|objects| &objects.secrets);
+    let mut diagnostics = Vec::new();
+    for (id, secret) in secrets.filter(|(_, secret)| is_meant(secret)) {
+        let mut findings = Findings::new(ObjectRef::new(ObjectKind::Secret, &id.namespace, &id.name));
+        if !is_labelled(secret) {
+            let help = format!("give it the label {API_KEY_LABEL}: \"true\"");
+            let message =
+                "it is meant to be an API key and is not labelled as one: no caller is let in with it";
+            findings.warning("metadata.labels", Reason::InvalidApiKey, message, &help);
+        } else if id.namespace != namespace {
+            let help = format!("move it to namespace {namespace}, or add an McpGateway to {}", id.namespace);
+            let message = format!("without an McpGateway only API keys of namespace {namespace} are taken");
+            findings.warning("metadata.namespace", Reason::InvalidApiKey, message, &help);
+        }
+        diagnostics.extend(findings.into_list());
+    }
+    diagnostics
 }
 
 /// Where an object says that it takes keys.

@@ -55,7 +55,11 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
     let (servers, mut diagnostics) = attach::servers(front, inputs, parts, &mut findings);
     let attached = servers.iter().map(|attachment| attachment.server.clone()).collect();
     let (api_keys, refused) = api_keys(front, inputs);
-    api_key::tell(&refused, &mut findings);
+    if front.object.is_some() {
+        api_key::tell(&refused, &mut findings);
+    } else {
+        diagnostics.extend(api_key::overlooked(&id.namespace, inputs));
+    }
     diagnostics.extend(refused);
     let issuer = token_issuer::service_accounts(front, inputs, &mut findings);
     let levels = mesh_level(id, inputs, parts).into_iter().chain([gateway_level(front, parts)]);
@@ -65,7 +69,7 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
         listeners,
         servers,
         naming: naming(front.object),
-        anonymous: anonymous(front.object, &api_keys),
+        anonymous: anonymous(front.object, inputs),
         api_keys: api_keys.iter().map(|key| key.secret.to_string()).collect(),
         token_issuers: issuer.iter().map(|issuer| issuer.name.clone()).collect(),
         peers: Vec::new(),
@@ -114,10 +118,11 @@ fn api_keys(front: &Front<'_>, inputs: &Inputs) -> (Vec<ApiKey>, Vec<Diagnostic>
     api_key::of_namespace(&front.id.namespace, selector, inputs)
 }
 
-/// The implied gateway is open until there is a key: who makes one means it.
-fn anonymous(object: Option<&McpGateway>, api_keys: &[ApiKey]) -> gateway::Anonymous {
+/// The implied gateway is open until something is meant to be a key: a mistake in the only one must not open what it
+/// closed.
+fn anonymous(object: Option<&McpGateway>, inputs: &Inputs) -> gateway::Anonymous {
     let open = match object {
-        None => api_keys.is_empty(),
+        None => !inputs.install.unread_secret && !api_key::any_is_meant(inputs),
         Some(object) => {
             object.spec.authentication.as_ref().is_some_and(|given| given.anonymous == Anonymous::Allow)
         }

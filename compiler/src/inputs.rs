@@ -111,6 +111,8 @@ impl Inputs {
 pub struct Install {
     /// Without any McpGateway there is an implied one over all servers (`mcpmesh up`; decisions.md 3).
     pub implied_gateway: bool,
+    /// A Secret could not be read, which may have been an API key: the implied gateway lets nobody in without one.
+    pub unread_secret: bool,
     /// Where remote servers may be (decisions.md 22).
     pub remotes: EgressRule,
     /// The key of the hashes that version Secrets.
@@ -153,6 +155,7 @@ impl fmt::Debug for Install {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Install")
             .field("implied_gateway", &self.implied_gateway)
+            .field("unread_secret", &self.unread_secret)
             .field("remotes", &self.remotes)
             .finish_non_exhaustive()
     }

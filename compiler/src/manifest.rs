@@ -53,6 +53,11 @@ pub enum Object {
 }
 
 impl Located {
+    /// Forgets where everything stands in the file: the text that was read is not the one that the user sees.
+    pub fn forget_places(&mut self) {
+        self.places.clear();
+    }
+
     /// Where a path such as `spec.access[0].to.tools[1]` stands: at its value, or at what is there of it.
     #[must_use]
     pub fn location(&self, path: &str) -> Location {
@@ -112,6 +117,37 @@ fn syntax(file: &str, error: &serde_saphyr::Error) -> Diagnostic {
 
 impl Parsed {
     fn add(&mut self, file: &Arc<str>, document: Document) {
+        match decode::items_of(&document.value) {
+            Some((api, kind)) => self.unfold(file, document, (&api, &kind)),
+            None => self.object(file, document),
+        }
+    }
+
+    /// A list, as `kubectl get -o yaml` prints it, is the objects in it.
+    fn unfold(&mut self, file: &Arc<str>, document: Document, (api, kind): (&str, &str)) {
+        let (line, column) = nearest(&document.places, "items");
+        let Some(items) = document.items() else {
+            self.diagnostics.push(Diagnostic {
+                object: None,
+                path: "items".to_owned(),
+                severity: Severity::Error,
+                reason: Reason::InvalidField,
+                message: "the list has no items".to_owned(),
+                help: Some("write `items: []` for a list of nothing".to_owned()),
+                location: Some(Location { file: file.to_string(), line, column }),
+            });
+            return;
+        };
+        for mut item in items {
+            if let Some(object) = item.value.as_object_mut().filter(|_| !kind.is_empty()) {
+                object.entry("apiVersion").or_insert_with(|| api.into());
+                object.entry("kind").or_insert_with(|| kind.into());
+            }
+            self.object(file, item);
+        }
+    }
+
+    fn object(&mut self, file: &Arc<str>, document: Document) {
         let Document { value, places, keys } = document;
         if value.is_null() {
             return;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mcpmesh_crds::{LabelSelector, McpPolicy, McpPolicySpec, Mode, SelectorOperator, TargetKind, TargetRef};
-use mcpmesh_ir::policy::{self, Effect};
+use mcpmesh_ir::policy::{self, Effect, NameGlobs};
 use mcpmesh_ir::resource::{self, Resource};
 use mcpmesh_ir::{GatewayId, PolicyId, ServerId};
 
@@ -80,6 +80,7 @@ pub(crate) fn compile(id: &PolicyId, object: &McpPolicy, inputs: &Inputs) -> Com
         }
     }
     let (targets, named) = targets(id, spec, inputs, &mut findings);
+    warn_of_idle_denies(id, spec, inputs, &mut findings);
     if spec.namespace_selector.is_some() && selector.is_none() {
         refuse_selector(inputs, &mut findings);
     }
@@ -93,6 +94,27 @@ pub(crate) fn compile(id: &PolicyId, object: &McpPolicy, inputs: &Inputs) -> Com
         selector,
         named: named.into(),
         findings: findings.into_list(),
+    }
+}
+
+/// A Deny that names no server there is protects nothing. Only names of the policy's own namespace can be told; a policy
+/// of the mesh level has them in every one.
+fn warn_of_idle_denies(id: &PolicyId, spec: &McpPolicySpec, inputs: &Inputs, findings: &mut Findings) {
+    let known = &inputs.of(&id.namespace).servers;
+    let denies = spec.access.iter().enumerate().filter(|(_, rule)| rule.effect == mcpmesh_crds::Effect::Deny);
+    let given = denies.flat_map(|(rule, access)| {
+        let servers = access.to.iter().flat_map(|to| &to.servers).enumerate();
+        servers.map(move |(index, name)| (format!("spec.access[{rule}].to.servers[{index}]"), name))
+    });
+    for (path, name) in given.filter(|(_, name)| spec.namespace_selector.is_none() && !name.contains('/')) {
+        // What is no glob has been said.
+        let Ok(glob) = NameGlobs::new(std::slice::from_ref(name)) else { continue };
+        if !known.keys().any(|server| glob.matches(&server.name)) {
+            let message =
+                format!("no McpServer {name} in namespace {}: nothing is denied there", id.namespace);
+            let help = "correct the name; a server of another namespace is NAMESPACE/NAME";
+            findings.warning(&path, Reason::ServerNotFound, message, help);
+        }
     }
 }
 

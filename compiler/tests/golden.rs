@@ -36,7 +36,8 @@ fn compile_text(text: &str, services: &str, remotes: &str) -> Compiled {
         "" => EgressRule::default(),
         text => serde_saphyr::from_str(text).unwrap(),
     };
-    let install = Install { implied_gateway: up, remotes, version_key: [7; 32], cluster };
+    let install =
+        Install { implied_gateway: up, remotes, version_key: [7; 32], cluster, ..Install::default() };
     let parsed = manifest::parse("in.yaml", text);
     let (mut inputs, duplicates) = manifest::gather(&parsed.objects, install);
     if !services.is_empty() {

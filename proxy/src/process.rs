@@ -148,6 +148,16 @@ struct Words {
     ended: Option<String>,
 }
 
+/// Whether a line can say why a process ended: not what npm and Node.js write after the reason.
+fn tells(line: &str) -> bool {
+    let line = line.trim();
+    let after = line.starts_with("Node.js v") || line.starts_with("at ");
+    !after
+        && !line.contains("A complete log of this run can be found in")
+        && line != "npm error"
+        && line != "}"
+}
+
 impl Children {
     /// Starts a process. What it says on stderr is logged under the server's name.
     ///
@@ -173,7 +183,9 @@ impl Children {
             while let Some(line) = lines.next().await {
                 if !line.is_empty() {
                     tracing::info!("{server}: {line}");
-                    words.lock().entry(server.clone()).or_default().line = line;
+                    if tells(&line) {
+                        words.lock().entry(server.clone()).or_default().line = line;
+                    }
                 }
             }
         })

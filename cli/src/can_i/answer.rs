@@ -3,6 +3,7 @@
 use anstyle::AnsiColor;
 use mcpmesh_compiler::{IMPLIED_POLICY, Location};
 use mcpmesh_ir::GatewayId;
+use mcpmesh_ir::gateway::LevelKind;
 use mcpmesh_ir::policy::{PreparedLimit, Reason};
 use serde::Serialize;
 
@@ -10,7 +11,7 @@ use super::Question;
 use crate::args::{CanIArgs, Verb};
 
 /// Yes or no, and why.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Answer {
     pub(super) allowed: bool,
@@ -24,6 +25,9 @@ pub(super) struct Answer {
     pub(super) object: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) decided_by: Option<ByRule>,
+    /// Where a level lets nothing pass that no Allow rule matches: the ones that it has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) allows: Vec<ByRule>,
     /// The rule of an Audit policy that would turn the answer round.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) audit: Option<ByRule>,
@@ -36,7 +40,7 @@ pub(super) struct Answer {
 }
 
 /// A rule and where it stands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(super) struct ByRule {
     pub(super) policy: String,
     /// None when the policy as a whole closed its level.
@@ -48,7 +52,7 @@ pub(super) struct ByRule {
 }
 
 /// A limit that a call is charged to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LimitOf {
     policy: String,
@@ -97,6 +101,7 @@ impl Answer {
             server: question.server.to_string(),
             object: question.object.clone(),
             decided_by: None,
+            allows: Vec::new(),
             audit: None,
             limits: Vec::new(),
             notes: Vec::new(),
@@ -112,6 +117,29 @@ impl Answer {
 
     pub(super) fn note(&mut self, note: String) {
         self.notes.push(note);
+    }
+
+    /// Of the answers that a user's keys have: what can be done with any of them can be done.
+    pub(super) fn best(judged: Vec<(Option<String>, Self)>) -> Self {
+        let chosen = judged.iter().position(|(_, answer)| answer.allowed).unwrap_or_default();
+        let mut answers = judged.into_iter();
+        let mut others: Vec<_> = answers.by_ref().take(chosen).collect();
+        let best = answers.next().map(|(_, answer)| answer);
+        others.extend(answers);
+        let mut best = best.unwrap_or_default();
+        for (key, other) in others {
+            let word = if other.allowed { "yes" } else { "no" };
+            best.note(format!("with the API key {}: {word}, {}", key.unwrap_or_default(), other.because));
+        }
+        best
+    }
+
+    /// The rules that would have let it pass.
+    pub(super) fn candidates(&mut self, level: LevelKind, allows: Vec<ByRule>) {
+        if allows.is_empty() {
+            self.because = format!("no policy at the {}'s level has an Allow rule", super::level(level));
+        }
+        self.allows = allows;
     }
 
     pub(super) fn decided(&mut self, allowed: bool, reason: Reason, by: Option<ByRule>) {
@@ -145,6 +173,10 @@ impl Answer {
         row("because", &self.because);
         if let Some(by) = &self.decided_by {
             by.print();
+        }
+        for by in &self.allows {
+            let at = by.location.as_ref().map(|location| format!(" ({location})")).unwrap_or_default();
+            row("allows", &format!("{}{at}", by.text()));
         }
         if let Some(by) = &self.audit {
             row("audit", &format!("{} would turn this round", by.text()));

@@ -26,6 +26,17 @@ pub(super) struct Entry {
     pub(super) headers: BTreeMap<String, Scalar>,
     #[serde(default)]
     pub(super) disabled: bool,
+    /// What else is there.
+    #[serde(flatten)]
+    pub(super) rest: BTreeMap<String, Value>,
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) entries: Vec<Entry>,
+    /// Names of entries that are not what clients write, each with what is wrong with it.
+    pub(super) broken: Vec<(String, String)>,
 }
 
 /// A value that people write with or without quotes.
@@ -54,17 +65,22 @@ pub(super) enum Error {
     Json(String),
     #[error("no \"mcpServers\" or \"servers\" object: is this an MCP client's configuration?")]
     NoServers,
-    #[error("server {name:?}: {reason}")]
-    Entry { name: String, reason: String },
 }
 
 /// Reads JSON with comments, as VS Code and Cursor allow.
-pub(super) fn parse(text: &str) -> Result<Vec<Entry>, Error> {
+pub(super) fn parse(text: &str) -> Result<Contents, Error> {
     let file: Value =
         jsonc_parser::parse_to_serde_value(text.trim_start_matches('\u{feff}'), &ParseOptions::default())
             .map_err(|error| Error::Json(error.to_string()))?;
     let servers = servers(&file).ok_or(Error::NoServers)?;
-    servers.iter().map(|(name, value)| entry(name, value)).collect()
+    let mut contents = Contents::default();
+    for (name, value) in servers {
+        match Entry::deserialize(value) {
+            Ok(entry) => contents.entries.push(Entry { name: name.clone(), ..entry }),
+            Err(error) => contents.broken.push((name.clone(), error.to_string())),
+        }
+    }
+    Ok(contents)
 }
 
 fn servers(file: &Value) -> Option<&serde_json::Map<String, Value>> {
@@ -73,10 +89,4 @@ fn servers(file: &Value) -> Option<&serde_json::Map<String, Value>> {
         .into_iter()
         .flatten()
         .find_map(Value::as_object)
-}
-
-fn entry(name: &str, value: &Value) -> Result<Entry, Error> {
-    let entry: Entry = Entry::deserialize(value)
-        .map_err(|error| Error::Entry { name: name.to_owned(), reason: error.to_string() })?;
-    Ok(Entry { name: name.to_owned(), ..entry })
 }

@@ -1,7 +1,7 @@
 //! Reads the arguments of `docker run` and `podman run`.
 
 /// A container as its command line describes it.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Container {
     pub(super) image: String,
     pub(super) command: Vec<String>,
@@ -14,7 +14,7 @@ pub(super) struct Container {
 const IGNORED: [&str; 9] =
     ["-i", "--interactive", "-t", "--tty", "-it", "-ti", "--rm", "--init", "--sig-proxy"];
 /// As [`IGNORED`], with a value.
-const IGNORED_WITH_VALUE: [&str; 4] = ["--name", "--pull", "--label", "-l"];
+const IGNORED_WITH_VALUE: [&str; 5] = ["--name", "--pull", "--label", "-l", "--platform"];
 
 /// Reads what follows `run`.
 pub(super) fn read(words: &[&str]) -> Result<Container, String> {
@@ -26,9 +26,11 @@ pub(super) fn read(words: &[&str]) -> Result<Container, String> {
             container.args = words.map(str::to_owned).collect();
             return Ok(container);
         }
-        let (flag, inline) = match word.split_once('=') {
-            Some((flag, value)) => (flag, Some(value)),
-            None => (word, None),
+        let (flag, inline) = match (word.strip_prefix("-e"), word.split_once('=')) {
+            // `-eNAME=VALUE`, and `-e=NAME` as well.
+            (Some(joined), _) if !joined.is_empty() => ("-e", Some(joined.trim_start_matches('='))),
+            (_, Some((flag, value))) => (flag, Some(value)),
+            (_, None) => (word, None),
         };
         if IGNORED.contains(&flag) {
             continue;

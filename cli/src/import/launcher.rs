@@ -24,7 +24,9 @@ pub(super) fn read(command: &str, args: &[String]) -> Result<Source, String> {
         }
         ("uvx", rest) | ("uv", ["tool", "run", rest @ ..]) => pypi(name, rest),
         ("pipx", ["run", rest @ ..]) => pypi(name, rest),
-        ("docker" | "podman", ["run", rest @ ..]) => docker_run::read(rest).map(Source::Container),
+        ("docker" | "podman", ["run", rest @ ..] | ["container", "run", rest @ ..]) => {
+            docker_run::read(rest).map(Source::Container)
+        }
         _ => Err(format!(
             "{command:?} runs a program of this machine, which an McpServer cannot: use its npm or PyPI package, \
              or a container image"
@@ -180,6 +182,21 @@ mod tests {
             "pipx run --spec=mcp-server-time==1.0 mcp-server-time --local-timezone=UTC",
         ] {
             assert_eq!(line(text).as_ref(), Ok(&time), "{text}");
+        }
+    }
+
+    #[test]
+    fn docker_run_in_all_its_spellings_is_a_container() {
+        let env = vec![("FOO".to_owned(), Some("bar=1".to_owned())), ("TOKEN".to_owned(), None)];
+        let args = vec!["stdio".to_owned()];
+        let expected = Container { image: "acme/mcp".to_owned(), args, env, ..Container::default() };
+        for text in [
+            "docker run -i --rm -e FOO=bar=1 -e TOKEN acme/mcp stdio",
+            "docker container run -i -eFOO=bar=1 -eTOKEN acme/mcp stdio",
+            "podman run --platform linux/amd64 --env=FOO=bar=1 --env TOKEN acme/mcp stdio",
+            "podman run --platform=linux/amd64 -e=FOO=bar=1 -e=TOKEN acme/mcp stdio",
+        ] {
+            assert_eq!(line(text), Ok(Source::Container(expected.clone())), "{text}");
         }
     }
 

@@ -2,9 +2,9 @@ use super::*;
 use crate::args::SecretsTo;
 
 fn import(text: &str, secrets: SecretsTo) -> Imported {
-    let entries = client_file::parse(text).unwrap();
+    let contents = client_file::parse(text).unwrap();
     translate::translate(
-        &entries,
+        &contents,
         &translate::Place::of(Path::new("/w/.vscode/mcp.json"), "default"),
         secrets,
     )
@@ -68,4 +68,45 @@ fn a_server_that_cannot_be_said_in_yaml_hides_no_other() {
 fn a_file_that_is_no_configuration_says_so() {
     assert!(client_file::parse("{}").unwrap_err().to_string().contains("mcpServers"));
     assert!(client_file::parse("nonsense").unwrap_err().to_string().starts_with("not JSON"));
+}
+
+#[test]
+fn a_header_of_a_bridge_takes_its_value_from_the_entrys_env() {
+    let text = r#"{"mcpServers": {"r": {"command": "npx",
+        "args": ["-y", "mcp-remote", "https://x.example/mcp", "--header", "Authorization:${AUTH}", "--header", "X-Team:${TEAM}"],
+        "env": {"AUTH": "Bearer canary-1"}}}}"#;
+    let imported = import(text, SecretsTo::File);
+    let headers = &imported.servers[0]["spec"]["credentials"]["headers"];
+    assert_eq!((&headers[0]["name"], &headers[0]["prefix"]), (&"Authorization".into(), &"Bearer ".into()));
+    assert_eq!(imported.secrets[0]["stringData"]["authorization"], "canary-1");
+    assert_eq!(imported.secrets[0]["stringData"]["x-team"], "${env:TEAM}");
+    assert!(!documents(&import(text, SecretsTo::Env)).unwrap().contains("canary"));
+}
+
+#[test]
+fn what_is_dropped_or_stands_in_the_open_is_said() {
+    let text = r#"{"mcpServers": {
+        "a": {"command": "uvx", "args": ["x"], "envFile": ".env", "cwd": "/srv"},
+        "b": {"url": "https://x.example/mcp?api_key=canary-1&page=2", "oauth": {"clientId": "c"}},
+        "c": {"url": "https://x.example/mcp?page=2"}}}"#;
+    let notes = import(text, SecretsTo::Env).notes;
+    let said = |server: &str| -> Vec<&str> {
+        notes.iter().filter(|note| note.server == server).map(|note| note.message.as_str()).collect()
+    };
+    assert!(said("a").iter().any(|text| text.contains("envFile")), "{notes:?}");
+    assert!(said("a").iter().any(|text| text.contains("cwd")), "{notes:?}");
+    assert!(said("b").iter().any(|text| text.contains("oauth")), "{notes:?}");
+    assert!(said("b").iter().any(|text| text.contains("\"api_key\" in the query")), "{notes:?}");
+    assert!(said("c").is_empty() && !format!("{notes:?}").contains("canary"), "{notes:?}");
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_hides_no_other() {
+    let text =
+        r#"{"mcpServers": {"bad": {"command": ["x"]}, "ok": {"command": "uvx", "args": ["x"]}, "odd": 3}}"#;
+    let imported = import(text, SecretsTo::File);
+    assert_eq!(imported.servers.len(), 1);
+    let broken: Vec<_> =
+        imported.notes.iter().filter(|note| note.error).map(|note| note.server.as_str()).collect();
+    assert_eq!(broken, ["bad", "odd"]);
 }

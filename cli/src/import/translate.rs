@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::client_file::Entry;
+use super::client_file::{Contents, Entry};
 use super::docker_run::Container;
 use super::launcher::{self, Source};
 use super::secrets::{self, Value};
@@ -70,11 +70,11 @@ impl Place {
     }
 }
 
-pub(super) fn translate(entries: &[Entry], place: &Place, secrets: SecretsTo) -> Imported {
+pub(super) fn translate(contents: &Contents, place: &Place, secrets: SecretsTo) -> Imported {
     let mut imported = Imported::default();
     let mut taken: Vec<String> = Vec::new();
     let mut variables = BTreeMap::new();
-    for entry in entries {
+    for entry in &contents.entries {
         let name = names::unique(&entry.name, &taken);
         taken.push(name.clone());
         let mut server =
@@ -87,8 +87,22 @@ pub(super) fn translate(entries: &[Entry], place: &Place, secrets: SecretsTo) ->
         imported.secrets.extend(server.secret());
         variables = server.variables;
     }
+    let broken = contents.broken.iter().map(|(name, reason)| Note {
+        error: true,
+        server: name.clone(),
+        message: format!("its entry cannot be read: {reason}"),
+    });
+    imported.notes.extend(broken);
     imported
 }
+
+/// What some clients know of a server and an McpServer does not, with what to do instead.
+const DROPPED: [(&str, &str); 4] = [
+    ("envFile", "write its variables into env of the McpServer, secret ones by way of a Secret"),
+    ("cwd", "give whole paths in the arguments"),
+    ("oauth", "put a token into a Secret, and name it in spec.credentials"),
+    ("auth", "put a token into a Secret, and name it in spec.credentials"),
+];
 
 struct Server<'a> {
     entry: &'a Entry,
@@ -118,6 +132,14 @@ impl Server<'_> {
             }
             (None, None) => return Err("has neither a command nor a url".to_owned()),
         };
+        for (field, advice) in DROPPED {
+            if self.entry.rest.contains_key(field) {
+                self.note(
+                    false,
+                    format!("its {field} is left out, which an McpServer does not have: {advice}"),
+                );
+            }
+        }
         if self.entry.disabled {
             spec.insert("state".to_owned(), json!("Disabled"));
         }
@@ -136,7 +158,11 @@ impl Server<'_> {
 
     fn source(&mut self, source: Source) -> Result<Map<String, Json>, String> {
         match source {
-            Source::Remote { url, headers } => Ok(self.remote(&url, headers)),
+            Source::Remote { url, headers } => {
+                let headers = headers.into_iter().map(|(name, value)| (name, self.given(&value)));
+                let headers = headers.collect();
+                Ok(self.remote(&url, headers))
+            }
             Source::Package { registry, name, version, args } => {
                 self.look_at(&args)?;
                 let env = self.entry.env.iter();
@@ -175,12 +201,39 @@ impl Server<'_> {
         Ok(Map::from_iter([("container".to_owned(), Json::Object(object))]))
     }
 
+    /// A text with the values that the client's `env` gives to the variables in it.
+    fn given(&self, text: &str) -> String {
+        let values = self.entry.env.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        values.fold(text.to_owned(), |text, (name, value)| {
+            text.replace(&format!("${{{name}}}"), &value.to_string())
+        })
+    }
+
+    /// A URL stands in the object as it is.
+    fn look_at_url(&mut self, url: &str) {
+        let Ok(url) = url::Url::parse(url) else { return };
+        let mut query = url.query_pairs();
+        let secret =
+            query.find(|(name, value)| secrets::is_secret(name, value)).map(|(name, _)| name.into_owned());
+        if let Some(name) = secret {
+            let message = format!(
+                "{name:?} in the query of its URL looks like a secret and stands in the YAML: keep that private, or \
+                 send it as a header if the server takes one"
+            );
+            self.note(false, message);
+        }
+        if url.password().is_some() {
+            self.note(false, "the password in its URL stands in the YAML: send it as a header".to_owned());
+        }
+    }
+
     fn remote(&mut self, url: &str, headers: Vec<(String, String)>) -> Map<String, Json> {
         let transport = match self.entry.transport.as_deref() {
             Some("sse") => "Sse",
             Some("http" | "streamable-http" | "streamableHttp" | "streamable_http") => "StreamableHttp",
             _ => "Auto",
         };
+        self.look_at_url(url);
         let remote = json!({ "url": url, "transport": transport });
         let mut spec = Map::from_iter([("remote".to_owned(), remote)]);
         let headers: Vec<Json> =

@@ -69,7 +69,53 @@ fn a_clients_configuration_does_not_lead_back_to_us() {
         "mcpmesh": {"url": "http://127.0.0.1:8080/mcp"},
         "other": {"url": "http://localhost:8081/mcp"}}}"#;
     let folder = folder(&[(".mcp.json", text)]);
+    assert!(matches!(find(&[folder.path().to_owned()]), Ok(Source::Client { .. })));
     let loaded = load(&Source::Client { file: folder.path().join(".mcp.json"), own: 8080 }, [0; 32]).unwrap();
     let names: Vec<_> = loaded.inputs.servers().map(|(id, _)| id.name.as_str()).collect();
     assert_eq!(names, ["other"]);
+}
+
+#[test]
+fn a_secret_that_cannot_be_read_may_be_the_key_and_opens_nothing() {
+    let key = "apiVersion: v1\nkind: Secret\nmetadata: {name: k, labels: {mcpmesh.io/api-key: 'true'}, \
+               annotations: {mcpmesh.io/owner: ann}}\nstringData: {key: 0123456789abcdef}\n";
+    let plain = "apiVersion: v1\nkind: Secret\nmetadata: {name: k}\nstringData: {token: t}\n";
+    let broken = key.replace("stringData", "data").replace("0123456789abcdef", "'%'");
+    let bad_name = key.replace("name: k", "name: Key_1");
+    let cases = [
+        vec![("k.yaml", key)],
+        vec![("k.yaml", broken.as_str())],
+        vec![("k.yaml", bad_name.as_str())],
+        vec![("j.yaml", plain), ("k.yaml", key)],
+    ];
+    for mut case in cases {
+        case.push(("a.yaml", SERVER));
+        let loaded = read(&folder(&case));
+        assert!(!loaded.is_open(), "{case:?}");
+        assert!(!loaded.compiled.snapshots.is_empty(), "the server is there, closed: {case:?}");
+    }
+    assert!(read(&folder(&[("a.yaml", SERVER), ("k.yaml", plain)])).is_open());
+}
+
+#[test]
+fn what_is_said_of_a_clients_configuration_names_no_line_of_another_text() {
+    let text = r#"{"mcpServers": {
+        "unpinned": {"command": "npx", "args": ["-y", "fake"]},
+        "local": {"command": "node", "args": ["x.js"]}}}"#;
+    let folder = folder(&[(".mcp.json", text)]);
+    let loaded = load(&find(&[folder.path().to_owned()]).unwrap(), [0; 32]).unwrap();
+    let places: Vec<_> = loaded.diagnostics.iter().filter_map(|found| found.location.as_ref()).collect();
+    assert!(places.len() >= 2, "{:?}", loaded.diagnostics);
+    assert!(places.iter().all(|place| place.file.ends_with(".mcp.json") && place.line == 0), "{places:?}");
+    assert!(loaded.has_errors() && !loaded.unreadable, "{:?}", loaded.diagnostics);
+    assert_eq!(loaded.inputs.servers().count(), 1);
+}
+
+#[test]
+fn a_file_that_is_named_twice_is_one_file() {
+    let folder = folder(&[("a.yaml", SERVER)]);
+    let (file, around) = (folder.path().join("a.yaml"), folder.path().join(".").join("a.yaml"));
+    std::os::unix::fs::symlink(&file, folder.path().join("b.yaml")).unwrap();
+    let loaded = load(&Source::Manifests(vec![file, around, folder.path().to_owned()]), [0; 32]).unwrap();
+    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mcpmesh_crds::{GROUP, McpGateway, McpPolicy, McpServer, VERSION};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::Object;
@@ -114,7 +114,33 @@ fn kind(value: &Value) -> Result<ObjectKind, Mistake> {
             let message = format!("`{api}` has no kind that mcpmesh reads");
             Err(Mistake::new(Reason::UnknownKind, "apiVersion", message, format!("use `{GROUP}/{VERSION}`")))
         }
+        // Skipping what was meant as a Secret could skip the key that closes an endpoint.
+        (("", "v1"), _) if suggestion(kind, ["Secret"]).is_some() => {
+            let message = format!("unknown kind `{kind}`");
+            Err(Mistake::new(Reason::UnknownKind, "kind", message, "did you mean `Secret`?"))
+        }
+        (("" | "core", _), "Secret") => {
+            let message = format!("`{api}` has no kind that mcpmesh reads");
+            Err(Mistake::new(Reason::UnknownKind, "apiVersion", message, "use `v1`"))
+        }
         _ => Err(Mistake::ignored(format!("{api} {kind} is not read: skipped"))),
+    }
+}
+
+/// Kinds of core/v1 whose lists are read.
+const CORE: [&str; 2] = ["Secret", "Namespace"];
+
+/// What the items of a list are that do not say so themselves: `apiVersion` and `kind`, both empty where a list holds
+/// objects of any kind. None for what is no list.
+pub(super) fn items_of(value: &Value) -> Option<(String, String)> {
+    let text = |field: &str| value.get(field).and_then(Value::as_str);
+    let (api, kind) = (text("apiVersion")?, text("kind")?.strip_suffix("List")?);
+    let own = format!("{GROUP}/{VERSION}");
+    match (api, kind) {
+        ("v1", "") => Some((String::new(), String::new())),
+        ("v1", kind) if CORE.contains(&kind) => Some((api.to_owned(), kind.to_owned())),
+        (api, kind) if api == own && KINDS.contains(&kind) => Some((own, kind.to_owned())),
+        _ => None,
     }
 }
 
@@ -149,6 +175,9 @@ struct Custom<S> {
     _kind: String,
     metadata: ObjectMeta,
     spec: S,
+    /// What a cluster said of the object: nothing that anybody asks for.
+    #[serde(rename = "status")]
+    _status: Option<IgnoredAny>,
 }
 
 fn custom<S: DeserializeOwned>(value: Value) -> Result<(ObjectMeta, S), Mistake> {

@@ -35,6 +35,17 @@ impl Document {
         document
     }
 
+    /// The items of a list as documents of their own, with their places. None when it has no list of items.
+    pub(super) fn items(self) -> Option<Vec<Self>> {
+        let Self { mut value, places, keys } = self;
+        let Value::Array(items) = value.get_mut("items")?.take() else { return None };
+        let items = items.into_iter().enumerate().map(|(index, value)| {
+            let item = format!("items[{index}]");
+            Self { value, places: below(&places, &item), keys: below(&keys, &item) }
+        });
+        Some(items.collect())
+    }
+
     fn take(&mut self, node: Node, path: &str) -> Value {
         match node {
             Node::Scalar(value) => value,
@@ -61,6 +72,13 @@ impl Document {
             }
         }
     }
+}
+
+/// The places of `root` and of what is in it, by paths from there.
+fn below(places: &BTreeMap<String, Place>, root: &str) -> BTreeMap<String, Place> {
+    let inside = places.range(root.to_owned()..).take_while(|(path, _)| path.starts_with(root));
+    let path = |path: &str| path.strip_prefix(root).map(|rest| rest.trim_start_matches('.').to_owned());
+    inside.filter_map(|(whole, place)| Some((path(whole)?, *place))).collect()
 }
 
 fn place(location: Location) -> Place {

@@ -52,6 +52,53 @@ fn json_is_read_as_well() {
     assert_eq!(parsed.objects[0].location("spec").to_string(), "a.json:5:2");
 }
 
+/// What `kubectl get -o yaml` adds to an object.
+const FROM_A_CLUSTER: &str = "  annotations: {kubectl.kubernetes.io/last-applied-configuration: '{}'}
+  creationTimestamp: 2026-11-26T10:00:00Z
+  generation: 3
+  managedFields:
+  - {apiVersion: mcpmesh.io/v1alpha1, fieldsType: FieldsV1, fieldsV1: {'f:spec': {}}, manager: kubectl, operation: Apply}
+  resourceVersion: '4711'
+  uid: 0f0e0d0c-0b0a-0908-0706-050403020100
+spec:";
+
+#[test]
+fn what_a_cluster_says_of_an_object_is_no_mistake() {
+    let text =
+        SERVER.replace("spec:", FROM_A_CLUSTER) + "status:\n  conditions: [{type: Ready, status: 'True'}]\n";
+    let parsed = parse("a.yaml", &text);
+    assert_eq!(parsed.diagnostics, []);
+    assert_eq!(parsed.objects.len(), 1);
+}
+
+#[test]
+fn a_list_is_its_objects_each_with_its_own_lines() {
+    let item = |text: &str| format!("- {}", text.trim_end().replace('\n', "\n  "));
+    let broken = SERVER.replace("time", "tide").replace("registry", "registri");
+    let others: String =
+        (0..10).map(|n| item(&SERVER.replace("name: time", &format!("name: t{n}"))) + "\n").collect();
+    let text = format!("apiVersion: v1\nkind: List\nitems:\n{}\n{others}{}\n", item(&broken), item(POLICY));
+    let parsed = parse("a.yaml", &text);
+    assert_eq!(parsed.objects.len(), 11);
+    assert_eq!(parsed.diagnostics.len(), 1, "{:?}", parsed.diagnostics);
+    assert!(parsed.diagnostics[0].to_string().starts_with("a.yaml:10:7: error: McpServer default/tide: "));
+    assert_eq!(parsed.objects[0].location("spec.package.args[1]").to_string(), "a.yaml:21:32");
+    let at = parsed.objects[10].location("spec.access[0].to.tools[1]");
+    assert_eq!(text.lines().nth(usize::try_from(at.line).unwrap() - 1).unwrap().trim(), "tools: [x, y]");
+}
+
+#[test]
+fn a_list_of_one_kind_says_it_once() {
+    let text = "apiVersion: v1\nkind: SecretList\nitems:\n- metadata: {name: s}\n  data: {a: Y2FuYXJ5}\n";
+    let parsed = parse("a.yaml", text);
+    assert_eq!(parsed.diagnostics, []);
+    assert_eq!(parsed.objects[0].reference, ObjectRef::new(crate::ObjectKind::Secret, "default", "s"));
+    let empty = parse("a.yaml", "apiVersion: mcpmesh.io/v1alpha1\nkind: McpServerList\nitems: []\n");
+    assert!(empty.objects.is_empty() && empty.diagnostics.is_empty());
+    assert!(one("apiVersion: mcpmesh.io/v1alpha1\nkind: McpServerList\n").contains("the list has no items"));
+    assert!(one("apiVersion: v1\nkind: ConfigMapList\nitems: []\n").contains("is not read: skipped"));
+}
+
 #[test]
 fn an_unknown_field_is_an_error_at_its_line_with_the_field_that_was_meant() {
     let text = POLICY.replace("tools:", "tool:");
@@ -105,6 +152,22 @@ fn other_kinds_are_skipped_with_a_note_and_unknown_ones_of_ours_are_errors() {
     assert!(wrong.ends_with("unknown kind `MCPServer`; did you mean `McpServer`?"), "{wrong}");
     let old = one(&SERVER.replace("v1alpha1", "v1"));
     assert!(old.ends_with("unknown version `v1`; use `mcpmesh.io/v1alpha1`"), "{old}");
+}
+
+#[test]
+fn what_was_meant_as_a_secret_is_not_skipped() {
+    for (wrong, help) in [
+        ("apiVersion: v1\nkind: Secrets", "unknown kind `Secrets`; did you mean `Secret`?"),
+        ("apiVersion: v1\nkind: secret", "unknown kind `secret`; did you mean `Secret`?"),
+        ("apiVersion: core/v1\nkind: Secret", "`core/v1` has no kind that mcpmesh reads; use `v1`"),
+    ] {
+        let message = one(&format!("{wrong}\nmetadata: {{name: s}}\n"));
+        assert!(message.ends_with(help), "{message}");
+    }
+    for other in ["Service", "Event", "ServiceAccount"] {
+        let message = one(&format!("apiVersion: v1\nkind: {other}\nmetadata: {{name: s}}\n"));
+        assert!(message.contains("is not read: skipped"), "{message}");
+    }
 }
 
 #[test]
