@@ -21,6 +21,7 @@ mod gateway {
     mod parser;
     mod ports;
     mod property;
+    mod questions;
     mod reload;
     mod service;
     mod sessions;

@@ -34,6 +34,8 @@ pub(super) struct Asker {
     pub(super) capabilities: Capabilities,
     pub(super) log_level: Option<LogLevel>,
     pub(super) session: Option<Arc<Session>>,
+    /// Whether it reads a stream, on which it can be asked and told something before the response.
+    pub(super) streams: bool,
 }
 
 /// A judged and rewritten request.

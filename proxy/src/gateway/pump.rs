@@ -8,6 +8,7 @@ use futures_util::{FutureExt, StreamExt};
 use http::StatusCode;
 
 use super::plan::Asker;
+use super::question::{self, Question};
 use super::record::Record;
 use super::session_task::Hears;
 use crate::catalog::View;
@@ -18,11 +19,9 @@ use crate::mcp::era::{Era, Revision};
 use crate::mcp::fault::{Fault, HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::mcp::json;
 use crate::mcp::meta::LogLevel;
-use crate::mcp::rewrite::{
-    Outcome, Rewriter, Rules, UriWrap, rewrite_progress, rewrite_request, rewrite_whole,
-};
+use crate::mcp::rewrite::{Outcome, Rewriter, Rules, UriWrap, rewrite_progress, rewrite_whole};
 use crate::mcp::sse;
-use crate::session::{Asked, Session};
+use crate::session::Session;
 use crate::upstream::{self, Body, Event, Kind, Reply};
 
 /// See the module. Boxed from the start: it is handed on by value.
@@ -34,6 +33,8 @@ pub(super) struct Pump {
     log_level: Option<LogLevel>,
     session: Option<Arc<Session>>,
     hears: Option<Hears>,
+    /// Whether the client reads more than a response.
+    streams: bool,
     record: Record,
     /// Keeps the snapshot that the request began with until its last byte.
     _view: Arc<View>,
@@ -67,6 +68,7 @@ impl Pump {
             log_level: asker.log_level,
             session: asker.session.clone(),
             hears: None,
+            streams: asker.streams,
             record,
             _view: view,
             over: false,
@@ -95,8 +97,8 @@ impl Pump {
                         return Step::Message(message);
                     }
                 }
-                Some(Ok(Event::Request { id, raw, .. })) => {
-                    if let Some(message) = Box::pin(self.question(id, &raw)).await {
+                Some(Ok(Event::Request { id, method, raw })) => {
+                    if let Some(message) = Box::pin(self.question(id, &method, &raw)).await {
                         return Step::Message(message);
                     }
                 }
@@ -126,23 +128,34 @@ impl Pump {
                 let level = LogLevel::parse(&level?)?;
                 (level >= wanted).then(|| raw.clone())
             }
+            Method::NotificationsCancelled => {
+                question::withdrawn(self.session.as_ref()?, &self.reply.answerer()?, raw)
+            }
+            Method::NotificationsElicitationComplete => question::completed(self.session.as_ref()?, raw),
             Method::NotificationsResourcesUpdated => self.hears.as_ref()?.updated(raw),
             _ => None,
         }
     }
 
     /// A server's question in the middle of a call goes to the client of its session, under an id of ours. A client
-    /// without one cannot be asked: the server is told so.
-    async fn question(&mut self, id: Id, raw: &Bytes) -> Option<Bytes> {
+    /// without one, or that reads no stream, cannot be asked: the server is told so at once.
+    async fn question(&mut self, id: Id, method: &Method, raw: &Bytes) -> Option<Bytes> {
         let answerer = self.reply.answerer()?;
-        let Some(session) = &self.session else {
-            let refusal = Fault::MethodNotFound("this client cannot be asked here".into());
-            // The upstream notices by itself when it is gone.
-            let _ = answerer.send(refusal.to_body(Era::Legacy, Some(&id))).await;
-            return None;
+        let put = match &self.session {
+            Some(session) if self.streams => {
+                let question = Question { id, method, raw, answerer: answerer.clone() };
+                question.put(session, self.rules.uris.clone())
+            }
+            _ => Err(question::nobody(&id)),
         };
-        let asked = session.ask(Asked { answerer, id })?;
-        readdressed(raw, asked, self.rules.uris.clone())
+        match put {
+            Ok(message) => Some(message),
+            Err(refusal) => {
+                // The upstream notices by itself when it is gone.
+                let _ = answerer.send(refusal).await;
+                None
+            }
+        }
     }
 
     /// The response whole, as the client reads it.
@@ -338,13 +351,6 @@ impl Streamed {
 
 fn malformed() -> Fault {
     Fault::Upstream("the server's response is malformed".into())
-}
-
-/// A server's question for a client: under an id of ours, with the URIs that this client knows.
-pub(super) fn readdressed(raw: &Bytes, id: Id, uris: Option<UriWrap>) -> Option<Bytes> {
-    rewrite_request(raw, id, uris)
-        .map_err(|bad| tracing::warn!(%bad, "a server's question cannot be forwarded"))
-        .ok()
 }
 
 /// `notifications/resources/updated` with the client's URI.

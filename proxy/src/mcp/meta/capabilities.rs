@@ -4,6 +4,7 @@ use std::ops::BitAnd;
 
 use bytes::Bytes;
 
+use crate::mcp::envelope::Method;
 use crate::mcp::json;
 
 /// Nothing declared.
@@ -40,6 +41,22 @@ impl Capabilities {
     #[must_use]
     pub fn set(&self) -> CapabilitySet {
         self.set
+    }
+}
+
+/// What a client must have declared to be asked this: `mode` is that of an elicitation, `tools` says whether a
+/// sampling names tools. `None` for what no client can declare.
+#[must_use]
+pub fn needed(method: &Method, mode: Option<&str>, tools: bool) -> Option<CapabilitySet> {
+    match (method, mode) {
+        (Method::RootsList, _) => Some(CapabilitySet::ROOTS),
+        (Method::SamplingCreateMessage, _) if tools => {
+            Some(CapabilitySet::SAMPLING.with(CapabilitySet::SAMPLING_TOOLS))
+        }
+        (Method::SamplingCreateMessage, _) => Some(CapabilitySet::SAMPLING),
+        (Method::ElicitationCreate, None | Some("form")) => Some(CapabilitySet::ELICITATION_FORM),
+        (Method::ElicitationCreate, Some("url")) => Some(CapabilitySet::ELICITATION_URL),
+        _ => None,
     }
 }
 
