@@ -13,6 +13,7 @@ mod gateway {
     mod access;
     mod audiences;
     mod ending;
+    mod eras;
     mod failures;
     mod floods;
     mod leaks;

@@ -89,7 +89,7 @@ impl Exchange {
         let sealed = shell.ring.seal(Purpose::Session, &binding, now() + SESSION_LIFE, &facts);
         let id = sealed.map_err(|_| Fault::Internal)?;
         let (sender, inbox) = mpsc::channel(INBOX);
-        let link = SessionLink::new(capabilities.clone(), request.params.bytes("clientInfo"), sender);
+        let link = SessionLink::new(capabilities.without_tasks(), request.params.bytes("clientInfo"), sender);
         let terms = Terms { id, revision, principal, capabilities };
         let session = Session::new(terms, link, shell.metrics.session(&self.gateway.label));
         if !self.gateway.sessions.insert(Arc::clone(&session), shell.bounds.sessions) {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::answer;
 use super::post::Exchange;
-use super::pump::updated;
+use super::pump::{logged, updated};
 use super::question::{self, Question};
 use crate::catalog::ListKind;
 use crate::mcp::envelope::Method;
@@ -101,7 +101,7 @@ fn heard(exchange: &Exchange, session: &Arc<Session>, said: Unsolicited) {
             let level = json::member(&raw, "params").and_then(|params| json::member(params, "level"));
             let level = level.and_then(json::text).and_then(|level| LogLevel::parse(&level));
             let wanted = session.log_level().unwrap_or(LogLevel::Debug);
-            level.filter(|level| *level >= wanted).map(|_| raw)
+            level.filter(|level| *level >= wanted).map(|_| logged(&raw, exchange.view.wraps(server)))
         }
         Event::Notification { method: Method::NotificationsCancelled, raw } => {
             question::withdrawn(session, &said.answerer, &raw)

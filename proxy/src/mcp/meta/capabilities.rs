@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::mcp::envelope::Method;
 use crate::mcp::json;
+use crate::mcp::rewrite::remove_path;
 
 /// Nothing declared.
 const NONE: Bytes = Bytes::from_static(b"{}");
@@ -35,6 +36,16 @@ impl Capabilities {
     #[must_use]
     pub fn raw(&self) -> &Bytes {
         &self.raw
+    }
+
+    /// The same but for tasks, which the gateway does not relay yet.
+    #[must_use]
+    pub fn without_tasks(&self) -> Self {
+        if self.set == self.set.without_tasks() {
+            return self.clone();
+        }
+        let raw = remove_path(&self.raw, &["tasks"]);
+        Self::new(remove_path(&raw, &["extensions", "io.modelcontextprotocol/tasks"]))
     }
 
     /// The part that the gateway decides by.
@@ -119,6 +130,12 @@ impl CapabilitySet {
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// The set without tasks of either kind.
+    #[must_use]
+    pub const fn without_tasks(self) -> Self {
+        Self(self.0 & !Self::TASKS.with(Self::LEGACY_TASKS).0)
     }
 
     /// Is nothing declared?
