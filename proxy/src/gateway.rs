@@ -10,6 +10,7 @@ mod modern;
 mod plan;
 mod post;
 mod pump;
+mod question;
 mod record;
 mod session_task;
 

@@ -6,7 +6,7 @@
 
 mod stream;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::mcp::meta::{Capabilities, LogLevel};
 use crate::metrics::Open;
 use crate::upstream::{Answerer, SessionLink};
 
-/// Questions of servers that may wait for one client's answers.
+/// Questions of one server that may wait for one client's answers.
 const MOST_ASKED: usize = 256;
 /// Streams of one session that can still be resumed.
 const KEPT_STREAMS: usize = 32;
@@ -50,7 +50,8 @@ pub struct Session {
     pub outbox: Arc<EventStream>,
     log_level: Mutex<Option<LogLevel>>,
     calls: Mutex<HashMap<Id, CancellationToken>>,
-    asked: Mutex<HashMap<Bytes, Asked>>,
+    /// By the number in the id that we gave.
+    asked: Mutex<BTreeMap<u64, Asked>>,
     streams: Mutex<Vec<Arc<EventStream>>>,
     numbers: AtomicU64,
     seen: Mutex<Instant>,
@@ -65,6 +66,18 @@ pub struct Asked {
     pub answerer: Answerer,
     /// The id under which the server asked.
     pub id: Id,
+    /// The token, JSON text, under which the server wants to hear of progress.
+    pub progress: Option<Bytes>,
+}
+
+/// The id of ours for a question.
+fn given(number: u64) -> Id {
+    Id::from_json(Bytes::from(format!("\"gw-{number}\""))).unwrap_or_else(|| Id::from(number))
+}
+
+/// The number in an id that may be ours.
+fn number(id: &[u8]) -> Option<u64> {
+    std::str::from_utf8(id).ok()?.strip_prefix("\"gw-")?.strip_suffix('"')?.parse().ok()
 }
 
 impl Session {
@@ -116,25 +129,41 @@ impl Session {
         }
     }
 
-    /// Gives a server's question an id of ours, under which the client will answer; none while too many wait.
+    /// Gives a server's question an id of ours, under which the client will answer. Beyond 256 of one server the
+    /// oldest of them, which is the likeliest to be forgotten by both ends, is given up and returned: its server is
+    /// to be told. That its call is over does not end a question: over a pipe nobody knows which call it belongs to.
     #[must_use]
-    pub fn ask(&self, asked: Asked) -> Option<Id> {
+    pub fn ask(&self, asked: Asked) -> (Id, Option<Asked>) {
         let mut waiting = self.asked.lock();
-        if waiting.len() >= MOST_ASKED {
-            tracing::warn!("a session has too many questions of servers open; the next one is dropped");
-            return None;
-        }
+        let own = || waiting.iter().filter(|(_, one)| one.answerer.is_same(&asked.answerer));
+        let crowded = own().count() >= MOST_ASKED;
+        let oldest = own().next().map(|(number, _)| *number).filter(|_| crowded);
+        let given_up = oldest.and_then(|oldest| waiting.remove(&oldest));
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let text = Bytes::from(format!("\"gw-{number}\""));
-        let id = Id::from_json(text.clone()).unwrap_or_else(|| Id::from(number));
-        waiting.insert(text, asked);
-        Some(id)
+        waiting.insert(number, asked);
+        (given(number), given_up)
+    }
+
+    /// The id of ours of a question that its server has withdrawn.
+    #[must_use]
+    pub fn withdrawn(&self, answerer: &Answerer, id: &Id) -> Option<Id> {
+        let mut waiting = self.asked.lock();
+        let its = |one: &Asked| one.id == *id && one.answerer.is_same(answerer);
+        let number = waiting.iter().find(|(_, one)| its(one)).map(|(number, _)| *number)?;
+        waiting.remove(&number);
+        Some(given(number))
+    }
+
+    /// The question that waits under this id of ours.
+    #[must_use]
+    pub fn waiting(&self, id: &[u8]) -> Option<Asked> {
+        self.asked.lock().get(&number(id)?).cloned()
     }
 
     /// The question that a client's answer belongs to, once.
     #[must_use]
     pub fn answered(&self, id: &Id) -> Option<Asked> {
-        self.asked.lock().remove(id.as_json())
+        self.asked.lock().remove(&number(id.as_json())?)
     }
 
     /// A stream for one call, which can be resumed for a while.

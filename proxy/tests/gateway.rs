@@ -13,6 +13,7 @@ mod gateway {
     mod access;
     mod audiences;
     mod ending;
+    mod eras;
     mod failures;
     mod floods;
     mod leaks;
@@ -21,6 +22,7 @@ mod gateway {
     mod parser;
     mod ports;
     mod property;
+    mod questions;
     mod reload;
     mod service;
     mod sessions;

@@ -7,7 +7,8 @@ use mcpmesh_proxy_fuzz::cuts;
 use mcpmesh_proxy_fuzz::mcp::envelope::Id;
 use mcpmesh_proxy_fuzz::mcp::era::{Era, Revision};
 use mcpmesh_proxy_fuzz::mcp::json::{Limits, check};
-use mcpmesh_proxy_fuzz::mcp::rewrite::{Cache, Rewriter, Rules, UriWrap, rewrite_whole};
+use mcpmesh_proxy_fuzz::mcp::meta::CapabilitySet;
+use mcpmesh_proxy_fuzz::mcp::rewrite::{Rewriter, Rules, UriWrap, rewrite_whole};
 use mcpmesh_proxy_fuzz::mcp::{downgrade, json};
 
 fuzz_target!(|data: &[u8]| {
@@ -15,9 +16,9 @@ fuzz_target!(|data: &[u8]| {
     let target = Revision::ALL[usize::from(head & 7) % Revision::ALL.len()];
     let rules = Rules {
         uris: (head & 8 != 0).then(|| UriWrap { prefix: "up".into() }),
-        cache: (head & 16 != 0).then_some(Cache { ttl_ms: 5, public: false }),
+        asks: (head & 16 != 0).then(|| CapabilitySet::from_bits(head)),
         reads_resource: head & 32 != 0,
-        ..Rules::new(Id::from(7), target, Era::Legacy)
+        ..Rules::new(Id::from(7), target, if head & 64 == 0 { Era::Legacy } else { Era::Modern })
     };
     let whole = rewrite_whole(rest, rules.clone());
 

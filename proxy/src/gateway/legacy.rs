@@ -19,7 +19,7 @@ use super::post::Exchange;
 use super::pump::{Pump, Step};
 use super::record::Record;
 use super::session_task::Hears;
-use super::{Gateway, answer, now, session_task};
+use super::{Gateway, answer, now, question, session_task};
 use crate::http::{self as web, Answer};
 use crate::mcp::envelope::{Id, Message, Method, Notification, Request, Response};
 use crate::mcp::era::{Era, Revision, SESSION_ID, of_session};
@@ -89,7 +89,7 @@ impl Exchange {
         let sealed = shell.ring.seal(Purpose::Session, &binding, now() + SESSION_LIFE, &facts);
         let id = sealed.map_err(|_| Fault::Internal)?;
         let (sender, inbox) = mpsc::channel(INBOX);
-        let link = SessionLink::new(capabilities.clone(), request.params.bytes("clientInfo"), sender);
+        let link = SessionLink::new(capabilities.without_tasks(), request.params.bytes("clientInfo"), sender);
         let terms = Terms { id, revision, principal, capabilities };
         let session = Session::new(terms, link, shell.metrics.session(&self.gateway.label));
         if !self.gateway.sessions.insert(Arc::clone(&session), shell.bounds.sessions) {
@@ -210,6 +210,7 @@ impl Exchange {
             capabilities: session.terms.capabilities.clone(),
             log_level: session.log_level(),
             session: Some(Arc::clone(session)),
+            streams: web::accepts(&self.headers, "text/event-stream"),
         };
         let (reply, rules, server) = match self.ask(request, &asker, &mut record).await {
             Ok(asked) => asked,
@@ -220,7 +221,6 @@ impl Exchange {
         let said = (request.method.clone(), request.params.meta().progress_token());
         let mut pump = Pump::new(reply, rules, &asker, said, (record, Arc::clone(&self.view)));
         pump.hears(Hears { exchange: self.clone(), session: Arc::clone(session), server });
-        let streams = web::accepts(&self.headers, "text/event-stream");
         loop {
             match pump.step().await {
                 Step::Response(body) => return first.finish(pump.answer(body).await),
@@ -228,7 +228,7 @@ impl Exchange {
                     let (bytes, status) = pump.failed(&fault);
                     return first.finish(web::json(status, [bytes]));
                 }
-                Step::Message(message) if streams => {
+                Step::Message(message) if asker.streams => {
                     let stream = Closing(session.stream());
                     let First { answer, call } = first;
                     let mut call = Some(call);
@@ -252,6 +252,7 @@ impl Exchange {
                     session.cancel(&id);
                 }
             }
+            Method::NotificationsProgress => question::progressed(session, said),
             method @ Method::NotificationsRootsListChanged => {
                 let (view, link, method) =
                     (Arc::clone(&self.view), Arc::clone(&session.link), method.clone());

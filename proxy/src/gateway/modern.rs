@@ -30,6 +30,7 @@ impl Exchange {
                 capabilities: declared,
                 log_level: meta.log_level().unwrap_or_default(),
                 session: None,
+                streams: web::accepts(&self.headers, "text/event-stream"),
             };
             match self.ask(&request, &asker, &mut record).await {
                 Ok((reply, rules, _)) => {
@@ -75,11 +76,10 @@ impl Exchange {
     ) -> Answer {
         let said = (request.method.clone(), request.params.meta().progress_token());
         let mut pump = Pump::new(reply, rules, asker, said, (record, Arc::clone(&self.view)));
-        let streams = web::accepts(&self.headers, "text/event-stream");
         loop {
             match pump.step().await {
                 Step::Response(body) => return pump.answer(body).await,
-                Step::Message(first) if streams => return pump.events(first),
+                Step::Message(first) if asker.streams => return pump.events(first),
                 Step::Message(_) => {}
                 Step::Failed(fault) => {
                     let (bytes, status) = pump.failed(&fault);

@@ -18,7 +18,7 @@ use crate::mcp::era::{Era, Revision};
 use crate::mcp::fault::{self, Fault};
 use crate::mcp::handle::{KeyRing, Purpose};
 use crate::mcp::meta::{Capabilities, CapabilitySet, LogLevel};
-use crate::mcp::rewrite::{Cache, Rules, States, UriWrap};
+use crate::mcp::rewrite::{Rules, States, UriWrap};
 use crate::mcp::{json, uri};
 use crate::session::Session;
 use crate::upstream::Outgoing;
@@ -34,6 +34,8 @@ pub(super) struct Asker {
     pub(super) capabilities: Capabilities,
     pub(super) log_level: Option<LogLevel>,
     pub(super) session: Option<Arc<Session>>,
+    /// Whether it reads a stream, on which it can be asked and told something before the response.
+    pub(super) streams: bool,
 }
 
 /// A judged and rewritten request.
@@ -134,11 +136,13 @@ impl Exchange {
         let era = asker.revision.era();
         let arguments = request.params.get("arguments");
         let mut replace: Vec<(&str, &[u8])> = vec![(found.member, &found.value)];
-        let mut drop: Vec<&str> = vec![];
+        // Tasks are not offered: whoever does not offer them runs the call as any other (2025-11-25, basic/utilities/tasks).
+        let mut drop: Vec<&str> = vec!["task"];
         match &round.upstream {
             Some(state) => replace.push(("requestState", state)),
             None => drop.push("requestState"),
         }
+        let capabilities = self.relayed(found.server, era, &asker.capabilities);
         let headers = found.entry.and_then(|entry| entry.param_headers.as_ref());
         let outgoing = Outgoing {
             method: request.method.clone(),
@@ -146,7 +150,7 @@ impl Exchange {
             name: found.name.clone(),
             meta: meta.pass_through(),
             trace: self.trace(&request.params),
-            capabilities: self.relayed(found.server, era, &asker.capabilities),
+            capabilities: capabilities.clone(),
             log_level: asker.log_level,
             wants_progress: meta.progress_token().is_some(),
             param_headers: headers.map(|headers| headers.build(arguments)).unwrap_or_default(),
@@ -158,9 +162,8 @@ impl Exchange {
         let mut rules = Rules::new(request.id.clone(), asker.revision, era);
         rules.uris = self.view.wraps(found.server).map(|prefix| UriWrap { prefix: prefix.into() });
         rules.reads_resource = request.method == Method::ResourcesRead;
-        // An upstream that says nothing of caching is not cached (2026-07-28, server/utilities/caching).
-        rules.cache = rules.reads_resource.then_some(Cache { ttl_ms: 0, public: false });
         if era == Era::Modern {
+            rules.asks = has_rounds(&request.method).then(|| capabilities.set());
             rules.states = Some(self.states(request, found, round.number));
         }
         Plan { server: found.server, key: found.object.name().to_owned(), outgoing, rules }
@@ -171,8 +174,7 @@ impl Exchange {
     fn relayed(&self, server: usize, era: Era, declared: &Capabilities) -> Capabilities {
         let modern = self.view.observed.get(server).is_some_and(|seen| seen.eras.modern);
         let set = if modern && era == Era::Modern { declared.set() } else { CapabilitySet::default() };
-        let tasks = CapabilitySet::TASKS.with(CapabilitySet::LEGACY_TASKS);
-        CapabilitySet::from_bits(set.bits() & !tasks.bits()).into()
+        set.without_tasks().into()
     }
 
     /// For whom this is asked, where the server's sidecar judges by it.
@@ -322,6 +324,9 @@ struct Round {
 impl Exchange {
     /// Opens the state that a client brings back.
     fn round(&self, request: &Request, server: &ServerId, name: &str) -> Result<Round, Fault> {
+        if request.params.get("inputResponses").is_some_and(|responses| responses.first() != Some(&b'{')) {
+            return Err(Fault::InvalidParams("inputResponses must be an object".into()));
+        }
         let Some(sealed) = request.params.str("requestState")? else { return Ok(Round::default()) };
         let refused = || Fault::InvalidParams("requestState is not valid for this call".into());
         let binding = Gateway::binding(&self.view, &self.caller.principal);
@@ -350,6 +355,11 @@ impl Exchange {
             round,
         })
     }
+}
+
+/// The requests that a server may answer with questions (2026-07-28, basic/patterns/mrtr).
+fn has_rounds(method: &Method) -> bool {
+    matches!(method, Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead)
 }
 
 /// Arguments compare by their canonical form: a client may write them anew for the next round.
@@ -386,9 +396,5 @@ impl States for Sealer {
             round: self.round + 1,
         };
         self.ring.seal(Purpose::RequestState, &binding, now() + ROUND_LIFE, &state).ok()
-    }
-
-    fn task_id(&self, _upstream: &str) -> Option<String> {
-        None
     }
 }

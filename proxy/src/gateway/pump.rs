@@ -7,7 +7,9 @@ use futures_util::stream::{BoxStream, unfold};
 use futures_util::{FutureExt, StreamExt};
 use http::StatusCode;
 
+use super::answer;
 use super::plan::Asker;
+use super::question::{self, Question};
 use super::record::Record;
 use super::session_task::Hears;
 use crate::catalog::View;
@@ -15,14 +17,15 @@ use crate::http::{self as web, Answer, BodyError};
 use crate::mcp::downgrade;
 use crate::mcp::envelope::{Id, Method};
 use crate::mcp::era::{Era, Revision};
-use crate::mcp::fault::{Fault, HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
+use crate::mcp::fault::{Fault, METHOD_NOT_FOUND, MISSING_CAPABILITY, URL_ELICITATION_REQUIRED};
 use crate::mcp::json;
 use crate::mcp::meta::LogLevel;
 use crate::mcp::rewrite::{
-    Outcome, Rewriter, Rules, UriWrap, rewrite_progress, rewrite_request, rewrite_whole,
+    Malformed, Outcome, Rewriter, Rules, UriWrap, cut_completion, rewrite_progress, rewrite_whole,
+    splice_path,
 };
 use crate::mcp::sse;
-use crate::session::{Asked, Session};
+use crate::session::Session;
 use crate::upstream::{self, Body, Event, Kind, Reply};
 
 /// See the module. Boxed from the start: it is handed on by value.
@@ -31,9 +34,13 @@ pub(super) struct Pump {
     rules: Rules,
     method: Method,
     token: Option<Bytes>,
+    /// The last progress that was told.
+    progress: Option<f64>,
     log_level: Option<LogLevel>,
     session: Option<Arc<Session>>,
     hears: Option<Hears>,
+    /// Whether the client reads more than a response.
+    streams: bool,
     record: Record,
     /// Keeps the snapshot that the request began with until its last byte.
     _view: Arc<View>,
@@ -64,9 +71,11 @@ impl Pump {
             rules,
             method,
             token,
+            progress: None,
             log_level: asker.log_level,
             session: asker.session.clone(),
             hears: None,
+            streams: asker.streams,
             record,
             _view: view,
             over: false,
@@ -95,8 +104,8 @@ impl Pump {
                         return Step::Message(message);
                     }
                 }
-                Some(Ok(Event::Request { id, raw, .. })) => {
-                    if let Some(message) = Box::pin(self.question(id, &raw)).await {
+                Some(Ok(Event::Request { id, method, raw })) => {
+                    if let Some(message) = Box::pin(self.question(id, &method, &raw)).await {
                         return Step::Message(message);
                     }
                 }
@@ -108,13 +117,21 @@ impl Pump {
     }
 
     /// Only what this request asked for passes: progress under its own token, log messages at its level.
-    fn notification(&self, method: &Method, raw: &Bytes) -> Option<Bytes> {
+    fn notification(&mut self, method: &Method, raw: &Bytes) -> Option<Bytes> {
         match method {
             Method::NotificationsProgress => {
                 // The upstream was given its own id of the call as the token: another is another call's, or made up.
-                let token = json::member(json::member(raw, "params")?, "progressToken")?;
+                let params = json::member(raw, "params")?;
+                let token = json::member(params, "progressToken")?;
                 let own = token == self.reply.upstream_id().to_string().as_bytes();
-                rewrite_progress(raw, self.token.as_ref().filter(|_| own)?)
+                let token = self.token.as_ref().filter(|_| own)?;
+                let at = std::str::from_utf8(json::member(params, "progress")?).ok()?.parse().ok()?;
+                // It increases with each notification (2026-07-28, basic/patterns/progress).
+                if self.progress.is_some_and(|before| at <= before) {
+                    return None;
+                }
+                self.progress = Some(at);
+                rewrite_progress(raw, token)
             }
             Method::NotificationsMessage => {
                 let wanted = match (self.target().era(), self.log_level) {
@@ -124,34 +141,43 @@ impl Pump {
                 };
                 let level = json::member(json::member(raw, "params")?, "level").and_then(json::text);
                 let level = LogLevel::parse(&level?)?;
-                (level >= wanted).then(|| raw.clone())
+                let prefix = self.rules.uris.as_ref().map(|wrap| wrap.prefix.as_ref());
+                (level >= wanted).then(|| logged(raw, prefix))
             }
+            Method::NotificationsCancelled => {
+                question::withdrawn(self.session.as_ref()?, &self.reply.answerer()?, raw)
+            }
+            Method::NotificationsElicitationComplete => question::completed(self.session.as_ref()?, raw),
             Method::NotificationsResourcesUpdated => self.hears.as_ref()?.updated(raw),
             _ => None,
         }
     }
 
     /// A server's question in the middle of a call goes to the client of its session, under an id of ours. A client
-    /// without one cannot be asked: the server is told so.
-    async fn question(&mut self, id: Id, raw: &Bytes) -> Option<Bytes> {
+    /// without one, or that reads no stream, cannot be asked: the server is told so at once.
+    async fn question(&mut self, id: Id, method: &Method, raw: &Bytes) -> Option<Bytes> {
         let answerer = self.reply.answerer()?;
-        let Some(session) = &self.session else {
-            let refusal = Fault::MethodNotFound("this client cannot be asked here".into());
-            // The upstream notices by itself when it is gone.
-            let _ = answerer.send(refusal.to_body(Era::Legacy, Some(&id))).await;
-            return None;
+        let put = match &self.session {
+            Some(session) if self.streams => {
+                let question = Question { id, method, raw, answerer: answerer.clone() };
+                question.put(session, self.rules.uris.clone())
+            }
+            _ => Err(question::nobody(&id)),
         };
-        let asked = session.ask(Asked { answerer, id })?;
-        readdressed(raw, asked, self.rules.uris.clone())
+        match put {
+            Ok(message) => Some(message),
+            Err(refusal) => {
+                // The upstream notices by itself when it is gone.
+                let _ = answerer.send(refusal).await;
+                None
+            }
+        }
     }
 
     /// The response whole, as the client reads it.
     pub(super) async fn whole(&mut self, body: Body) -> (Bytes, StatusCode) {
         let read = match body.collect().await {
-            Ok(raw) => rewrite_whole(&raw, self.rules.clone()).map_err(|bad| {
-                tracing::warn!(%bad, "an upstream's response cannot be forwarded");
-                Fault::Upstream("the server's response is malformed".into())
-            }),
+            Ok(raw) => rewrite_whole(&raw, self.rules.clone()).map_err(unusable),
             Err(error) => Err(fault_of(&error)),
         };
         match read {
@@ -162,10 +188,16 @@ impl Pump {
 
     fn finished(&mut self, bytes: Bytes, outcome: &Outcome) -> (Bytes, StatusCode) {
         self.over = true;
-        if self.target().era() == Era::Legacy && outcome.result_type.as_deref() == Some("input_required") {
-            return self.cannot_ask();
+        if self.is_translated() {
+            if outcome.result_type.as_deref() == Some("input_required") {
+                return self.in_words("an answer from the user");
+            }
+            if outcome.error_code == Some(MISSING_CAPABILITY) {
+                return self.in_words(&required(&bytes));
+            }
         }
         self.record.answered(outcome);
+        let bytes = if self.method == Method::CompletionComplete { cut_completion(&bytes) } else { bytes };
         let bytes = if downgrade::is_needed(self.target()) {
             downgrade::response(&bytes, self.target())
         } else {
@@ -174,11 +206,23 @@ impl Pump {
         (bytes, self.status_of(outcome))
     }
 
+    /// The response is sent on as it comes.
+    fn is_forwarded(&self) -> bool {
+        let looked_at = self.method == Method::CompletionComplete || self.is_translated();
+        !looked_at && !downgrade::is_needed(self.target())
+    }
+
+    fn is_translated(&self) -> bool {
+        self.target().era() == Era::Legacy && self.rules.upstream == Era::Modern
+    }
+
     /// A question of a modern server to a legacy client is not translated yet: said in the form that a model reads.
-    fn cannot_ask(&mut self) -> (Bytes, StatusCode) {
+    fn in_words(&mut self, needed: &str) -> (Bytes, StatusCode) {
         self.record.done("upstream_error");
-        let text = "This call needs an answer from the user that this client and server cannot exchange: \
-                    the server speaks MCP 2026-07-28, the client an older revision.";
+        let text = format!(
+            "This call needs {needed} that this client and server cannot exchange: the server speaks MCP \
+             2026-07-28, the client an older revision."
+        );
         if self.method != Method::ToolsCall {
             let fault = Fault::Upstream(text.into());
             return (fault.to_body(Era::Legacy, Some(self.id())), StatusCode::OK);
@@ -186,15 +230,13 @@ impl Pump {
         let content =
             serde_json::json!({"content": [{"type": "text", "text": text}], "isError": true}).to_string();
         let members = Bytes::from(content.trim_start_matches('{').trim_end_matches('}').to_owned());
-        (Bytes::from(super::answer::result(self.id(), Era::Legacy, [members]).concat()), StatusCode::OK)
+        (Bytes::from(answer::result(self.id(), Era::Legacy, [members]).concat()), StatusCode::OK)
     }
 
     fn status_of(&self, outcome: &Outcome) -> StatusCode {
         match (self.target().era(), outcome.error_code) {
             (Era::Modern, Some(METHOD_NOT_FOUND)) => StatusCode::NOT_FOUND,
-            (Era::Modern, Some(HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION)) => {
-                StatusCode::BAD_REQUEST
-            }
+            (Era::Modern, Some(MISSING_CAPABILITY)) => StatusCode::BAD_REQUEST,
             _ => StatusCode::OK,
         }
     }
@@ -210,11 +252,8 @@ impl Pump {
 
     /// The answer to a response that comes first: streamed unread when it is long, else whole.
     pub(super) async fn answer(mut self: Box<Self>, body: Body) -> Answer {
-        let translated = self.target().era() == Era::Legacy && self.rules.upstream == Era::Modern;
         match body {
-            Body::Stream(stream) if !translated && !downgrade::is_needed(self.target()) => {
-                self.answer_stream(stream.boxed()).await
-            }
+            Body::Stream(stream) if self.is_forwarded() => self.answer_stream(stream.boxed()).await,
             body => {
                 let (bytes, status) = self.whole(body).await;
                 web::json(status, [bytes])
@@ -229,7 +268,7 @@ impl Pump {
         let mut rewriter = Rewriter::new(self.rules.clone());
         let mut pieces = Vec::new();
         let first = match stream.next().await {
-            Some(Ok(chunk)) => rewriter.feed_bytes(&chunk, &mut pieces).map_err(|_| malformed()),
+            Some(Ok(chunk)) => rewriter.feed_bytes(&chunk, &mut pieces).map_err(unusable),
             Some(Err(error)) => Err(fault_of(&error)),
             None => Err(Fault::Upstream("the server's response is empty".into())),
         };
@@ -244,8 +283,8 @@ impl Pump {
                     self.record.answered(&outcome);
                     web::json(self.status_of(&outcome), pieces)
                 }
-                Err(_) => {
-                    let (bytes, status) = self.failed(&malformed());
+                Err(bad) => {
+                    let (bytes, status) = self.failed(&unusable(bad));
                     web::json(status, [bytes])
                 }
             },
@@ -336,15 +375,52 @@ impl Streamed {
     }
 }
 
+/// What a client is told of a response that is not for it.
+fn unusable(bad: Malformed) -> Fault {
+    tracing::warn!(%bad, "an upstream's response cannot be forwarded");
+    let text = match bad {
+        Malformed::Code(URL_ELICITATION_REQUIRED) => {
+            "the server wants the user to open a URL, which cannot be asked"
+        }
+        Malformed::Code(MISSING_CAPABILITY) => "the server needs what this client cannot be asked for",
+        Malformed::Code(_) => "the server does not understand how the gateway speaks to it",
+        Malformed::ResultType => "the server's response is of a kind that this request cannot have",
+        Malformed::NothingAsked => "the server wants an answer and does not say to what",
+        Malformed::Undeclared => "the server asks for what this client did not declare",
+        _ => return malformed(),
+    };
+    Fault::Upstream(text.into())
+}
+
+/// The capabilities that an error -32021 names, in words of ours.
+fn required(error: &[u8]) -> String {
+    let names = ["error", "data", "requiredCapabilities"]
+        .iter()
+        .try_fold(error, |object, name| json::member(object, name))
+        .and_then(json::members)
+        .unwrap_or_default();
+    let known = ["elicitation", "sampling", "roots", "extensions"];
+    let named: Vec<_> =
+        known.into_iter().filter(|known| names.iter().any(|(name, _)| name == known)).collect();
+    match named.is_empty() {
+        true => "something of the client".to_owned(),
+        false => format!("something of the client ({})", named.join(", ")),
+    }
+}
+
 fn malformed() -> Fault {
     Fault::Upstream("the server's response is malformed".into())
 }
 
-/// A server's question for a client: under an id of ours, with the URIs that this client knows.
-pub(super) fn readdressed(raw: &Bytes, id: Id, uris: Option<UriWrap>) -> Option<Bytes> {
-    rewrite_request(raw, id, uris)
-        .map_err(|bad| tracing::warn!(%bad, "a server's question cannot be forwarded"))
-        .ok()
+/// `notifications/message` whose logger says which server's it is, where names do.
+pub(super) fn logged(raw: &Bytes, prefix: Option<&str>) -> Bytes {
+    let Some(prefix) = prefix else { return raw.clone() };
+    let logger = json::member(raw, "params").and_then(|params| json::member(params, "logger"));
+    let logger = match logger.and_then(json::text) {
+        Some(logger) => answer::text(&format!("{prefix}/{logger}")),
+        None => answer::text(prefix),
+    };
+    splice_path(raw, &["params", "logger"], &logger).unwrap_or_else(|| raw.clone())
 }
 
 /// `notifications/resources/updated` with the client's URI.

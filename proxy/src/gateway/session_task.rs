@@ -9,13 +9,14 @@ use tokio::sync::mpsc;
 
 use super::answer;
 use super::post::Exchange;
-use super::pump::{readdressed, updated};
+use super::pump::{logged, updated};
+use super::question::{self, Question};
 use crate::catalog::ListKind;
 use crate::mcp::envelope::Method;
 use crate::mcp::json;
 use crate::mcp::meta::LogLevel;
 use crate::mcp::rewrite::UriWrap;
-use crate::session::{Asked, Session};
+use crate::session::Session;
 use crate::upstream::{Event, Unsolicited};
 
 /// The lists whose changes are told, with the notification that does.
@@ -100,14 +101,21 @@ fn heard(exchange: &Exchange, session: &Arc<Session>, said: Unsolicited) {
             let level = json::member(&raw, "params").and_then(|params| json::member(params, "level"));
             let level = level.and_then(json::text).and_then(|level| LogLevel::parse(&level));
             let wanted = session.log_level().unwrap_or(LogLevel::Debug);
-            level.filter(|level| *level >= wanted).map(|_| raw)
+            level.filter(|level| *level >= wanted).map(|_| logged(&raw, exchange.view.wraps(server)))
+        }
+        Event::Notification { method: Method::NotificationsCancelled, raw } => {
+            question::withdrawn(session, &said.answerer, &raw)
+        }
+        Event::Notification { method: Method::NotificationsElicitationComplete, raw } => {
+            question::completed(session, &raw)
         }
         // Lists that changed are told from the gateway's own view, which knows what this caller may see.
         Event::Notification { .. } | Event::Response(_) => None,
-        Event::Request { id, raw, .. } => {
-            let asked = session.ask(Asked { answerer: said.answerer, id });
+        Event::Request { id, method, raw } => {
+            let answerer = said.answerer;
+            let question = Question { id, method: &method, raw: &raw, answerer: answerer.clone() };
             let uris = exchange.view.wraps(server).map(|prefix| UriWrap { prefix: prefix.into() });
-            asked.and_then(|asked| readdressed(&raw, asked, uris))
+            question.put(session, uris).map_err(|refusal| answerer.send_detached(refusal)).ok()
         }
     };
     session.outbox.offer_some(message);

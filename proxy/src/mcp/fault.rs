@@ -113,6 +113,8 @@ pub const HEADER_MISMATCH: i64 = -32020;
 pub const MISSING_CAPABILITY: i64 = -32021;
 /// MCP 2026-07-28: unsupported protocol version.
 pub const UNSUPPORTED_VERSION: i64 = -32022;
+/// MCP 2025-11-25: the user has to open a URL first.
+pub const URL_ELICITATION_REQUIRED: i64 = -32042;
 /// Ours, outside of what JSON-RPC and MCP reserve.
 pub const RATE_LIMITED: i64 = 42900;
 /// Ours, outside of what JSON-RPC and MCP reserve.

@@ -11,7 +11,7 @@ use super::json;
 mod capabilities;
 mod trace;
 
-pub use capabilities::{Capabilities, CapabilitySet};
+pub use capabilities::{Capabilities, CapabilitySet, needed};
 pub use trace::{TraceContext, TraceParent};
 
 /// `_meta` key of the protocol version, on every modern request.

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::envelope::Id;
+use super::envelope::{Id, Method};
 use super::era::{Era, Revision};
+use super::fault;
+use super::meta::{self, CapabilitySet};
 use super::{json, uri};
 
 mod grammar;
@@ -17,7 +19,7 @@ mod message;
 mod place;
 mod writer;
 
-pub use message::{remove_path, rewrite_progress, rewrite_request, splice_path};
+pub use message::{cut_completion, remove_path, rewrite_progress, rewrite_request, splice_path};
 use place::{Place, Slot};
 use writer::{Pieces, Sink, Writer};
 
@@ -32,11 +34,13 @@ pub struct Rules {
     pub upstream: Era,
     /// Wrap the upstream's URIs.
     pub uris: Option<UriWrap>,
-    /// What a modern cacheable result says when the upstream did not.
-    pub cache: Option<Cache>,
+    /// What `input_required` may ask of a modern client; none where the method cannot have it (2026-07-28,
+    /// basic/patterns/mrtr).
+    pub asks: Option<CapabilitySet>,
     /// Seal what the client sends back later.
     pub states: Option<Arc<dyn States>>,
-    /// The request was `resources/read`: -32602 becomes -32002 for legacy clients.
+    /// The request was `resources/read`: -32602 becomes -32002 for legacy clients, and modern ones read how long they
+    /// may keep the result: for themselves only, and not at all unless the upstream says otherwise.
     pub reads_resource: bool,
 }
 
@@ -44,7 +48,7 @@ impl Rules {
     /// Rules that replace the id and translate between the eras.
     #[must_use]
     pub fn new(id: Id, target: Revision, upstream: Era) -> Self {
-        Self { id, target, upstream, uris: None, cache: None, states: None, reads_resource: false }
+        Self { id, target, upstream, uris: None, asks: None, states: None, reads_resource: false }
     }
 
     fn modern(&self) -> bool {
@@ -71,21 +75,10 @@ impl UriWrap {
     }
 }
 
-/// The caching members of a modern result (2026-07-28, server/utilities/caching).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cache {
-    /// `ttlMs`
-    pub ttl_ms: u64,
-    /// `cacheScope: public`, else `private`
-    pub public: bool,
-}
-
 /// Seals what an upstream hands the client to bring back.
 pub trait States: Send + Sync {
     /// The sealed form of `requestState`; none was given when `upstream` is none.
     fn request_state(&self, upstream: Option<&str>) -> Option<String>;
-    /// The sealed form of a `taskId`.
-    fn task_id(&self, upstream: &str) -> Option<String>;
 }
 
 /// What a response said.
@@ -119,9 +112,18 @@ pub enum Malformed {
     /// A member that is rewritten stands twice, or in another spelling.
     #[error("a rewritten member is ambiguous")]
     Ambiguous,
-    /// `resultType` is none that we know: an invalid response (2026-07-28, basic).
-    #[error("unknown resultType")]
+    /// `resultType` is none that this response can have: an invalid response (2026-07-28, basic).
+    #[error("a resultType that this response cannot have")]
     ResultType,
+    /// `input_required` with neither `inputRequests` nor `requestState`.
+    #[error("input_required that asks for nothing")]
+    NothingAsked,
+    /// `input_required` that asks for what the client did not declare.
+    #[error("input_required that asks for what the client did not declare")]
+    Undeclared,
+    /// An error that only its own hop, or only the other era, understands.
+    #[error("error {0}, which is not the client's to know")]
+    Code(i64),
 }
 
 const MAX_DEPTH: usize = 256;
@@ -185,6 +187,17 @@ struct Seen {
     ttl: bool,
     scope: bool,
     state: bool,
+    input_requests: bool,
+    /// One of the input requests is for what the client did not declare.
+    undeclared: bool,
+}
+
+/// One of the input requests, as far as it has been read.
+#[derive(Debug, Default)]
+struct Input {
+    method: Option<Method>,
+    mode: Option<Box<str>>,
+    tools: bool,
 }
 
 /// The streaming scanner; one per response.
@@ -198,6 +211,7 @@ pub struct Rewriter {
     held: Short,
     token: Short,
     seen: Seen,
+    input: Input,
     outcome: Outcome,
     /// A request of the upstream's, not a response.
     request: bool,
@@ -216,6 +230,7 @@ impl Rewriter {
             held: Short::new(),
             token: Short::new(),
             seen: Seen::default(),
+            input: Input::default(),
             outcome: Outcome::default(),
             request: false,
         }
@@ -307,11 +322,12 @@ impl Rewriter {
         match self.slot {
             Slot::Code => {
                 self.outcome.error_code = number();
-                new = self.mapped_code().map(|code| code.to_string().into_bytes());
+                new = self.mapped_code()?.map(|code| code.to_string().into_bytes());
             }
             Slot::ResultType => {
                 let name = text().ok_or(Malformed::ResultType)?.into_owned();
-                if !matches!(name.as_str(), "complete" | "input_required" | "task") {
+                // `task` is of an extension that no server is told of.
+                if name != "complete" && !(name == "input_required" && self.may_ask()) {
                     return Err(Malformed::ResultType);
                 }
                 self.outcome.result_type = Some(name);
@@ -324,13 +340,22 @@ impl Rewriter {
                 let wrapped = text().and_then(|uri| self.rules.uris.as_ref().map(|wrap| wrap.apply(&uri)));
                 new = wrapped.map(|uri| quoted(&uri));
             }
-            Slot::State | Slot::TaskId => {
+            Slot::Ttl if !token.iter().all(u8::is_ascii_digit) => new = Some(b"0".to_vec()),
+            // What a caller may read is judged for each: nobody may serve it to another.
+            Slot::Scope => new = Some(b"\"private\"".to_vec()),
+            Slot::InputMethod => {
+                // Two of them could be read in two ways.
+                self.seen.undeclared |= self.input.method.is_some();
+                self.input.method = text().map(|text| Method::from(text.as_ref()));
+            }
+            Slot::Mode => {
+                self.seen.undeclared |= self.input.mode.is_some();
+                self.input.mode = Some(text().unwrap_or_default().into());
+            }
+            Slot::State => {
                 let text = text().ok_or(Malformed::Syntax(0))?;
                 let states = self.rules.states.as_deref();
-                let sealed = match self.slot {
-                    Slot::State => states.and_then(|states| states.request_state(Some(&text))),
-                    _ => states.and_then(|states| states.task_id(&text)),
-                };
+                let sealed = states.and_then(|states| states.request_state(Some(&text)));
                 new = sealed.map(|sealed| quoted(&sealed));
             }
             _ => {}
@@ -342,14 +367,36 @@ impl Rewriter {
         Ok(())
     }
 
-    fn mapped_code(&self) -> Option<i64> {
-        match (self.outcome.error_code?, self.rules.modern()) {
-            (super::fault::RESOURCE_NOT_FOUND, true) => Some(super::envelope::INVALID_PARAMS),
+    /// The code in the client's era, where it is another. A legacy client whose server is modern is told in words
+    /// what it lacks, by whoever reads the outcome.
+    fn mapped_code(&self) -> Result<Option<i64>, Malformed> {
+        let Some(code) = self.outcome.error_code else { return Ok(None) };
+        let from_modern = self.rules.upstream == Era::Modern;
+        match (code, self.rules.modern()) {
+            (fault::RESOURCE_NOT_FOUND, true) => Ok(Some(super::envelope::INVALID_PARAMS)),
             (super::envelope::INVALID_PARAMS, false) if self.rules.reads_resource => {
-                Some(super::fault::RESOURCE_NOT_FOUND)
+                Ok(Some(fault::RESOURCE_NOT_FOUND))
             }
-            _ => None,
+            (
+                fault::HEADER_MISMATCH | fault::UNSUPPORTED_VERSION | fault::URL_ELICITATION_REQUIRED,
+                modern,
+            ) if modern || from_modern => Err(Malformed::Code(code)),
+            (fault::MISSING_CAPABILITY, true) if !from_modern => Err(Malformed::Code(code)),
+            _ => Ok(None),
         }
+    }
+
+    /// Only a modern server asks by `input_required`, and only where the request can be made again with the answers.
+    fn may_ask(&self) -> bool {
+        self.rules.upstream == Era::Modern && (self.rules.asks.is_some() || !self.rules.modern())
+    }
+
+    /// Judges the input request that has been read.
+    fn input_done(&mut self) {
+        let Input { method, mode, tools } = std::mem::take(&mut self.input);
+        let needed = method.and_then(|method| meta::needed(&method, mode.as_deref(), tools));
+        let declared = self.rules.asks.unwrap_or_default();
+        self.seen.undeclared |= !needed.is_some_and(|needed| declared.contains(needed));
     }
 }
 

@@ -232,6 +232,8 @@ struct Keys<'a> {
     uri_template: Option<String>,
     #[serde(borrow)]
     input_schema: Option<&'a RawValue>,
+    #[serde(borrow)]
+    execution: Option<&'a RawValue>,
 }
 
 impl Listing {
@@ -285,7 +287,9 @@ impl Listing {
             _ => keys.name,
         };
         let Some(key) = key.filter(|key| !key.is_empty()) else { return };
-        if self.method == Method::ToolsList && !is_callable(&key, keys.input_schema) {
+        if self.method == Method::ToolsList
+            && (!is_callable(&key, keys.input_schema) || only_as_task(&key, keys.execution))
+        {
             return;
         }
         if self.keys.insert(key.clone()) {
@@ -307,6 +311,16 @@ fn is_callable(tool: &str, schema: Option<&RawValue>) -> bool {
         tracing::warn!(tool = tool.escape_debug().to_string(), %reason, "left out a tool whose x-mcp-header is invalid");
     }
     !matches!(judged, Some(Err(_)))
+}
+
+/// A tool that cannot be called but as a task (2025-11-25, basic/utilities/tasks), which nobody here can.
+fn only_as_task(tool: &str, execution: Option<&RawValue>) -> bool {
+    let support = execution.and_then(|execution| json::member(execution.get().as_bytes(), "taskSupport"));
+    let only = support.and_then(json::text).as_deref() == Some("required");
+    if only {
+        tracing::warn!(tool = tool.escape_debug().to_string(), "left out a tool that runs as a task only");
+    }
+    only
 }
 
 #[cfg(test)]

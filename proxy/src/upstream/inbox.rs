@@ -62,6 +62,16 @@ impl Answerer {
         }
     }
 
+    /// Whether both lead to the same session.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Back::Channel(one), Back::Channel(other)) => one.same_channel(other),
+            (Back::Http(one), Back::Http(other)) => Arc::ptr_eq(one, other),
+            (Back::Channel(_), Back::Http(_)) | (Back::Http(_), Back::Channel(_)) => false,
+        }
+    }
+
     /// Sends without waiting; for refusals and cancellations that nobody waits for.
     pub(crate) fn send_detached(&self, message: Bytes) {
         match &self.0 {

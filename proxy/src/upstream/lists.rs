@@ -30,8 +30,7 @@ impl Declared {
     /// None for a client that cannot be asked anything.
     #[must_use]
     pub fn of(era: Era, set: CapabilitySet) -> Option<Self> {
-        let tasks = CapabilitySet::TASKS.with(CapabilitySet::LEGACY_TASKS);
-        is_askable(set).then(|| Self { era, set: CapabilitySet::from_bits(set.bits() & !tasks.bits()) })
+        is_askable(set).then(|| Self { era, set: set.without_tasks() })
     }
 
     fn capabilities(self) -> Capabilities {

@@ -4,7 +4,9 @@ use std::ops::BitAnd;
 
 use bytes::Bytes;
 
+use crate::mcp::envelope::Method;
 use crate::mcp::json;
+use crate::mcp::rewrite::remove_path;
 
 /// Nothing declared.
 const NONE: Bytes = Bytes::from_static(b"{}");
@@ -36,10 +38,36 @@ impl Capabilities {
         &self.raw
     }
 
+    /// The same but for tasks, which the gateway does not relay yet.
+    #[must_use]
+    pub fn without_tasks(&self) -> Self {
+        if self.set == self.set.without_tasks() {
+            return self.clone();
+        }
+        let raw = remove_path(&self.raw, &["tasks"]);
+        Self::new(remove_path(&raw, &["extensions", "io.modelcontextprotocol/tasks"]))
+    }
+
     /// The part that the gateway decides by.
     #[must_use]
     pub fn set(&self) -> CapabilitySet {
         self.set
+    }
+}
+
+/// What a client must have declared to be asked this: `mode` is that of an elicitation, `tools` says whether a
+/// sampling names tools. `None` for what no client can declare.
+#[must_use]
+pub fn needed(method: &Method, mode: Option<&str>, tools: bool) -> Option<CapabilitySet> {
+    match (method, mode) {
+        (Method::RootsList, _) => Some(CapabilitySet::ROOTS),
+        (Method::SamplingCreateMessage, _) if tools => {
+            Some(CapabilitySet::SAMPLING.with(CapabilitySet::SAMPLING_TOOLS))
+        }
+        (Method::SamplingCreateMessage, _) => Some(CapabilitySet::SAMPLING),
+        (Method::ElicitationCreate, None | Some("form")) => Some(CapabilitySet::ELICITATION_FORM),
+        (Method::ElicitationCreate, Some("url")) => Some(CapabilitySet::ELICITATION_URL),
+        _ => None,
     }
 }
 
@@ -102,6 +130,12 @@ impl CapabilitySet {
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// The set without tasks of either kind.
+    #[must_use]
+    pub const fn without_tasks(self) -> Self {
+        Self(self.0 & !Self::TASKS.with(Self::LEGACY_TASKS).0)
     }
 
     /// Is nothing declared?

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::place::{self, Place, Slot};
 use super::writer::{Sink, Writer};
-use super::{Frame, Lane, MAX_DEPTH, Malformed, Rewriter, State};
+use super::{Frame, Lane, MAX_DEPTH, Malformed, Rewriter, Seen, State};
 use crate::mcp::json;
 
 /// Marks an error's place; the caller knows the offset.
@@ -120,11 +120,24 @@ impl Rewriter {
             Slot::Drop => true,
             Slot::Structured => byte != b'{',
             Slot::ResultType => !self.rules.modern(),
+            Slot::Ttl => {
+                self.seen.ttl = !container;
+                container
+            }
+            Slot::Scope => {
+                self.seen.scope = !container;
+                container
+            }
             _ => false,
         };
         if self.stack.last().is_some_and(|frame| frame.object) {
             self.settle_key(hidden, writer);
         }
+        if byte != b'{' {
+            self.seen.undeclared |=
+                matches!(self.slot, Slot::Inside(Place::InputRequests | Place::InputRequest));
+        }
+        self.seen.undeclared |= container && matches!(self.slot, Slot::InputMethod | Slot::Mode);
         self.lane = match self.slot {
             Slot::Document if byte != b'{' => return Err(HERE),
             Slot::Inside(Place::Result | Place::Error) if byte != b'{' => return Err(HERE),
@@ -135,7 +148,7 @@ impl Rewriter {
                 writer.insert(id.as_json());
                 Lane::Drop
             }
-            Slot::Uri | Slot::State | Slot::TaskId if byte != b'"' => {
+            Slot::Uri | Slot::State if byte != b'"' => {
                 self.slot = Slot::Pass;
                 Lane::Forward
             }
@@ -194,7 +207,8 @@ impl Rewriter {
         };
         match frame.place {
             Place::Top => self.end_top(frame, writer)?,
-            Place::Result => self.end_result(frame, writer),
+            Place::Result => self.end_result(frame, writer)?,
+            Place::InputRequest => self.input_done(),
             _ => {}
         }
         self.put(at, at + 1, writer)?;
@@ -226,7 +240,8 @@ impl Rewriter {
         Ok(())
     }
 
-    fn end_result<S: Sink>(&mut self, frame: Frame, writer: &mut Writer<'_, S>) {
+    fn end_result<S: Sink>(&mut self, frame: Frame, writer: &mut Writer<'_, S>) -> Result<(), Malformed> {
+        let asks = self.outcome.result_type.as_deref() == Some("input_required");
         let mut written = frame.written;
         let mut add = |key: &[u8], value: &[u8]| {
             append(written, key, value, writer);
@@ -237,21 +252,29 @@ impl Rewriter {
             if !self.seen.result_type {
                 add(b"\"resultType\":", b"\"complete\"");
             }
-            if let (Some(cache), true) = (self.rules.cache, complete) {
+            // An upstream that says nothing of caching is not cached (2026-07-28, server/utilities/caching).
+            if self.rules.reads_resource && complete {
                 if !self.seen.ttl {
-                    add(b"\"ttlMs\":", cache.ttl_ms.to_string().as_bytes());
+                    add(b"\"ttlMs\":", b"0");
                 }
                 if !self.seen.scope {
-                    add(b"\"cacheScope\":", if cache.public { b"\"public\"" } else { b"\"private\"" });
+                    add(b"\"cacheScope\":", b"\"private\"");
                 }
             }
         }
-        let asks = self.outcome.result_type.as_deref() == Some("input_required");
+        if asks && self.rules.modern() {
+            match self.seen {
+                Seen { undeclared: true, .. } => return Err(Malformed::Undeclared),
+                Seen { state: false, input_requests: false, .. } => return Err(Malformed::NothingAsked),
+                _ => {}
+            }
+        }
         if let (true, false, Some(states)) = (asks, self.seen.state, &self.rules.states)
             && let Some(sealed) = states.request_state(None)
         {
             add(b"\"requestState\":", &super::quoted(&sealed));
         }
+        Ok(())
     }
 
     /// Inside a string.
@@ -319,12 +342,14 @@ impl Rewriter {
         let slot = place::member(frame.place, &key, &self.rules, self.request).ok_or(Malformed::Ambiguous)?;
         let result = frame.place == Place::Result;
         let seen = &mut self.seen;
+        self.input.tools |= slot == Slot::Tools;
         let once = match slot {
             Slot::Id => Some(&mut seen.id),
             Slot::Inside(Place::Result) => Some(&mut seen.result),
             Slot::Inside(Place::Error) => Some(&mut seen.error),
             Slot::ResultType => Some(&mut seen.result_type),
-            Slot::State => Some(&mut seen.state),
+            _ if result && key == "requestState" => Some(&mut seen.state),
+            Slot::Inside(Place::InputRequests) => Some(&mut seen.input_requests),
             _ if result && key == "ttlMs" => Some(&mut seen.ttl),
             _ if result && key == "cacheScope" => Some(&mut seen.scope),
             _ => None,

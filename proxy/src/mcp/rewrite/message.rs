@@ -38,6 +38,22 @@ impl UriWrap {
     }
 }
 
+/// Values that one completion may have (server/utilities/completion).
+const MOST_VALUES: usize = 100;
+
+/// A response to `completion/complete` with at most 100 values.
+#[must_use]
+pub fn cut_completion(raw: &Bytes) -> Bytes {
+    let cut = || {
+        let path = ["result", "completion", "values"];
+        let values = path.iter().try_fold(raw.as_ref(), |object, name| json::member(object, name))?;
+        let kept = json::elements(values).filter(|values| values.len() > MOST_VALUES)?;
+        let kept = [b"[", kept.get(..MOST_VALUES)?.join(&b',').as_slice(), b"]"].concat();
+        splice_path(&splice_path(raw, &path, &kept)?, &["result", "completion", "hasMore"], b"true")
+    };
+    cut().unwrap_or_else(|| raw.clone())
+}
+
 /// Sets the value at a path of member names; what is missing of the path is made, every other byte
 /// is kept. `None` when the path leads through something that is no object.
 #[must_use]

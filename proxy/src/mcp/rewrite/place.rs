@@ -52,7 +52,16 @@ pub(super) enum Slot {
     Uri,
     /// `requestState`
     State,
-    TaskId,
+    /// `ttlMs` of what a client may keep
+    Ttl,
+    /// `cacheScope` of what a client may keep
+    Scope,
+    /// `method` of an input request
+    InputMethod,
+    /// `params.mode` of an input request
+    Mode,
+    /// `params.tools` or `params.toolChoice` of an input request
+    Tools,
     /// `structuredContent`, kept only if it is an object.
     Structured,
     /// Not for this client.
@@ -64,7 +73,12 @@ pub(super) enum Slot {
 impl Slot {
     /// Is its value looked at before it is written?
     pub(super) fn is_token(self) -> bool {
-        matches!(self, Self::Code | Self::ResultType | Self::IsError | Self::Uri | Self::State | Self::TaskId)
+        match self {
+            Self::Code | Self::ResultType | Self::IsError | Self::Uri | Self::State => true,
+            Self::Ttl | Self::Scope | Self::InputMethod | Self::Mode => true,
+            Self::Document | Self::Pass | Self::Id | Self::Tools => false,
+            Self::Structured | Self::Drop | Self::Inside(_) => false,
+        }
     }
 }
 
@@ -93,7 +107,10 @@ pub(super) fn member(place: Place, key: &str, rules: &Rules, request: bool) -> O
         Place::Message | Place::Block if key == "content" => Slot::Inside(Place::Content),
         Place::InputRequests => Slot::Inside(Place::InputRequest),
         Place::InputRequest if key == "params" => Slot::Inside(Place::InputParams),
-        Place::InputParams if key == "messages" => Slot::Inside(Place::Messages),
+        Place::InputRequest if key == "method" => Slot::InputMethod,
+        Place::InputParams if key == "messages" && rules.uris.is_some() => Slot::Inside(Place::Messages),
+        Place::InputParams if key == "mode" => Slot::Mode,
+        Place::InputParams if key == "tools" || key == "toolChoice" => Slot::Tools,
         _ => Slot::Pass,
     })
 }
@@ -126,16 +143,17 @@ fn result(key: &str, rules: &Rules) -> Slot {
     match key {
         "resultType" => Slot::ResultType,
         "ttlMs" | "cacheScope" if legacy => Slot::Drop,
+        "ttlMs" if rules.reads_resource => Slot::Ttl,
+        "cacheScope" if rules.reads_resource => Slot::Scope,
         "isError" => Slot::IsError,
         "structuredContent" if legacy && rules.target < Revision::V2025_06_18 => Slot::Drop,
         "structuredContent" if legacy => Slot::Structured,
         "_meta" if legacy => Slot::Inside(Place::Meta),
         "requestState" if rules.states.is_some() => Slot::State,
-        "taskId" if rules.states.is_some() => Slot::TaskId,
         "content" if wraps => Slot::Inside(Place::Content),
         "contents" if wraps => Slot::Inside(Place::Contents),
         "messages" if wraps => Slot::Inside(Place::Messages),
-        "inputRequests" if wraps => Slot::Inside(Place::InputRequests),
+        "inputRequests" if wraps || rules.asks.is_some() => Slot::Inside(Place::InputRequests),
         _ => Slot::Pass,
     }
 }

@@ -100,14 +100,115 @@ fn the_outcome_says_what_the_response_was() {
 }
 
 #[test]
-fn cache_members_are_added_to_complete_results_that_lack_them() {
-    let rules = Rules { cache: Some(Cache { ttl_ms: 0, public: false }), ..modern() };
-    assert_eq!(
-        whole(r#"{"id":1,"result":{"ttlMs":9}}"#, rules.clone()),
-        r#"{"id":"c-7","result":{"ttlMs":9,"resultType":"complete","cacheScope":"private"}}"#
-    );
-    let asks = r#"{"id":1,"result":{"resultType":"input_required"}}"#;
+fn what_was_read_may_be_kept_by_its_reader_only_and_as_long_as_the_upstream_says() {
+    let rules = Rules { reads_resource: true, ..asking() };
+    let result = |said: &str| format!(r#"{{"id":1,"result":{{"resultType":"complete"{said}}}}}"#);
+    for (said, becomes) in [
+        ("", r#","ttlMs":0,"cacheScope":"private""#),
+        (r#","ttlMs":9"#, r#","ttlMs":9,"cacheScope":"private""#),
+        (r#","ttlMs":-5,"cacheScope":"weird""#, r#","ttlMs":0,"cacheScope":"private""#),
+        (r#","cacheScope":"public","ttlMs":1e9"#, r#","cacheScope":"private","ttlMs":0"#),
+        (r#","ttlMs":"9","cacheScope":null"#, r#","ttlMs":0,"cacheScope":"private""#),
+        (r#","ttlMs":[9],"cacheScope":{}"#, r#","ttlMs":0,"cacheScope":"private""#),
+    ] {
+        let expected = result(becomes).replacen('1', "\"c-7\"", 1);
+        assert_eq!(whole(&result(said), rules.clone()), expected, "{said}");
+    }
+    let own = result(r#","ttlMs":-5,"cacheScope":"weird""#);
+    assert_eq!(whole(&own, asking()), own.replacen('1', "\"c-7\"", 1), "a tool's own words");
+    let asks = r#"{"id":1,"result":{"resultType":"input_required","requestState":"s"}}"#;
     assert_eq!(whole(asks, rules), asks.replacen('1', "\"c-7\"", 1));
+}
+
+/// Of a modern server, for a client that has roots and forms.
+fn asking() -> Rules {
+    let declared = CapabilitySet::ROOTS.with(CapabilitySet::ELICITATION_FORM);
+    Rules { asks: Some(declared), ..rules(Revision::V2026_07_28, Era::Modern) }
+}
+
+#[test]
+fn a_modern_client_is_asked_only_for_what_it_declared_on_the_request() {
+    let text = |request: &str| {
+        format!(
+            r#"{{"id":1,"result":{{"inputRequests":{{"a":{{"method":"roots/list"}},"b":{request}}},"requestState":"s","resultType":"input_required"}}}}"#
+        )
+    };
+    for good in [
+        r#"{"method":"roots/list","params":{}}"#,
+        r#"{"method":"elicitation\/create"}"#,
+        r#"{"params":{"mode":"form","requestedSchema":{"mode":"url"}},"method":"elicitation/create"}"#,
+    ] {
+        assert_eq!(whole(&text(good), asking()), text(good).replacen('1', "\"c-7\"", 1));
+    }
+    for bad in [
+        r#"{"method":"sampling/createMessage","params":{"messages":[]}}"#,
+        r#"{"params":{"mode":"url"},"method":"elicitation/create"}"#,
+        r#"{"method":"elicitation/create","params":{"mode":"form","mode":"url"}}"#,
+        r#"{"method":"elicitation/create","params":{"mode":{}}}"#,
+        r#"{"method":"elicitation/create","params":{"mode":1}}"#,
+        r#"{"method":"sampling/createMessage","method":"roots/list"}"#,
+        r#"{"method":"ping"}"#,
+        r#"{"method":["roots/list"]}"#,
+        r#"{"params":{}}"#,
+        r#"[{"method":"sampling/createMessage"}]"#,
+        "5",
+    ] {
+        assert_eq!(refused(&text(bad), asking()), Malformed::Undeclared, "{bad}");
+    }
+    for tools in [r#""tools":[]"#, r#""toolChoice":{}"#] {
+        let sampling = text(&format!(r#"{{"method":"sampling/createMessage","params":{{{tools}}}}}"#));
+        let plain = CapabilitySet::ROOTS.with(CapabilitySet::SAMPLING);
+        let both = plain.with(CapabilitySet::SAMPLING_TOOLS);
+        assert_eq!(refused(&sampling, Rules { asks: Some(plain), ..asking() }), Malformed::Undeclared);
+        whole(&sampling, Rules { asks: Some(both), ..asking() });
+    }
+    let list = r#"{"id":1,"result":{"resultType":"input_required","inputRequests":[],"requestState":"s"}}"#;
+    assert_eq!(refused(list, asking()), Malformed::Undeclared);
+    // Where nothing is asked a member of this name is the tool's own.
+    let own = text(r#"{"method":"ping"}"#).replace("input_required", "complete");
+    whole(&own, asking());
+}
+
+#[test]
+fn input_is_required_by_modern_servers_of_requests_that_can_have_it_and_says_for_what() {
+    let state = r#"{"id":1,"result":{"resultType":"input_required","requestState":"s"}}"#;
+    assert!(whole(state, asking()).contains("requestState"));
+    assert_eq!(refused(state, Rules { asks: None, ..asking() }), Malformed::ResultType);
+    assert_eq!(refused(state, Rules { upstream: Era::Legacy, ..asking() }), Malformed::ResultType);
+    assert_eq!(refused(state, rules(Revision::V2025_11_25, Era::Legacy)), Malformed::ResultType);
+    let nothing = r#"{"id":1,"result":{"resultType":"input_required"}}"#;
+    assert_eq!(refused(nothing, asking()), Malformed::NothingAsked);
+    let (_, outcome) = rewrite_whole(nothing.as_bytes(), legacy()).unwrap();
+    assert_eq!(outcome.result_type.as_deref(), Some("input_required"), "a legacy client is told in words");
+}
+
+#[test]
+fn errors_of_another_hop_or_era_reach_no_client() {
+    let error = |code: i64| format!(r#"{{"id":1,"error":{{"code":{code},"message":"m","data":{{}}}}}}"#);
+    let (new, old) = (Revision::V2026_07_28, Revision::V2025_11_25);
+    for (code, target, upstream, passes) in [
+        (-32020, new, Era::Modern, false),
+        (-32020, new, Era::Legacy, false),
+        (-32020, old, Era::Modern, false),
+        (-32020, old, Era::Legacy, true),
+        (-32022, new, Era::Modern, false),
+        (-32022, old, Era::Modern, false),
+        (-32021, new, Era::Modern, true),
+        (-32021, new, Era::Legacy, false),
+        (-32042, new, Era::Modern, false),
+        (-32042, new, Era::Legacy, false),
+        (-32042, old, Era::Modern, false),
+        (-32042, old, Era::Legacy, true),
+        (-32050, new, Era::Legacy, true),
+    ] {
+        let passed = rewrite_whole(error(code).as_bytes(), rules(target, upstream));
+        let expected = if passes { Ok(code) } else { Err(Malformed::Code(code)) };
+        assert_eq!(
+            passed.map(|(_, outcome)| outcome.error_code.unwrap()),
+            expected,
+            "{target:?} {upstream:?}"
+        );
+    }
 }
 
 #[derive(Debug)]
@@ -117,19 +218,15 @@ impl States for Sealed {
     fn request_state(&self, upstream: Option<&str>) -> Option<String> {
         Some(format!("gw1.{}", upstream.unwrap_or("none")))
     }
-    fn task_id(&self, upstream: &str) -> Option<String> {
-        Some(format!("t.{upstream}"))
-    }
 }
 
 #[test]
 fn states_are_sealed_even_when_the_upstream_gave_none() {
-    let rules = Rules { states: Some(Arc::new(Sealed)), ..modern() };
+    let rules = Rules { states: Some(Arc::new(Sealed)), ..asking() };
     let given = r#"{"id":1,"result":{"resultType":"input_required","requestState":"a\"b"}}"#;
     assert!(whole(given, rules.clone()).contains(r#""requestState":"gw1.a\"b""#));
-    let none = r#"{"id":1,"result":{"resultType":"input_required"}}"#;
+    let none = r#"{"id":1,"result":{"resultType":"input_required","inputRequests":{}}}"#;
     assert!(whole(none, rules.clone()).contains(r#","requestState":"gw1.none"}"#));
-    assert!(whole(r#"{"id":1,"result":{"taskId":"x"}}"#, rules).contains(r#""taskId":"t.x""#));
 }
 
 #[test]
@@ -153,7 +250,10 @@ fn what_is_no_response_is_refused() {
         assert!(matches!(refused(text, modern()), Malformed::Syntax(_)), "{text}");
     }
     assert_eq!(refused(r#"{"id":1,"result":{}"#, modern()), Malformed::Truncated);
-    assert_eq!(refused(r#"{"id":1,"result":{"resultType":"new"}}"#, modern()), Malformed::ResultType);
+    for kind in ["new", "task"] {
+        let text = format!(r#"{{"id":1,"result":{{"resultType":"{kind}"}}}}"#);
+        assert_eq!(refused(&text, modern()), Malformed::ResultType);
+    }
     assert_eq!(refused(r#"{"id":1,"result":{"resultType":1}}"#, modern()), Malformed::ResultType);
 }
 
@@ -244,7 +344,7 @@ fn any_result() -> impl Strategy<Value = Map<String, Value>> {
     let block = members(any_json(), &["uri", "resource", "content", "text"]).prop_map(Value::Object);
     let message = block.clone().prop_map(|block| json!({"role": "user", "content": block}));
     let specials = (
-        prop::option::of(prop::sample::select(vec!["complete", "input_required", "task"])),
+        prop::option::of(prop::sample::select(vec!["complete", "input_required"])),
         prop::option::of(any_json()),
         prop::option::of(members(any_json(), &["io.modelcontextprotocol/serverInfo", "mine"])),
         prop::option::of(prop::collection::vec(block.clone(), 0..3)),
@@ -258,6 +358,7 @@ fn any_result() -> impl Strategy<Value = Map<String, Value>> {
                 result.insert(key.to_owned(), value);
             }
         };
+        put("requestState", (kind == Some("input_required")).then(|| "s".into()));
         put("resultType", kind.map(Value::from));
         put("structuredContent", structured);
         put("_meta", meta.map(Value::Object));
@@ -332,9 +433,16 @@ fn model(mut response: Value, rules: &Rules) -> Value {
     let result = response["result"].as_object_mut().unwrap();
     if rules.modern() {
         result.entry("resultType").or_insert(json!("complete"));
-        if let (Some(cache), "complete") = (rules.cache, result["resultType"].as_str().unwrap()) {
-            result.entry("ttlMs").or_insert(json!(cache.ttl_ms));
-            result.entry("cacheScope").or_insert(json!("private"));
+        if rules.reads_resource {
+            let complete = result["resultType"] == "complete";
+            for (key, kept, default) in [("ttlMs", true, json!(0)), ("cacheScope", false, json!("private"))] {
+                let scalar = |value: &Value| !value.is_object() && !value.is_array();
+                let said = result.remove(key).filter(scalar);
+                if complete || said.is_some() {
+                    let value = said.filter(|value| kept && value.is_u64()).unwrap_or(default);
+                    result.insert(key.into(), value);
+                }
+            }
         }
     } else {
         result.retain(|key, _| !["resultType", "ttlMs", "cacheScope"].contains(&key.as_str()));
@@ -382,9 +490,10 @@ fn wrap_block(block: &mut Value, wrap: &UriWrap) {
 
 fn any_rules() -> impl Strategy<Value = Rules> {
     let target = prop::sample::select(Revision::ALL.to_vec());
-    (target, any::<bool>(), any::<bool>(), any::<u64>()).prop_map(|(target, wraps, caches, id)| Rules {
+    (target, any::<bool>(), any::<bool>(), any::<u64>()).prop_map(|(target, wraps, reads, id)| Rules {
         uris: wraps.then(|| UriWrap { prefix: "up".into() }),
-        cache: caches.then_some(Cache { ttl_ms: 30, public: false }),
+        asks: Some(CapabilitySet::default()),
+        reads_resource: reads,
         ..Rules::new(Id::from(id), target, Era::Modern)
     })
 }
