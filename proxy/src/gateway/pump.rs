@@ -28,6 +28,9 @@ use crate::mcp::sse;
 use crate::session::Session;
 use crate::upstream::{self, Body, Event, Kind, Reply};
 
+/// Bytes of a response that are read before it is taken for none that asks the client something.
+const LONGEST_QUESTION: usize = 64 << 10;
+
 /// See the module. Boxed from the start: it is handed on by value.
 pub(super) struct Pump {
     reply: Reply,
@@ -208,8 +211,23 @@ impl Pump {
 
     /// The response is sent on as it comes.
     fn is_forwarded(&self) -> bool {
-        let looked_at = self.method == Method::CompletionComplete || self.is_translated();
-        !looked_at && !downgrade::is_needed(self.target())
+        !self.is_translated() && !self.is_rewritten()
+    }
+
+    /// The response is sent on as it comes once it is no question.
+    fn is_looked_at(&self) -> bool {
+        self.is_translated() && !self.is_rewritten()
+    }
+
+    /// The response is made anew.
+    fn is_rewritten(&self) -> bool {
+        self.method == Method::CompletionComplete || downgrade::is_needed(self.target())
+    }
+
+    /// What has begun to be sent on cannot become a question that this client does not understand.
+    fn judge(&self, rewriter: &Rewriter) -> Result<(), Malformed> {
+        let asks = rewriter.outcome().result_type.as_deref() == Some("input_required");
+        if self.is_translated() && asks { Err(Malformed::ResultType) } else { Ok(()) }
     }
 
     fn is_translated(&self) -> bool {
@@ -254,11 +272,38 @@ impl Pump {
     pub(super) async fn answer(mut self: Box<Self>, body: Body) -> Answer {
         match body {
             Body::Stream(stream) if self.is_forwarded() => self.answer_stream(stream.boxed()).await,
+            Body::Stream(stream) if self.is_looked_at() => self.answer_looked_at(stream.boxed()).await,
             body => {
                 let (bytes, status) = self.whole(body).await;
                 web::json(status, [bytes])
             }
         }
+    }
+
+    /// A response that may turn out to be a question: one that is longer than any question is sent on as it comes.
+    async fn answer_looked_at(
+        mut self: Box<Self>,
+        mut stream: BoxStream<'static, Result<Bytes, upstream::Error>>,
+    ) -> Answer {
+        let (mut chunks, mut read) = (Vec::new(), 0);
+        while read <= LONGEST_QUESTION {
+            match stream.next().await {
+                Some(Ok(chunk)) => {
+                    read += chunk.len();
+                    chunks.push(chunk);
+                }
+                Some(Err(error)) => {
+                    let (bytes, status) = self.failed(&fault_of(&error));
+                    return web::json(status, [bytes]);
+                }
+                None => {
+                    let (bytes, status) = self.whole(Body::Whole(chunks.concat().into())).await;
+                    return web::json(status, [bytes]);
+                }
+            }
+        }
+        let begun = futures_util::stream::iter(chunks.into_iter().map(Ok));
+        self.answer_stream(begun.chain(stream).boxed()).await
     }
 
     async fn answer_stream(
@@ -268,7 +313,10 @@ impl Pump {
         let mut rewriter = Rewriter::new(self.rules.clone());
         let mut pieces = Vec::new();
         let first = match stream.next().await {
-            Some(Ok(chunk)) => rewriter.feed_bytes(&chunk, &mut pieces).map_err(unusable),
+            Some(Ok(chunk)) => rewriter
+                .feed_bytes(&chunk, &mut pieces)
+                .and_then(|()| self.judge(&rewriter))
+                .map_err(unusable),
             Some(Err(error)) => Err(fault_of(&error)),
             None => Err(Fault::Upstream("the server's response is empty".into())),
         };
@@ -346,7 +394,7 @@ impl Streamed {
             };
             let mut pieces = Vec::new();
             match next {
-                Some(Ok(chunk)) => match state.rewriter.feed_bytes(&chunk, &mut pieces) {
+                Some(Ok(chunk)) => match state.feed(&chunk, &mut pieces) {
                     Ok(()) => Some((Ok(pieces), Some(state))),
                     Err(bad) => Some((Err(state.broken(bad.into())), None)),
                 },
@@ -367,6 +415,11 @@ impl Streamed {
                 Err(error) => vec![Err(error)],
             })
         })
+    }
+
+    fn feed(&mut self, chunk: &Bytes, pieces: &mut Vec<Bytes>) -> Result<(), Malformed> {
+        self.rewriter.feed_bytes(chunk, pieces)?;
+        self.pump.judge(&self.rewriter)
     }
 
     fn broken(&mut self, error: BodyError) -> BodyError {

@@ -1,11 +1,12 @@
 //! What passes between the eras and under the gateway's names: results, prompts, links, questions.
 
 use futures_util::FutureExt;
+use http_body_util::BodyExt as _;
 use mcpmesh_ir::gateway::Naming;
 use serde_json::{Value, json};
 
-use super::fake::{self, Catalogue, Fake, Speaks};
-use super::harness::Gate;
+use super::fake::{self, Catalogue, Fake, Speaks, fed};
+use super::harness::{Gate, soon};
 use super::setup::Setup;
 
 /// Answers with everything that holds a URI.
@@ -220,5 +221,36 @@ async fn ids_come_back_byte_for_byte() {
         let answered = gate.ask(modern.with_body("tools/call", &params, body)).await;
         let text = String::from_utf8(answered.body.to_vec()).unwrap();
         assert!(text.contains(&format!(r#""id":{id}"#)), "{id} {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_result_reaches_a_client_of_the_other_era_as_it_comes_and_never_as_a_question() {
+    for (end, whole) in [("complete", true), ("input_required", false)] {
+        let fake = Fake::modern(&["t"]).await;
+        let (feed, body) = fed();
+        let body = parking_lot::Mutex::new(Some(body));
+        fake.hook(move |seen| {
+            (seen.method() == "tools/call").then_some(())?;
+            let body = body.lock().take()?;
+            Some(async { fake::json_stream(body) }.boxed())
+        });
+        let gate = Gate::start(&Setup::open(&[&fake])).await;
+        let legacy = gate.legacy(None, "2025-11-25").await;
+        let text = "x".repeat(100_000);
+        let begin =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"content":[{{"type":"text","text":"{text}"#);
+        feed.send(Ok(begin)).unwrap();
+        let mut answer = gate.send(legacy.request("x", "tools/call", &json!({"name": "s0_t"}))).await;
+        let first = soon("the first piece", answer.body_mut().frame()).await.unwrap().unwrap();
+        feed.send(Ok(format!(r#""}}],"resultType":"{end}"}}}}"#))).unwrap();
+        drop(feed);
+        let rest = soon("the rest", answer.into_body().collect()).await;
+        assert_eq!(rest.is_ok(), whole, "{end}");
+        let Ok(rest) = rest else { continue };
+        let said = [first.into_data().unwrap(), rest.to_bytes()].concat();
+        let said: Value = serde_json::from_slice(&said).unwrap();
+        assert_eq!(said["id"], "x");
+        assert_eq!(said["result"], json!({"content": [{"type": "text", "text": text}]}));
     }
 }
