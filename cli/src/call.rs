@@ -32,10 +32,9 @@ async fn at_endpoint(args: &CallArgs, arguments: &Value) -> Result<Value, Failur
     let result = peer.call(&name, arguments).await;
     servers.close().await;
     match result {
-        Err(Failure::Failed(error)) if !listed.contains(&name.as_str()) => Err(Failure::Failed(
-            error
-                .context(format!("{}: `mcpmesh tools` does not list {name}, which that would be", args.tool)),
-        )),
+        Err(Failure::Failed(error)) if !listed.contains(&name.as_str()) => {
+            Err(Failure::failed(format!("{error:#}; `mcpmesh tools` lists what this caller has")))
+        }
         result => result,
     }
 }

@@ -405,7 +405,10 @@ fn a_tool_is_called_by_the_name_that_is_listed_or_by_its_server_and_never_at_ano
     assert!(said.contains("without namespaces"), "{said}");
     let (code, said) = refused("one/args");
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("`mcpmesh tools` does not list one_args"), "{said}");
+    assert!(
+        said.contains("Unknown tool: one_args (-32602); `mcpmesh tools` lists what this caller has"),
+        "{said}"
+    );
 }
 
 #[test]
