@@ -45,6 +45,8 @@ pub(crate) enum Back {
     Channel(mpsc::Sender<Frame>),
     /// A Streamable HTTP session.
     Http(Arc<HttpLine>),
+    /// None: a modern server's stream has none.
+    Nobody,
 }
 
 impl Answerer {
@@ -59,6 +61,7 @@ impl Answerer {
                 out.send(frame).await.map_err(|_| Error::unsent(Kind::Reset))
             }
             Back::Http(line) => line.say(message).await,
+            Back::Nobody => Err(Error::unsent(Kind::Unavailable)),
         }
     }
 
@@ -75,6 +78,7 @@ impl Answerer {
                     runtime.spawn(async move { line.say(message).await });
                 }
             }
+            Back::Nobody => {}
         }
     }
 }

@@ -340,9 +340,9 @@ async fn a_process_that_comes_back_is_told_again_what_is_subscribed_to() {
             SessionLink::new(Capabilities::new(Bytes::from_static(capabilities.as_bytes())), None, inbox);
         let members = Bytes::from_static(br#""uri":"file:///a""#);
         let mut request = Outgoing::new(Era::Legacy, Method::ResourcesSubscribe, members);
+        request.name = Some("file:///a".into());
         request.session = Some(Arc::clone(&link));
         send(&upstream, request).await.unwrap();
-        link.subscribe(upstream.id(), "file:///a", true);
         links.push((link, hears));
     }
     for (link, hears) in &mut links {
