@@ -407,6 +407,10 @@ impl Core {
         if live.legacy.is_none() {
             return Box::pin(self.translate_subscription(link, uri, request)).await;
         }
+        if request.method == Method::ResourcesUnsubscribe && self.is_shared_subscription(&live, link, uri) {
+            link.subscribe(&self.config.id, uri, false);
+            return Ok(self.agreed());
+        }
         let reply = self.attempt_on(&live, request, bounds).await?;
         if reply.refused().is_none() {
             link.subscribe(&self.config.id, uri, request.method == Method::ResourcesSubscribe);

@@ -45,18 +45,19 @@ impl Core {
                 self.listen_for(link, (uri.to_owned(), request.assertion.clone()), Some(subscription));
             }
         }
-        let id = self.next_id();
-        let raw = if agreed {
+        if agreed {
             link.subscribe(&self.config.id, uri, wanted);
-            wire::result(&Id::from(id), b"{}")
-        } else {
-            wire::refusal(
-                &Id::from(id),
-                INVALID_PARAMS,
-                "the server does not tell when this resource changes",
-            )
-        };
-        Ok(Reply::answered(id, raw))
+            return Ok(self.agreed());
+        }
+        let id = self.next_id();
+        let message = "the server does not tell when this resource changes";
+        Ok(Reply::answered(id, wire::refusal(&Id::from(id), INVALID_PARAMS, message)))
+    }
+
+    /// The answer to a request about a subscription that needs no server.
+    pub(super) fn agreed(&self) -> Reply {
+        let id = self.next_id();
+        Reply::answered(id, wire::result(&Id::from(id), b"{}"))
     }
 
     /// Listens for everything that a link is subscribed to and does not listen for yet.

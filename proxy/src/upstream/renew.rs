@@ -6,9 +6,10 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::detect::Live;
+use super::detect::{Live, Wire};
 use super::inbox::Unsolicited;
 use super::reply::Event;
+use super::route::is_askable;
 use super::session::{Session, SessionLink, Slot};
 use super::subscribe::missed;
 use super::wire::{self, Answer, MetaParts};
@@ -26,6 +27,15 @@ impl Core {
             links.push(Arc::downgrade(link));
         }
         (slot, new)
+    }
+
+    /// Whether another client still wants what this one subscribed to in a process that both share.
+    pub(super) fn is_shared_subscription(&self, live: &Live, link: &Arc<SessionLink>, uri: &str) -> bool {
+        let shares = |one: &SessionLink| !is_askable(one.capabilities.set());
+        let wants = |one: &SessionLink| one.subscribed(&self.config.id).iter().any(|own| own == uri);
+        let known: Vec<_> = self.links.lock().iter().filter_map(Weak::upgrade).collect();
+        let other = |one: &Arc<SessionLink>| !Arc::ptr_eq(one, link) && shares(one) && wants(one);
+        matches!(live.wire, Wire::Stdio(_)) && shares(link) && known.iter().any(other)
     }
 
     /// Takes over what the client subscribed to at another upstream of this server.
