@@ -25,6 +25,7 @@ mod detect;
 mod egress;
 mod error;
 mod events;
+mod heard;
 mod http;
 mod inbox;
 mod legacy_sse;
@@ -116,6 +117,11 @@ impl Outgoing {
             assertion: None,
             deadline: None,
         }
+    }
+
+    /// Whether it changes what its session hears of.
+    fn subscribes(&self) -> bool {
+        matches!(self.method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe)
     }
 
     fn parts(&self) -> MetaParts {
@@ -291,6 +297,12 @@ impl Upstream {
         self.core.subscribe(uris, assertion)
     }
 
+    /// Takes over, in the background, what a legacy client subscribed to at an upstream of the same server that this
+    /// one replaces.
+    pub fn adopt(&self, session: &Arc<SessionLink>, assertion: Option<HeaderValue>) {
+        self.core.adopt(session, assertion);
+    }
+
     /// Sends a notification in a legacy client's session, opening none for it.
     ///
     /// # Errors
@@ -387,7 +399,23 @@ impl Core {
     /// Sends a call, and once more where the first attempt is sure not to have run.
     async fn attempt(self: &Arc<Self>, request: &Outgoing, bounds: Bounds) -> Result<Reply, Error> {
         let live = self.live(self.connect_deadline().min(bounds.total)).await?;
-        self.attempt_on(&live, request, bounds).await
+        let Some((link, uri)) =
+            request.session.as_ref().zip(request.name.as_deref()).filter(|_| request.subscribes())
+        else {
+            return self.attempt_on(&live, request, bounds).await;
+        };
+        if live.legacy.is_none() {
+            return Box::pin(self.translate_subscription(link, uri, request)).await;
+        }
+        if request.method == Method::ResourcesUnsubscribe && self.is_shared_subscription(&live, link, uri) {
+            link.subscribe(&self.config.id, uri, false);
+            return Ok(self.agreed());
+        }
+        let reply = self.attempt_on(&live, request, bounds).await?;
+        if reply.refused().is_none() {
+            link.subscribe(&self.config.id, uri, request.method == Method::ResourcesSubscribe);
+        }
+        Ok(reply)
     }
 
     async fn attempt_on(

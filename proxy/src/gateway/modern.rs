@@ -103,11 +103,6 @@ impl Exchange {
         let attached = self.view.config.attached.get(plan.server).ok_or(Fault::Internal)?;
         record.asked();
         let reply = attached.upstream.send(plan.outgoing).await.map_err(|error| fault_of(&error))?;
-        if let Some(session) = &asker.session
-            && is_subscription(&request.method)
-        {
-            session.link.subscribe(&attached.id, &plan.key, request.method == Method::ResourcesSubscribe);
-        }
         Ok((reply, plan.rules, attached.id.clone()))
     }
 }

@@ -42,8 +42,6 @@ pub(super) struct Asker {
 pub(super) struct Plan {
     /// Index of the server.
     pub(super) server: usize,
-    /// The upstream's own name or URI of the object.
-    pub(super) key: String,
     pub(super) outgoing: Outgoing,
     /// How its response becomes the client's, but for the upstream's era, which its answer tells.
     pub(super) rules: Rules,
@@ -166,7 +164,7 @@ impl Exchange {
             rules.asks = has_rounds(&request.method).then(|| capabilities.set());
             rules.states = Some(self.states(request, found, round.number));
         }
-        Plan { server: found.server, key: found.object.name().to_owned(), outgoing, rules }
+        Plan { server: found.server, outgoing, rules }
     }
 
     /// What may be asked of the client during this call: what a modern client declares at a modern server. A legacy

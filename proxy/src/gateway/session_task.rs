@@ -63,6 +63,11 @@ async fn attend(mut exchange: Exchange, session: Weak<Session>, mut inbox: mpsc:
                     exchange.gateway.sessions.remove(&id, &live.terms.principal);
                     return;
                 }
+                if live.link.has_subscriptions() {
+                    for attached in &exchange.view.config.attached {
+                        attached.upstream.adopt(&live.link, exchange.assertion(attached));
+                    }
+                }
                 let now = exchange.digests(revision);
                 for ((_, notification), _) in TOLD.iter().zip(seen.iter().zip(&now)).filter(|(_, (a, b))| a != b) {
                     live.outbox.offer(&answer::notification(notification, None));

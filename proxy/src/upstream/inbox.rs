@@ -45,6 +45,8 @@ pub(crate) enum Back {
     Channel(mpsc::Sender<Frame>),
     /// A Streamable HTTP session.
     Http(Arc<HttpLine>),
+    /// None: a modern server's stream has none.
+    Nobody,
 }
 
 impl Answerer {
@@ -59,6 +61,7 @@ impl Answerer {
                 out.send(frame).await.map_err(|_| Error::unsent(Kind::Reset))
             }
             Back::Http(line) => line.say(message).await,
+            Back::Nobody => Err(Error::unsent(Kind::Unavailable)),
         }
     }
 
@@ -68,7 +71,7 @@ impl Answerer {
         match (&self.0, &other.0) {
             (Back::Channel(one), Back::Channel(other)) => one.same_channel(other),
             (Back::Http(one), Back::Http(other)) => Arc::ptr_eq(one, other),
-            (Back::Channel(_), Back::Http(_)) | (Back::Http(_), Back::Channel(_)) => false,
+            (Back::Channel(_) | Back::Http(_) | Back::Nobody, _) => false,
         }
     }
 
@@ -85,6 +88,7 @@ impl Answerer {
                     runtime.spawn(async move { line.say(message).await });
                 }
             }
+            Back::Nobody => {}
         }
     }
 }

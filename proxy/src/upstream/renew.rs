@@ -6,10 +6,11 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::detect::Live;
+use super::detect::{Live, Wire};
 use super::inbox::Unsolicited;
 use super::reply::Event;
-use super::session::{Session, SessionLink};
+use super::route::is_askable;
+use super::session::{Session, SessionLink, Slot};
 use super::subscribe::missed;
 use super::wire::{self, Answer, MetaParts};
 use super::{Core, Error};
@@ -17,13 +18,44 @@ use crate::mcp::envelope::Method;
 use crate::mcp::era::Era;
 
 impl Core {
+    /// Remembers a link that uses this upstream: the place of its session, and whether it is new.
+    pub(super) fn know(&self, link: &Arc<SessionLink>) -> (Arc<Slot>, bool) {
+        let (slot, new) = link.slot(self.instance);
+        if new {
+            let mut links = self.links.lock();
+            links.retain(|link| link.strong_count() > 0);
+            links.push(Arc::downgrade(link));
+        }
+        (slot, new)
+    }
+
+    /// Whether another client still wants what this one subscribed to in a process that both share.
+    pub(super) fn is_shared_subscription(&self, live: &Live, link: &Arc<SessionLink>, uri: &str) -> bool {
+        let shares = |one: &SessionLink| !is_askable(one.capabilities.set());
+        let wants = |one: &SessionLink| one.subscribed(&self.config.id).iter().any(|own| own == uri);
+        let known: Vec<_> = self.links.lock().iter().filter_map(Weak::upgrade).collect();
+        let other = |one: &Arc<SessionLink>| !Arc::ptr_eq(one, link) && shares(one) && wants(one);
+        matches!(live.wire, Wire::Stdio(_)) && shares(link) && known.iter().any(other)
+    }
+
+    /// Takes over what the client subscribed to at another upstream of this server.
+    pub(super) fn adopt(&self, link: &Arc<SessionLink>, assertion: Option<HeaderValue>) {
+        if !link.subscribed(&self.config.id).is_empty() && self.know(link).1 {
+            link.assert(self.instance, assertion);
+            self.changed.notify_one();
+        }
+    }
+
     /// Renews the subscriptions of every link whose session is gone or missed something: a client that only listens
     /// makes no call that would.
     pub(super) fn renew_all(self: &Arc<Self>, live: &Arc<Live>) {
         let links: Vec<_> = self.links.lock().iter().filter_map(Weak::upgrade).collect();
         let links: Vec<_> =
             links.into_iter().filter(|link| !link.subscribed(&self.config.id).is_empty()).collect();
-        if links.is_empty() || live.legacy.is_none() {
+        if live.legacy.is_none() {
+            return links.iter().for_each(|link| self.listen_for_all(link));
+        }
+        if links.is_empty() {
             return;
         }
         let (core, live, stop) = (Arc::clone(self), Arc::clone(live), self.stop.clone());
@@ -66,6 +98,7 @@ impl Core {
                 Ok(true) => self.tell_missed(&link, session, &uri).await,
                 Ok(false) => {
                     tracing::debug!(server = %self.config.id, "a subscription is not renewed by its server");
+                    link.subscribe(&self.config.id, &uri, false);
                 }
                 Err(error) => {
                     tracing::debug!(server = %self.config.id, %error, "could not renew a subscription");

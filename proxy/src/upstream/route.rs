@@ -36,8 +36,7 @@ const ASKABLE: [CapabilitySet; 4] = [
 
 /// Whether the client of this session may be asked in the middle of a call, or subscribes in it.
 fn needs_session(link: &SessionLink, request: &Outgoing) -> bool {
-    is_askable(link.capabilities.set())
-        || matches!(request.method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe)
+    is_askable(link.capabilities.set()) || request.subscribes()
 }
 
 pub(super) fn is_askable(set: CapabilitySet) -> bool {
@@ -146,12 +145,7 @@ impl Core {
         link: &Arc<SessionLink>,
         assertion: Option<&HeaderValue>,
     ) -> Result<Lease, Error> {
-        let (slot, new) = link.slot(self.instance);
-        if new {
-            let mut links = self.links.lock();
-            links.retain(|link| link.strong_count() > 0);
-            links.push(Arc::downgrade(link));
-        }
+        let (slot, _) = self.know(link);
         if let (Wire::Stdio(shared), false) = (&live.wire, is_askable(link.capabilities.set())) {
             return Ok(Lease::shared(Arc::clone(shared)));
         }

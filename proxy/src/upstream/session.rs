@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::channel::Channel;
 use super::error::{Error, Kind, Phase};
@@ -450,6 +450,8 @@ struct Place {
     epoch: Option<Epoch>,
     /// For whom it was last used, towards a server of the mesh.
     assertion: Option<http::HeaderValue>,
+    /// What it listens to where the server is modern only; dropping one ends it.
+    listens: HashMap<String, DropGuard>,
 }
 
 impl std::fmt::Debug for SessionLink {
@@ -471,9 +473,9 @@ impl SessionLink {
         Arc::new(Self { capabilities, client_info, inbox: Some(inbox), ..Self::default() })
     }
 
-    /// Remembers, or forgets, that the client wants to hear of this resource of this server: a session that takes the
-    /// place of a lost one subscribes to it again.
-    pub fn subscribe(&self, server: &ServerId, uri: &str, wanted: bool) {
+    /// Remembers, or forgets, that the client subscribed to this resource of this server: a session that takes the
+    /// place of a lost one does it again.
+    pub(crate) fn subscribe(&self, server: &ServerId, uri: &str, wanted: bool) {
         let resource = (server.clone(), uri.to_owned());
         let mut subscribed = self.subscribed.lock();
         if wanted {
@@ -484,10 +486,15 @@ impl SessionLink {
     }
 
     /// The resources of this server that the client wants to hear of.
-    #[must_use]
-    pub fn subscribed(&self, server: &ServerId) -> Vec<String> {
+    pub(crate) fn subscribed(&self, server: &ServerId) -> Vec<String> {
         let subscribed = self.subscribed.lock();
         subscribed.iter().filter(|(of, _)| of == server).map(|(_, uri)| uri.clone()).collect()
+    }
+
+    /// Whether the client subscribed to anything.
+    #[must_use]
+    pub fn has_subscriptions(&self) -> bool {
+        !self.subscribed.lock().is_empty()
     }
 
     /// Whether the client wants to hear of this resource: it subscribed to it, or to one that holds it
@@ -521,9 +528,29 @@ impl SessionLink {
         }
     }
 
+    /// For whom the upstream will be used.
+    pub(crate) fn assert(&self, upstream: u64, assertion: Option<http::HeaderValue>) {
+        self.places.lock().entry(upstream).or_default().assertion = assertion;
+    }
+
     /// For whom the upstream was last used.
     pub(crate) fn assertion(&self, upstream: u64) -> Option<http::HeaderValue> {
         self.places.lock().get(&upstream).and_then(|place| place.assertion.clone())
+    }
+
+    /// Whether it listens to this resource of a modern server.
+    pub(crate) fn listens(&self, upstream: u64, uri: &str) -> bool {
+        self.places.lock().get(&upstream).is_some_and(|place| place.listens.contains_key(uri))
+    }
+
+    /// Begins or ends to listen.
+    pub(crate) fn listen(&self, upstream: u64, uri: &str, until: Option<DropGuard>) {
+        let mut places = self.places.lock();
+        let listens = &mut places.entry(upstream).or_default().listens;
+        match until {
+            Some(until) => listens.insert(uri.to_owned(), until),
+            None => listens.remove(uri),
+        };
     }
 
     pub(crate) fn profile(&self) -> Profile {

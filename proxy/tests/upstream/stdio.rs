@@ -8,10 +8,10 @@ use mcpmesh_proxy::mcp::envelope::Method;
 use mcpmesh_proxy::mcp::era::{Era, Revision};
 use mcpmesh_proxy::mcp::meta::Capabilities;
 use mcpmesh_proxy::upstream::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::fake::{self, Processes, call, drain, observe, ready, send, tool};
+use super::fake::{self, Process, Processes, call, drain, observe, ready, send, tool};
 
 #[tokio::test(start_paused = true)]
 async fn an_old_process_is_initialized_after_its_error_and_its_chatter_is_skipped() {
@@ -71,7 +71,7 @@ async fn a_modern_process_serves_all_calls_and_is_told_of_cancellations() {
     for reply in [&mut first, &mut second] {
         let id = reply.upstream_id();
         let Some(Ok(Event::Notification { raw, .. })) = reply.next().await else { panic!("progress") };
-        let said: serde_json::Value = serde_json::from_slice(&raw).unwrap();
+        let said: Value = serde_json::from_slice(&raw).unwrap();
         assert_eq!(said["params"]["progressToken"], id, "each call hears its own");
     }
     let id = second.upstream_id();
@@ -340,9 +340,9 @@ async fn a_process_that_comes_back_is_told_again_what_is_subscribed_to() {
             SessionLink::new(Capabilities::new(Bytes::from_static(capabilities.as_bytes())), None, inbox);
         let members = Bytes::from_static(br#""uri":"file:///a""#);
         let mut request = Outgoing::new(Era::Legacy, Method::ResourcesSubscribe, members);
+        request.name = Some("file:///a".into());
         request.session = Some(Arc::clone(&link));
         send(&upstream, request).await.unwrap();
-        link.subscribe(upstream.id(), "file:///a", true);
         links.push((link, hears));
     }
     for (link, hears) in &mut links {
@@ -361,4 +361,93 @@ async fn a_process_that_comes_back_is_told_again_what_is_subscribed_to() {
         assert!(again.iter().all(|(number, uri)| *number >= 2 && uri == "file:///a"), "{again:?}");
         assert_eq!(again.len(), 1, "{again:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_clients_subscription_in_a_shared_process_does_not_end_with_anothers() {
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
+    let processes = Processes::new(move |_, mut process| {
+        let heard = Arc::clone(&heard);
+        Box::pin(async move {
+            while let Some(message) = process.read().await {
+                match message["method"].as_str() {
+                    Some(method) if method.ends_with("subscribe") => {
+                        heard.lock().unwrap().push(method.to_owned());
+                        process.result(&message, json!({})).await;
+                    }
+                    _ => process.legacy(&message).await,
+                }
+            }
+        })
+    });
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    let links: Vec<_> = (0..2)
+        .map(|_| SessionLink::new(Capabilities::new(Bytes::from_static(b"{}")), None, mpsc::channel(1).0))
+        .collect();
+    for method in [Method::ResourcesSubscribe, Method::ResourcesUnsubscribe] {
+        for link in &links {
+            let members = Bytes::from_static(br#""uri":"file:///a""#);
+            let mut request = Outgoing::new(Era::Legacy, method.clone(), members);
+            request.name = Some("file:///a".into());
+            request.session = Some(Arc::clone(link));
+            assert_eq!(send(&upstream, request).await.unwrap()["result"], json!({}));
+        }
+    }
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked, ["resources/subscribe", "resources/subscribe", "resources/unsubscribe"]);
+}
+
+/// A modern process that tells of each resource once when it is subscribed to; the first one then crashes.
+async fn tells_once(number: usize, mut process: Process, heard: Arc<std::sync::Mutex<Vec<(usize, Value)>>>) {
+    while let Some(message) = process.read().await {
+        let filter = &message["params"]["notifications"];
+        match message["method"].as_str() {
+            Some("server/discover") => {
+                let capabilities = json!({"resources": {"subscribe": true}});
+                let said = json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
+                    "capabilities": capabilities});
+                process.result(&message, said).await;
+            }
+            Some("resources/list") => process.result(&message, json!({"resources": []})).await,
+            Some("resources/templates/list") => {
+                process.result(&message, json!({"resourceTemplates": []})).await;
+            }
+            Some("subscriptions/listen") => {
+                heard.lock().unwrap().push((number, filter["resourceSubscriptions"].clone()));
+                let meta = json!({"io.modelcontextprotocol/subscriptionId": message["id"]});
+                let confirmed = json!({"_meta": meta, "notifications": filter});
+                let updated = json!({"_meta": meta, "uri": "file:///a"});
+                for (method, params) in [
+                    ("notifications/subscriptions/acknowledged", confirmed),
+                    ("notifications/resources/updated", updated),
+                ] {
+                    let said = json!({"jsonrpc": "2.0", "method": method, "params": params});
+                    process.say(&said.to_string()).await;
+                }
+                if number == 0 {
+                    return;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_at_a_modern_process_outlives_it() {
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
+    let processes =
+        Processes::new(move |number, process| Box::pin(tells_once(number, process, Arc::clone(&heard))));
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    let mut subscription = upstream.subscribe(vec!["file:///a".to_owned()], None);
+    assert_eq!(subscription.settle(std::time::Duration::from_secs(10)).await, ["file:///a"]);
+    // What the process said before its end, what may have been missed, and what the next one says.
+    for _ in 0..3 {
+        assert!(String::from_utf8_lossy(&subscription.next().await.unwrap()).contains("file:///a"));
+    }
+    assert_eq!(*asked.lock().unwrap(), [(0, json!(["file:///a"])), (1, json!(["file:///a"]))]);
 }
