@@ -13,6 +13,9 @@ use tokio::sync::mpsc;
 
 use super::fake::{self, Process, Processes, call, drain, observe, ready, send, tool};
 
+/// How long anything is waited for that must come.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
 #[tokio::test(start_paused = true)]
 async fn an_old_process_is_initialized_after_its_error_and_its_chatter_is_skipped() {
     let processes = Processes::new(|_, mut process| {
@@ -351,7 +354,7 @@ async fn a_process_that_comes_back_is_told_again_what_is_subscribed_to() {
         request.session = Some(Arc::clone(link));
         // The process answers, and ends.
         let _ = send(&upstream, request).await;
-        let told = hears.recv().await.unwrap();
+        let told = tokio::time::timeout(PATIENCE, hears.recv()).await.unwrap().unwrap();
         assert!(
             matches!(&told.event, Event::Notification { method: Method::NotificationsResourcesUpdated, raw }
             if raw.ends_with(br#"{"uri":"file:///a"}}"#)),
@@ -444,10 +447,11 @@ async fn a_subscription_at_a_modern_process_outlives_it() {
     let upstream = processes.upstream();
     ready(&upstream).await;
     let mut subscription = upstream.subscribe(vec!["file:///a".to_owned()], None);
-    assert_eq!(subscription.settle(std::time::Duration::from_secs(10)).await, ["file:///a"]);
+    assert_eq!(subscription.settle(PATIENCE).await, ["file:///a"]);
     // What the process said before its end, what may have been missed, and what the next one says.
     for _ in 0..3 {
-        assert!(String::from_utf8_lossy(&subscription.next().await.unwrap()).contains("file:///a"));
+        let told = tokio::time::timeout(PATIENCE, subscription.next()).await.unwrap().unwrap();
+        assert!(String::from_utf8_lossy(&told).contains("file:///a"));
     }
     assert_eq!(*asked.lock().unwrap(), [(0, json!(["file:///a"])), (1, json!(["file:///a"]))]);
 }
