@@ -47,15 +47,11 @@ async fn a_body_made_to_be_expensive_costs_less_than_twice_the_limit() -> anyhow
         ("a million keys", format!("{{{many}}}"), 413),
         ("length", format!(r#"{{"text":"{}"}}"#, "x".repeat(LIMIT)), 413),
     ] {
+        // Once: what one thread gives back is not what another takes.
         let before = peak(&mesh)?;
-        for _ in 0..8 {
-            let answered = client.post(&headers, call(&arguments)).await;
-            // Who sends more than is read may meet a closed connection.
-            ensure!(
-                answered.is_err() || answered.is_ok_and(|reply| reply.status.as_u16() == status),
-                "{what}"
-            );
-        }
+        let answered = client.post(&headers, call(&arguments)).await;
+        // Who sends more than is read may meet a closed connection.
+        ensure!(answered.is_err() || answered.is_ok_and(|reply| reply.status.as_u16() == status), "{what}");
         let grown = peak(&mesh)?.saturating_sub(before);
         ensure!(grown < 2 * LIMIT, "{what}: {grown} bytes");
     }
