@@ -338,13 +338,14 @@ OFF: anyone may call anything, no limits, no log. ON: an API key for each reques
 principal; per server and tool), metrics and an access log to a file. Metrics are counted in both.
 ";
 
-const CALL: &str = "119,000 instructions, the relay 43,000 (callgrind): JSON, headers, futures, pieces of memory";
+const CALL: &str =
+    "119,000 instructions, the relay 43,000 (callgrind): JSON, headers, futures, pieces of memory";
 const FEATURES: &str = "as OFF, and one SHA-256, two buckets, a line of the log";
 const WAKE: &str = "two more wake-ups of a thread than without a proxy";
 const COPY: &str = "system calls that copy 1 MiB twice; the scanner reads every byte once";
 const BUFFERS: &str = "hyper's read buffer and what waits in it for the client";
 const LIST: &str = "reading and judging the request costs more than all that nginx does for a file";
-const COLD: &str = "its discovery and its list, one after the other";
+const COLD: &str = "a server is asked five times in a row: its eras, discovery twice, its list";
 const BUCKET: &str = "one atomic in one shard of a map";
 const GCRA: &str = "exact by construction";
 const MAP: &str =
