@@ -15,8 +15,8 @@ use crate::mcp::envelope::{Method, Request};
 use crate::mcp::era::{Era, Revision};
 use crate::mcp::fault::Fault;
 use crate::mcp::handle::Purpose;
-use crate::mcp::json;
 use crate::mcp::meta::CapabilitySet;
+use crate::mcp::rewrite::updated_uri;
 use crate::upstream::Declared;
 
 /// Bytes of the servers' instructions that are passed on.
@@ -226,10 +226,7 @@ impl Exchange {
     /// Whether this caller may be told that a resource of a server changed: the same decision as for reading it, so
     /// that a server cannot tell of what the caller may not know, nor go on after a permission is taken away.
     pub(super) fn may_hear_of(&self, server: usize, updated: &Bytes) -> bool {
-        let uri = json::member(updated, "params")
-            .and_then(|params| json::member(params, "uri"))
-            .and_then(json::text);
-        uri.is_some_and(|uri| self.allows(server, Object::Resource { uri: &uri }))
+        updated_uri(updated).is_some_and(|uri| self.allows(server, Object::Resource { uri: &uri }))
     }
 }
 

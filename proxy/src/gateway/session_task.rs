@@ -15,7 +15,7 @@ use crate::catalog::ListKind;
 use crate::mcp::envelope::Method;
 use crate::mcp::json;
 use crate::mcp::meta::LogLevel;
-use crate::mcp::rewrite::UriWrap;
+use crate::mcp::rewrite::{UriWrap, updated_uri};
 use crate::session::Session;
 use crate::upstream::{Event, Unsolicited};
 
@@ -143,7 +143,7 @@ impl Hears {
 
 /// An update that this client subscribed to and may still read.
 fn resource_updated(exchange: &Exchange, session: &Session, server: &ServerId, raw: &Bytes) -> Option<Bytes> {
-    let uri = json::member(json::member(raw, "params")?, "uri").and_then(json::text)?;
+    let uri = updated_uri(raw)?;
     let index = exchange.view.config.attached.iter().position(|attached| attached.id == *server)?;
     let may = exchange.may_hear_of(index, raw);
     (may && session.link.is_subscribed(server, &uri)).then(|| updated(raw, exchange.view.wraps(index)))?

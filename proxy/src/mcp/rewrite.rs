@@ -19,7 +19,7 @@ mod message;
 mod place;
 mod writer;
 
-pub use message::{cut_completion, remove_path, rewrite_progress, rewrite_request, splice_path};
+pub use message::{cut_completion, remove_path, rewrite_progress, rewrite_request, splice_path, updated_uri};
 use place::{Place, Slot};
 use writer::{Pieces, Sink, Writer};
 

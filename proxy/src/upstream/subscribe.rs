@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, watch};
 use super::Core;
 use super::wire;
 use crate::mcp::envelope::Method;
-use crate::mcp::json;
+use crate::mcp::rewrite::updated_uri;
 
 /// Resources on one stream: what servers take in one request, ours among them.
 const MOST: usize = 1000;
@@ -107,17 +107,11 @@ impl Hub {
     }
 
     fn hear(&self, raw: Bytes) {
-        if let Some(uri) = uri_of(&raw) {
+        if let Some(uri) = updated_uri(&raw).map(Arc::from) {
             // Whoever asked may be gone.
-            let _ = self.told.send(Told::Updated { uri: uri.into(), raw });
+            let _ = self.told.send(Told::Updated { uri, raw });
         }
     }
-}
-
-/// The resource that an update is about.
-fn uri_of(raw: &[u8]) -> Option<String> {
-    let uri = json::member(json::member(raw, "params")?, "uri").and_then(json::text)?;
-    Some(uri.into_owned())
 }
 
 /// `notifications/resources/updated` of our own making: updates of this resource may have been missed.

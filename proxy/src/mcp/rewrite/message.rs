@@ -1,5 +1,7 @@
 //! Messages of the upstream's that are rewritten whole: its notifications and its requests.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 
 use super::{Malformed, Rewriter, Rules, UriWrap};
@@ -29,11 +31,17 @@ pub fn rewrite_progress(raw: &Bytes, token: &[u8]) -> Option<Bytes> {
     splice_path(raw, &["params", PROGRESS_TOKEN], token)
 }
 
+/// The resource that a `notifications/resources/updated` is about.
+#[must_use]
+pub fn updated_uri(raw: &[u8]) -> Option<Cow<'_, str>> {
+    json::text(json::member(json::member(raw, "params")?, "uri")?)
+}
+
 impl UriWrap {
     /// Wraps `params.uri` of `notifications/resources/updated`.
     #[must_use]
     pub fn wrap_updated(&self, raw: &Bytes) -> Option<Bytes> {
-        let uri = json::text(json::member(json::member(raw, "params")?, "uri")?)?;
+        let uri = updated_uri(raw)?;
         splice_path(raw, &["params", "uri"], &super::quoted(&self.apply(&uri)))
     }
 }

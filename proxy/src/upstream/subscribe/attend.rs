@@ -1,6 +1,7 @@
 //! Keeps the stream of some subscriptions open: opens a wider one before it closes the old, and opens it again when
 //! the server ends it.
 
+use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +11,11 @@ use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use super::{Hub, Told, uri_of};
+use super::{Hub, Told};
 use crate::mcp::envelope::{INVALID_PARAMS, INVALID_REQUEST, Method};
 use crate::mcp::fault::METHOD_NOT_FOUND;
 use crate::mcp::json;
+use crate::mcp::rewrite::updated_uri;
 use crate::upstream::observe::{FIRST_PAUSE, LONGEST_PAUSE, STEADY, jitter};
 use crate::upstream::reply::{Event, Reply};
 use crate::upstream::wire::{self, Answer};
@@ -182,7 +184,7 @@ impl Attending {
             return;
         };
         if let Some(fading) = &mut self.fading {
-            fading.told.extend(uri_of(&raw));
+            fading.told.extend(updated_uri(&raw).map(Cow::into_owned));
         }
         self.hub.hear(raw);
     }
@@ -190,7 +192,7 @@ impl Attending {
     fn heard_late(&mut self, raw: Option<Bytes>) {
         match (raw, &self.fading) {
             (Some(raw), Some(fading)) => {
-                if uri_of(&raw).is_some_and(|uri| !fading.told.contains(&uri)) {
+                if updated_uri(&raw).is_some_and(|uri| !fading.told.contains(uri.as_ref())) {
                     self.hub.hear(raw);
                 }
             }
