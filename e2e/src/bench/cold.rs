@@ -4,12 +4,14 @@
 use std::time::Instant;
 
 use anyhow::ensure;
+use bytes::Bytes;
 
 use super::Plan;
 use super::case::{median, micros};
 use super::config::Draft;
 use super::load::Connection;
 use super::request::Caller;
+use super::running::Running;
 use super::upstream::{HUNG, SLOW, SLOWNESS};
 use super::world::{SERVERS, World, fetch, proxy};
 
@@ -55,9 +57,7 @@ pub(super) async fn cold(world: &World, plan: &Plan) -> anyhow::Result<Cold> {
     for _ in 0..plan.repetitions {
         added.push(first_list(world).await?);
     }
-    let draft =
-        |last| Draft { servers: (1..SERVERS).chain([last]).collect(), ..Draft::open("all", "/all", 0..0) };
-    let start = |name, last| proxy(&world.folder, name, (&[draft(last)], world.upstream.address), false);
+    let start = |name, last| proxy(&world.folder, name, (&[fifty(last)], world.upstream.address), false);
     let (whole, hung) = (start("whole", SERVERS)?, start("hung", HUNG)?);
     let ask = |method, name: Option<&str>| Caller::default().request("/all", method, name);
     // The first list waits for the server that hangs as long as any waits.
@@ -69,30 +69,35 @@ pub(super) async fn cold(world: &World, plan: &Plan) -> anyhow::Result<Cold> {
         for (ratios, request) in
             ratios.iter_mut().zip([ask("tools/list", None), ask("tools/call", Some("s1_tool_0"))])
         {
-            let mut took = [0.0, 0.0];
-            for (took, running) in took.iter_mut().zip([&whole, &hung]) {
-                let mut connection = Connection::open(running.address).await?;
-                let mut all = Vec::new();
-                for _ in 0..plan.scaled(300) {
-                    let began = Instant::now();
-                    let answer = connection.exchange(&request, None).await?;
-                    ensure!(answer.status == 200, "{}: {answer:?}", running.name);
-                    all.push(micros(began.elapsed()));
-                }
-                *took = median(all.into_iter());
-            }
-            ratios.push(took[1] / took[0]);
+            let whole = typical(&whole, &request, plan).await?;
+            ratios.push(typical(&hung, &request, plan).await? / whole);
         }
     }
     let [lists, calls] = ratios.map(|ratios| median(ratios.into_iter()));
     Ok(Cold { added: median(added.into_iter()), beside_hung: (lists, calls) })
 }
 
+/// An open gateway over 50 servers, the last of which is given.
+fn fifty(last: usize) -> Draft {
+    Draft { servers: (1..SERVERS).chain([last]).collect(), ..Draft::open("all", "/all", 0..0) }
+}
+
+/// Median microseconds of an answer on one connection.
+async fn typical(running: &Running, request: &Bytes, plan: &Plan) -> anyhow::Result<f64> {
+    let mut connection = Connection::open(running.address).await?;
+    let mut all = Vec::new();
+    for _ in 0..plan.scaled(300) {
+        let began = Instant::now();
+        let answer = connection.exchange(request, None).await?;
+        ensure!(answer.status == 200, "{}: {answer:?}", running.name);
+        all.push(micros(began.elapsed()));
+    }
+    Ok(median(all.into_iter()))
+}
+
 /// Starts a proxy over 50 servers and asks it for its list at once.
 async fn first_list(world: &World) -> anyhow::Result<f64> {
-    let servers = (1..SERVERS).chain([SLOW]).collect();
-    let draft = Draft { servers, ..Draft::open("all", "/all", 0..0) };
-    let running = proxy(&world.folder, "cold", (&[draft], world.upstream.address), false)?;
+    let running = proxy(&world.folder, "cold", (&[fifty(SLOW)], world.upstream.address), false)?;
     let began = Instant::now();
     let body = fetch(&running, &Caller::default().request("/all", "tools/list", None)).await?;
     let took = began.elapsed();
