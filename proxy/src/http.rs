@@ -11,6 +11,7 @@ use futures_util::{Stream, StreamExt};
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use http::{HeaderName, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use mcpmesh_ir::gateway::Listener;
 
 use crate::mcp::envelope::Id;
@@ -20,6 +21,13 @@ use crate::mcp::sse;
 
 /// A pause in an event stream after which a comment is sent.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// Bytes of a request that is already answered which are read all the same.
+const UNWANTED: u64 = 16 << 20;
+/// How long that may take.
+const UNWANTED_TIME: std::time::Duration = std::time::Duration::from_secs(5);
+/// The longest pause in it.
+const UNWANTED_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// What ends a body early.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -101,6 +109,26 @@ pub fn json(code: StatusCode, chunks: impl IntoIterator<Item = Bytes>) -> Answer
     *answer.status_mut() = code;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
+}
+
+/// Reads what is left of a request that is answered already and throws it away: a connection that is closed before all
+/// is read may take the answer with it. Within bounds, and not before a client that is not sending.
+pub async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
+    if body.is_end_stream() {
+        return;
+    }
+    let mut left = UNWANTED;
+    let rest = async {
+        while let Ok(Some(Ok(frame))) = tokio::time::timeout(UNWANTED_PAUSE, body.frame()).await {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match left.checked_sub(length.max(body.size_hint().lower())) {
+                Some(_) => left -= length,
+                None => return,
+            }
+        }
+    };
+    // What is over then is closed.
+    let _ = tokio::time::timeout(UNWANTED_TIME, rest).await;
 }
 
 /// A JSON body that is still arriving.

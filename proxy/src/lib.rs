@@ -29,6 +29,7 @@ pub mod routes;
 pub mod session;
 pub mod upstream;
 pub mod upstreams;
+pub mod workers;
 
 pub use ports::Bind;
 pub use proxy::{Options, Proxy};

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, EXPECT};
+use http::request::Parts;
 use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::Incoming as Body;
 use hyper::service::service_fn;
@@ -40,6 +41,7 @@ use crate::mesh::{Mesh, fleet_of};
 use crate::metrics::Shared;
 use crate::readiness::Readiness;
 use crate::routes::Routes;
+use crate::workers::Workers;
 
 /// Bytes that a request's head may have: more is 431.
 const HEAD: usize = 16 * 1024;
@@ -71,6 +73,8 @@ pub struct Serving {
     pub mesh: Mesh,
     /// Whether the process ends.
     pub readiness: Arc<Readiness>,
+    /// Where connections are served.
+    pub workers: Workers,
 }
 
 /// What a new connection finds.
@@ -150,12 +154,15 @@ pub async fn serve(
         match accepted {
             Some(Ok(stream)) => {
                 let (door, builder) = (accepting.door.load_full(), Arc::clone(&builder));
-                let (serving, watcher, stop) = (serving.clone(), graceful.watcher(), stop.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = welcome(stream, &door, (&builder, watcher), serving, stop).await {
+                let (watcher, stop, inside) = (graceful.watcher(), stop.clone(), serving.clone());
+                let served = serving.workers.serve(stream, move |stream| async move {
+                    if let Err(error) = welcome(stream, &door, (&builder, watcher), inside, stop).await {
                         tracing::debug!(%error, "connection ended");
                     }
                 });
+                if let Err(error) = served {
+                    tracing::warn!(%error, "cannot serve a connection");
+                }
             }
             Some(Err(error)) => {
                 // Out of file descriptors, most likely: waiting is all that helps.
@@ -289,7 +296,17 @@ async fn guarded(serving: &Serving, request: Request<Body>, way: &Way) -> Answer
 }
 
 async fn route(serving: &Serving, request: Request<Body>, way: &Way) -> Answer {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
+    let expects = parts.headers.contains_key(EXPECT);
+    let answer = routed(serving, parts, &mut body, way).await;
+    // Who waits for a word before it sends the rest gets this one.
+    if !expects {
+        web::discard(body).await;
+    }
+    answer
+}
+
+async fn routed(serving: &Serving, parts: Parts, body: &mut Body, way: &Way) -> Answer {
     let host = web::host(&parts.headers, &parts.uri);
     let routes = serving.routes.load();
     let Some(route) = routes.find(way, parts.uri.path(), host).cloned() else {

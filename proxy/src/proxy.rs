@@ -34,6 +34,7 @@ use crate::ring;
 use crate::routes::{Routes, Routing};
 use crate::upstream::{Connector, Deps, State, Upstream};
 use crate::upstreams::Upstreams;
+use crate::workers::Workers;
 
 /// Between rounds of tidying: idle sessions, full buckets.
 const TIDY: Duration = Duration::from_secs(30);
@@ -61,6 +62,8 @@ pub struct Options {
     pub routing: Routing,
     /// Bounds on clients.
     pub bounds: Bounds,
+    /// Where connections are served.
+    pub workers: Workers,
 }
 
 impl Options {
@@ -78,6 +81,7 @@ impl Options {
             access_log: None,
             routing: Routing::default(),
             bounds: Bounds::default(),
+            workers: Workers::none(),
         }
     }
 }
@@ -175,6 +179,7 @@ impl Proxy {
             handshakes: Arc::new(Semaphore::new(listener::HANDSHAKES)),
             mesh: options.mesh.clone(),
             readiness: Arc::clone(&telling.ready),
+            workers: options.workers,
         };
         let grace = watch::Sender::new(Duration::from_secs(30));
         let ports = Ports::new(options.bind, serving, grace.subscribe())

@@ -20,6 +20,7 @@ use crate::mcp::meta::{Capabilities, LogLevel, TraceContext};
 mod breaker;
 mod catalogue;
 mod channel;
+mod clients;
 mod config;
 mod detect;
 mod egress;

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use mcpmesh_compiler::Compiled;
 use mcpmesh_proxy::proxy::{self, Options, Proxy};
+use mcpmesh_proxy::workers::Workers;
 use mcpmesh_proxy::{ring, upstream};
 use tokio::sync::watch;
 
@@ -41,6 +43,7 @@ impl DataPlane {
         options.admin = place.admin;
         options.ring = ring::Source::Folder(place.state);
         options.access_log = place.access_log;
+        options.workers = Workers::for_processors().context("cannot start a thread")?;
         options.connector = Some(Arc::new(workloads.clone()));
         match Proxy::start(options).await {
             Ok(proxy) => Ok(Self { proxy, workloads }),

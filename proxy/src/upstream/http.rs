@@ -1,4 +1,4 @@
-//! HTTP towards one upstream: one pooled client, requests built from nothing of the caller's but
+//! HTTP towards one upstream: connections pooled, requests built from nothing of the caller's but
 //! the body, answers told apart by what they are and left unread where they can be.
 
 use std::sync::Arc;
@@ -11,11 +11,10 @@ use http::{HeaderMap, Method as Verb, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use mcpmesh_ir::EgressRule;
 use url::Url;
 
+use super::clients::Clients;
 use super::config::{Config, Timeouts};
 use super::egress::Guarded;
 use super::error::{Error, Kind};
@@ -34,10 +33,6 @@ const MAX_REFUSAL: usize = 64 << 10;
 const ADDED: usize = 5;
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 3;
-/// Connections without a call are kept this long.
-const IDLE: Duration = Duration::from_secs(60);
-/// Bytes that an answer's head may have, and that are read ahead of a client which takes its time.
-pub(super) const AHEAD: usize = 48 << 10;
 
 /// The client of one upstream.
 pub(crate) struct Http {
@@ -52,7 +47,7 @@ pub(crate) struct Http {
 #[derive(Clone)]
 enum Reach {
     /// Where the URL says.
-    Url(Box<Client<HttpsConnector<Guarded>, Full<Bytes>>>),
+    Url(Arc<Clients<HttpsConnector<Guarded>>>),
     /// Any address of a Service.
     Service(Arc<Service>),
     /// One of them, for all that belongs together.
@@ -89,13 +84,7 @@ impl Http {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(Guarded::new(egress, config.timeouts.connect));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE)
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .http1_max_buf_size(AHEAD)
-            .build(connector);
-        Self::over(config, url, Reach::Url(Box::new(client)))
+        Self::over(config, url, Reach::Url(Arc::new(Clients::new(connector, |_| ()))))
     }
 
     /// Over the addresses of a Service.
@@ -199,7 +188,7 @@ impl Http {
         *request.method_mut() = verb;
         *request.uri_mut() = uri.clone();
         match &self.reach {
-            Reach::Url(client) => client.request(request).await.map_err(|error| judge(&error)),
+            Reach::Url(clients) => clients.request(request).await.map_err(|error| judge(&error)),
             Reach::Place(place) => at(place, request).await,
             Reach::Service(service) => {
                 let mut failed = Error::unsent(Kind::NoInstance);

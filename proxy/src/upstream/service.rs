@@ -15,8 +15,8 @@ use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::MaybeHttpsStream;
-use hyper_util::client::legacy::{self, Client};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioIo;
 use mcpmesh_ir::{EgressRule, FleetId, ServerId};
 use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
@@ -24,13 +24,11 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
+use super::clients::Clients;
 use super::egress::refused;
-use super::http::AHEAD;
 use crate::identity::assertion;
 use crate::mesh::Mesh;
 
-/// Connections without a call are kept this long.
-const IDLE: Duration = Duration::from_secs(60);
 /// A connection that many calls share is asked this often whether it lives: pods vanish without a word.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -101,21 +99,17 @@ impl Service {
 
     fn place(&self, address: SocketAddr) -> Arc<Place> {
         let dial = Dial { address, connect: self.connect, mesh: self.mesh.clone() };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE)
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .http1_max_buf_size(AHEAD)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .build(dial.clone());
-        Arc::new(Place { dial, client, pending: AtomicUsize::new(0) })
+        let clients = Clients::new(dial.clone(), |builder| {
+            builder.http2_keep_alive_interval(KEEP_ALIVE);
+        });
+        Arc::new(Place { dial, clients, pending: AtomicUsize::new(0) })
     }
 }
 
 /// One address with its connections.
 pub(crate) struct Place {
     dial: Dial,
-    client: Client<Dial, Full<Bytes>>,
+    clients: Clients<Dial>,
     /// Requests whose answers have not begun.
     pending: AtomicUsize,
 }
@@ -126,7 +120,7 @@ impl Place {
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, legacy::Error> {
         let _pending = Pending::of(&self.pending);
-        self.client.request(request).await
+        self.clients.request(request).await
     }
 
     /// What we say of ourselves when we ask for nobody.

@@ -24,13 +24,31 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Asks once; the first kind of frame that says what became of it.
+async fn verdict(gate: &Gate, request: &[u8]) -> u8 {
+    let mut stream = TcpStream::connect(gate.proxy.data_addr()).await.unwrap();
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, request);
+    stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[]), &request].concat()).await.unwrap();
+    let mut head = [0; 9];
+    loop {
+        soon("a frame", stream.read_exact(&mut head)).await.unwrap();
+        if [HEADERS, RST_STREAM, GOAWAY].contains(&head[3]) {
+            return head[3];
+        }
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+    }
+}
+
 /// Sends these after a preface and an empty SETTINGS; returns the kinds of frames that came back until the connection
 /// ended. Writing goes on as long as the other side reads.
 async fn flood(gate: &Gate, frames: impl Iterator<Item = Vec<u8>> + Send + 'static) -> Vec<u8> {
     let stream = TcpStream::connect(gate.proxy.data_addr()).await.unwrap();
     let (mut read, mut write) = stream.into_split();
     let writing = tokio::spawn(async move {
-        let start = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &[])].concat();
+        let start = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
         let mut failed = write.write_all(&start).await.is_err();
         for frame in frames {
             failed = failed || write.write_all(&frame).await.is_err();
@@ -68,10 +86,8 @@ async fn a_line_break_in_a_header_of_http2_is_no_request() {
     for (value, answered) in
         [("v", true), ("v\r\nmcp-name: s0_echo", false), ("v\nx: y", false), ("v\0", false)]
     {
-        let request = [REQUEST, &literal("x-note", value)].concat();
-        let kinds =
-            flood(&gate, std::iter::once(frame(HEADERS, END_HEADERS | END_STREAM, 1, &request))).await;
-        assert_eq!(kinds.contains(&HEADERS), answered, "{value:?} {kinds:?}");
+        let kind = verdict(&gate, &[REQUEST, &literal("x-note", value)].concat()).await;
+        assert_eq!(kind == HEADERS, answered, "{value:?} {kind}");
     }
     assert!(fake.calls().is_empty());
     works(&gate).await;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use mcpmesh_proxy::workers::Workers;
 use mcpmesh_proxy::{Options, Proxy};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -114,6 +116,8 @@ impl Gate {
         options.access_log = Some(Box::new(log.clone()));
         // Tests wait for what must come, however busy the machine is.
         options.bounds.list_grace = PATIENCE;
+        // As the product runs: what one thread opens another uses.
+        options.workers = Workers::start(NonZeroUsize::new(2).unwrap()).unwrap();
         change(&mut options);
         let proxy = Proxy::start(options).await.unwrap();
         let client = Client::builder(TokioExecutor::new()).build_http();

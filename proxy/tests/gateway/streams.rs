@@ -2,6 +2,8 @@
 
 use futures_util::{FutureExt, StreamExt, stream};
 use mcpmesh_ir::policy::{Effect, To};
+use mcpmesh_proxy::Options;
+use mcpmesh_proxy::workers::Workers;
 use serde_json::json;
 
 use super::client::Events;
@@ -35,7 +37,9 @@ async fn a_stream_on_which_nothing_is_said_is_kept_alive_whatever_it_is() {
             let events = stream::iter([Ok(bytes::Bytes::from(first))]).chain(stream::pending());
             Some(async { fake::event_stream(events) }.boxed())
         });
-        let gate = Gate::start(&Setup::open(&[&fake])).await;
+        // Where the clock of the test is the proxy's.
+        let here = |options: &mut Options| options.workers = Workers::none();
+        let gate = Gate::with(&Setup::open(&[&fake]), here).await;
         let (modern, legacy) = (gate.modern(None), gate.legacy(None, "2025-11-25").await);
         assert_eq!(legacy.tools().await, ["s0_slow"]);
         let params = json!({"name": "s0_slow", "arguments": {}, "_meta": {"progressToken": 1}});

@@ -17,6 +17,7 @@ use mcpmesh_proxy::bridge::{Beside, Bridge};
 use mcpmesh_proxy::process::{Children, shim};
 use mcpmesh_proxy::push::{LastGood, Operator, Settings, Store, Subscriber};
 use mcpmesh_proxy::routes::Routing;
+use mcpmesh_proxy::workers::Workers;
 use mcpmesh_proxy::{Options, Proxy, access_log, bypass, ring};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -33,7 +34,10 @@ const DELAY: Duration = Duration::from_secs(5);
 /// How long a pod with an empty disk waits for an operator before it serves the operator's copy.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What one worker allocates another frees: with the C library's they wait for each other, a fifth of a call's time.
+/// Threads for what is not a request: configuration, the servers' lists, processes.
+const BESIDE: usize = 2;
+
+/// What one thread allocates another frees: with the C library's they wait for each other, a fifth of a call's time.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -66,7 +70,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 fn in_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(BESIDE).enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(work)
 }
 
@@ -151,7 +155,8 @@ fn own_address(beside: Option<&Beside>) -> Option<SocketAddr> {
 async fn start(options: Options, process: &Process) -> anyhow::Result<Arc<Proxy>> {
     let access_log = process.access_log.as_deref().map(sink).transpose()?;
     let (metrics, admin, routing) = (process.metrics, process.admin, Routing::Listeners);
-    let proxy = Proxy::start(Options { metrics, admin, access_log, routing, ..options }).await?;
+    let workers = Workers::for_processors()?;
+    let proxy = Proxy::start(Options { metrics, admin, access_log, routing, workers, ..options }).await?;
     tracing::info!(
         data = %proxy.data_addr(), metrics = %proxy.metrics_addr(), admin = %proxy.admin_addr(), "serving"
     );
