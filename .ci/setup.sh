@@ -2,8 +2,9 @@
 # Installs what building and testing need and what is missing: the mold linker, cargo-deny, and through e2e/setup.sh
 # the MCP servers, clients and runners that the tests start. Done already: a moment. Nothing is changed outside the
 # cache folders but for what apt-get installs as root (mold, also with sudo; what nodes of the test cluster need).
-#   .ci/setup.sh        all of it
-#   .ci/setup.sh run    without what only tests need
+#   .ci/setup.sh          all of it
+#   .ci/setup.sh run      without what only tests need
+#   .ci/setup.sh build    what building and linting need
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -46,8 +47,7 @@ install_mold
 # fd 8: two callers at once must not build into one folder.
 exec 8>"$cache/.tools.lock"
 flock 8
-if [ "${1:-}" != run ]; then
-  install_cargo_deny
-  e2e/cluster/setup.sh
-fi
+if [ "${1:-}" != run ]; then install_cargo_deny; fi
+if [ "${1:-}" = build ]; then exit; fi
+if [ "${1:-}" != run ]; then e2e/cluster/setup.sh; fi
 e2e/setup.sh

@@ -12,7 +12,8 @@ passed=0 failed=0 not_run=0 summary=
 
 # step NAME COMMAND...
 step() {
-  local name="$1" start=$SECONDS code=0 good=0 bad=0 verdict=ok
+  local name="$1" start=$SECONDS code=0 good=0 bad=0
+  verdict=ok
   shift
   printf '\n=== %s\n' "$name"
   "$@" 2>&1 | tee "$log/out" || code=$?
@@ -62,9 +63,16 @@ ended() {
   return "$(cat "$log/$1.code")"
 }
 
-step setup make --no-print-directory setup
-[ "$failed" = 0 ] || { printf '\nFAILED: without its tools nothing else can run\n'; exit 1; }
+# needed: the step before is needed by all that follow.
+needed() {
+  [ "$verdict" = ok ] || { printf '\n%s\nFAILED: without these tools nothing else can run\n' "$summary"; exit 1; }
+}
+
+step tools .ci/setup.sh build
+needed
 if [ "${1:-}" = e2e ]; then
+  step setup make --no-print-directory setup
+  needed
   step flux e2e/cluster/setup.sh all
   step "tier 1" make --no-print-directory tier1
   tier 2
@@ -73,10 +81,14 @@ if [ "${1:-}" = e2e ]; then
   done_with
   exit
 fi
+# It downloads more than it computes; linting and building need nothing of it.
+beside setup make --no-print-directory setup
 step fmt make --no-print-directory fmt-check
 step lint make --no-print-directory lint
-step generated make --no-print-directory check-generated
 step build make --no-print-directory build
+joined setup
+needed
+step generated make --no-print-directory check-generated
 # Both wait for processes and servers more than they compute.
 beside "tier 1" make --no-print-directory tier1
 step tests make --no-print-directory unit
