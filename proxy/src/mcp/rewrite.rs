@@ -3,6 +3,7 @@
 //! every other byte; nothing is held beyond one such token.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -208,7 +209,10 @@ pub struct Rewriter {
     state: State,
     lane: Lane,
     slot: Slot,
+    /// A comma and a key, as far as they came in earlier chunks.
     held: Short,
+    /// The same in this chunk.
+    hold: Range<usize>,
     token: Short,
     seen: Seen,
     input: Input,
@@ -228,6 +232,7 @@ impl Rewriter {
             lane: Lane::Forward,
             slot: Slot::Document,
             held: Short::new(),
+            hold: 0..0,
             token: Short::new(),
             seen: Seen::default(),
             input: Input::default(),
@@ -282,6 +287,8 @@ impl Rewriter {
             };
             at = step.map_err(|error| self.locate(error, begun))?;
         }
+        self.held.extend_from_slice(writer.bytes(self.hold.start, self.hold.end));
+        self.hold = 0..0;
         writer.flush();
         self.outcome.bytes += chunk.len() as u64;
         Ok(())
@@ -302,7 +309,7 @@ impl Rewriter {
                 return Ok(());
             }
             Lane::Drop => return Ok(()),
-            Lane::Hold => &mut self.held,
+            Lane::Hold => return self.hold(from, to),
             Lane::Token => &mut self.token,
         };
         let bytes = writer.bytes(from, to);
@@ -310,6 +317,16 @@ impl Rewriter {
             return Err(Malformed::TooLong);
         }
         buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Holds bytes back; they follow those that are held.
+    fn hold(&mut self, from: usize, to: usize) -> Result<(), Malformed> {
+        let from = if self.hold.is_empty() { from } else { self.hold.start };
+        if self.held.len() + to - from > MAX_TOKEN {
+            return Err(Malformed::TooLong);
+        }
+        self.hold = from..to;
         Ok(())
     }
 

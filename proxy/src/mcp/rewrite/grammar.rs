@@ -1,6 +1,7 @@
 //! The scanner's steps: JSON's grammar where something is rewritten, strings and brackets elsewhere.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::place::{self, Place, Slot};
 use super::writer::{Sink, Writer};
@@ -162,12 +163,17 @@ impl Rewriter {
     /// Writes the held comma and key, or forgets them.
     fn settle_key<S: Sink>(&mut self, hidden: bool, writer: &mut Writer<'_, S>) {
         let Some(frame) = self.stack.last_mut() else { return };
+        let Range { start, end } = std::mem::replace(&mut self.hold, 0..0);
         if !hidden {
-            let mut held = self.held.as_slice();
-            if !std::mem::replace(&mut frame.written, true) {
-                held = held.strip_prefix(b",").unwrap_or(held);
+            // The first that is written needs no comma.
+            let bare = !std::mem::replace(&mut frame.written, true);
+            let without = |held: &[u8]| usize::from(bare && held.first() == Some(&b','));
+            if self.held.is_empty() {
+                writer.keep(start + without(writer.bytes(start, end)), end);
+            } else {
+                writer.insert(self.held.get(without(&self.held)..).unwrap_or_default());
+                writer.keep(start, end);
             }
-            writer.insert(held);
         }
         self.held.clear();
     }
@@ -290,12 +296,18 @@ impl Rewriter {
             Err(escape) => (chunk.len(), false, escape),
         };
         self.put(at, end, writer)?;
-        if key {
+        // Most keys lie in one chunk, quotes and all.
+        let whole = key && closed && self.token.len() == 1 && at > 0;
+        if key && !whole {
             self.token.extend_from_slice(writer.bytes(at, end));
         }
         match (closed, key) {
             (false, _) => self.state = State::Text { key, escape },
-            (true, true) => self.key_done()?,
+            (true, true) if whole => self.key_done(writer.bytes(at - 1, end))?,
+            (true, true) => {
+                let token = std::mem::take(&mut self.token);
+                self.key_done(&token)?;
+            }
             (true, false) => self.scalar_done(writer)?,
         }
         Ok(end)
@@ -330,13 +342,14 @@ impl Rewriter {
         Ok(())
     }
 
-    fn key_done(&mut self) -> Result<(), Malformed> {
+    /// A key has been read, which is this with its quotes.
+    fn key_done(&mut self, token: &[u8]) -> Result<(), Malformed> {
         let Some(frame) = self.stack.last() else { return Err(HERE) };
-        let key = match self.token.contains(&b'\\') {
-            false => String::from_utf8_lossy(self.token.get(1..self.token.len() - 1).unwrap_or_default()),
+        let key = match token.contains(&b'\\') {
+            false => String::from_utf8_lossy(token.get(1..token.len() - 1).unwrap_or_default()),
             true => {
-                json::check(&self.token, &json::Limits::default()).map_err(|_| HERE)?;
-                json::text(&self.token).ok_or(Malformed::Ambiguous)?
+                json::check(token, &json::Limits::default()).map_err(|_| HERE)?;
+                json::text(token).ok_or(Malformed::Ambiguous)?
             }
         };
         let slot = place::member(frame.place, &key, &self.rules, self.request).ok_or(Malformed::Ambiguous)?;
