@@ -15,13 +15,14 @@ mod record;
 mod session_task;
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::select_all;
+use futures_util::{FutureExt, StreamExt};
 use governor::DefaultDirectRateLimiter;
 use mcpmesh_ir::{GatewayId, ServerId};
 use parking_lot::Mutex;
@@ -223,11 +224,15 @@ impl Gateway {
                 gateway.publish_until(&config, &current);
             }
             while changes.next().await.is_some() {
+                let mut gathered = pin!(tokio::time::sleep(GATHER));
                 // Whoever waits for the first whole list waits no longer than for its last server.
-                if !gateway.upgrade().is_some_and(|gateway| gateway.settles()) {
-                    tokio::time::sleep(GATHER).await;
+                while !gateway.upgrade().is_some_and(|gateway| gateway.settles()) {
+                    tokio::select! {
+                        () = &mut gathered => break,
+                        Some(_) = changes.next() => {}
+                    }
                 }
-                while let Some(Some(_)) = futures_util::FutureExt::now_or_never(changes.next()) {}
+                while let Some(Some(_)) = changes.next().now_or_never() {}
                 let Some(gateway) = gateway.upgrade() else { return };
                 gateway.publish_until(&config, &current);
             }
