@@ -29,10 +29,12 @@ mod events;
 mod heard;
 mod http;
 mod inbox;
+mod legacy;
 mod legacy_sse;
 mod lists;
 mod observe;
 mod pool;
+mod remark;
 mod renew;
 mod reply;
 mod route;
@@ -48,6 +50,7 @@ pub use config::{Config, ConnectError, Connected, Connector, Deps, Endpoint, Gua
 pub use error::{Error, Kind, Phase};
 pub use inbox::{Answerer, Unsolicited};
 pub use lists::{Declared, Offered};
+pub use remark::Remark;
 pub use reply::{Body, BodyStream, Event, Reply};
 pub use service::Addresses;
 pub use session::SessionLink;
@@ -405,7 +408,7 @@ impl Core {
         else {
             return self.attempt_on(&live, request, bounds).await;
         };
-        if live.legacy.is_none() {
+        if live.legacy.known().await.is_none() {
             return Box::pin(self.translate_subscription(link, uri, request)).await;
         }
         if request.method == Method::ResourcesUnsubscribe && self.is_shared_subscription(&live, link, uri) {

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::catalogue::{CacheScope, Item, Listing, Lists, Offers, State};
+use super::catalogue::{CacheScope, Listing, Lists, Offers, State};
 use super::detect::Live;
 use super::error::{Error, Kind};
+use super::remark::Remark;
 use super::reply::Event;
 use super::route::is_askable;
 use super::wire::{self, Answer};
@@ -18,6 +20,9 @@ use super::{Core, Outgoing};
 use crate::mcp::envelope::Method;
 use crate::mcp::era::Era;
 use crate::mcp::meta::{Capabilities, CapabilitySet};
+
+/// The lists that a server may have.
+const ALL: usize = 4;
 
 /// What a client's requests declare at a server, as far as lists may depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,15 +38,23 @@ impl Declared {
         is_askable(set).then(|| Self { era, set: set.without_tasks() })
     }
 
+    /// A session that can be asked serves one call at a time, and there need be only one for the lists.
+    fn at_once(self) -> usize {
+        match self.era {
+            Era::Modern => ALL,
+            Era::Legacy => 1,
+        }
+    }
+
     fn capabilities(self) -> Capabilities {
         self.set.into()
     }
 
     /// Between the eras nothing is asked, so nothing is declared there.
-    fn reaches(self, live: &Live) -> bool {
+    async fn reaches(self, live: &Live) -> bool {
         match self.era {
             Era::Modern => live.modern.is_some(),
-            Era::Legacy => live.legacy.is_some(),
+            Era::Legacy => live.legacy.known().await.is_some(),
         }
     }
 }
@@ -56,6 +69,15 @@ pub enum Offered {
     Same,
     /// Lists of their own.
     Own(Arc<Lists>),
+}
+
+impl Offered {
+    fn lists(&self) -> Option<&Lists> {
+        match self {
+            Self::Own(lists) => Some(lists),
+            Self::Unknown | Self::Same => None,
+        }
+    }
 }
 
 /// The kinds of clients that declare something and are looked after.
@@ -83,6 +105,7 @@ impl Core {
         loop {
             everyones.mark_unchanged();
             let offered = self.look(declared).await;
+            let seen = everyones.borrow().clone();
             {
                 let mut audiences = self.audiences.lock();
                 let Some(sender) = audiences.get(&declared).filter(|sender| sender.receiver_count() > 0)
@@ -91,7 +114,12 @@ impl Core {
                     return;
                 };
                 if let Some(offered) = offered {
-                    sender.send_if_modified(|current| std::mem::replace(current, offered.clone()) != offered);
+                    sender.send_if_modified(|current| {
+                        if let Some(lists) = offered.lists() {
+                            self.remark(lists, std::iter::once(&seen.lists).chain(current.lists()));
+                        }
+                        std::mem::replace(current, offered.clone()) != offered
+                    });
                 }
             }
             if everyones.changed().await.is_err() {
@@ -108,7 +136,7 @@ impl Core {
             // Of a server that cannot be reached nothing more will be known than of everyone's lists.
             return matches!(seen.state, State::Failed { .. }).then_some(Offered::Same);
         };
-        if !declared.reaches(&live) {
+        if !declared.reaches(&live).await {
             return Some(Offered::Same);
         }
         match self.read_lists(&live, seen.offers, Some(declared)).await {
@@ -121,31 +149,38 @@ impl Core {
         }
     }
 
-    /// Reads all lists that the server has.
+    /// Reads all lists that the server has, at once.
     pub(super) async fn read_lists(
         self: &Arc<Self>,
         live: &Arc<Live>,
         offers: Offers,
         declared: Option<Declared>,
     ) -> Result<Lists, Error> {
-        let mut terms = (u64::MAX, CacheScope::Public);
-        let mut read = async |wanted: bool, method: Method| -> Result<Arc<[Item]>, Error> {
-            if !wanted {
-                return Ok(Arc::default());
-            }
-            let (items, ttl, scope) = self.list(live, method, declared).await?;
-            terms.0 = terms.0.min(ttl);
-            if scope == CacheScope::Private {
-                terms.1 = CacheScope::Private;
-            }
-            Ok(items)
-        };
-        let tools = read(offers.tools, Method::ToolsList).await?;
-        let prompts = read(offers.prompts, Method::PromptsList).await?;
-        let resources = read(offers.resources, Method::ResourcesList).await?;
-        let templates = read(offers.resources, Method::ResourcesTemplatesList).await?;
-        let (ttl_ms, cache_scope) = if terms.0 == u64::MAX { (0, CacheScope::Private) } else { terms };
-        Ok(Lists { tools, prompts, resources, templates, ttl_ms, cache_scope })
+        let all: [_; ALL] = [
+            (offers.tools, Method::ToolsList),
+            (offers.prompts, Method::PromptsList),
+            (offers.resources, Method::ResourcesList),
+            (offers.resources, Method::ResourcesTemplatesList),
+        ];
+        let at_once = declared.map_or(ALL, Declared::at_once);
+        let wanted = all.into_iter().filter(|(wanted, _)| *wanted);
+        let listings = wanted.map(|(_, method)| self.list(live, method, declared));
+        let listings: Vec<_> = stream::iter(listings).buffered(at_once).try_collect().await?;
+
+        let ttl_ms = listings.iter().map(|one| one.ttl_ms).min().filter(|ttl| *ttl < u64::MAX);
+        let public = ttl_ms.is_some() && listings.iter().all(|one| one.scope == CacheScope::Public);
+        let cache_scope = if public { CacheScope::Public } else { CacheScope::Private };
+        let mut lists = Lists { ttl_ms: ttl_ms.unwrap_or(0), cache_scope, ..Lists::default() };
+        listings.into_iter().for_each(|listing| lists.take(listing));
+        Ok(lists)
+    }
+
+    /// Tells what is to be said of these lists and was not of those before, or of everyone's.
+    pub(super) fn remark<'a>(&self, lists: &Lists, known: impl Iterator<Item = &'a Lists> + Clone) {
+        let is_new = |remark: &&Remark| !known.clone().any(|one| one.remarks.contains(remark));
+        for remark in lists.remarks.iter().filter(is_new) {
+            tracing::warn!(server = %self.config.id, "{remark}");
+        }
     }
 
     async fn list(
@@ -153,7 +188,7 @@ impl Core {
         live: &Arc<Live>,
         method: Method,
         declared: Option<Declared>,
-    ) -> Result<(Arc<[Item]>, u64, CacheScope), Error> {
+    ) -> Result<Listing, Error> {
         let mut listing = Listing::new(method.clone());
         let mut members = Bytes::new();
         loop {
@@ -167,10 +202,7 @@ impl Core {
             };
             match next {
                 Some(next) => members = next,
-                None => {
-                    let (ttl, scope) = (listing.ttl_ms, listing.scope);
-                    return Ok((listing.finish(), ttl, scope));
-                }
+                None => return Ok(listing),
             }
         }
     }
