@@ -9,7 +9,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::catalogue::{CacheScope, Listing, Lists, Offers, State};
+use super::catalogue::{CacheScope, Listing, Lists, Observation, Offers, State};
 use super::detect::Live;
 use super::error::{Error, Kind};
 use super::remark::Remark;
@@ -36,6 +36,16 @@ impl Declared {
     #[must_use]
     pub fn of(era: Era, set: CapabilitySet) -> Option<Self> {
         is_askable(set).then(|| Self { era, set: set.without_tasks() })
+    }
+
+    /// The lists that there are to be read: what the server has said of itself at first contact does for clients of its
+    /// own era.
+    fn offers(self, live: &Live, seen: &Observation) -> Option<Offers> {
+        match (&seen.state, self.era, &live.modern) {
+            (State::Ready, ..) => Some(seen.offers),
+            (State::Connecting, Era::Modern, Some(said)) => Some(Offers::read(&said.capabilities)),
+            _ => None,
+        }
     }
 
     /// A session that can be asked serves one call at a time, and there need be only one for the lists.
@@ -99,49 +109,64 @@ impl Core {
         receiver
     }
 
-    /// Reads these clients' lists whenever everyone's have been read, until nobody wants them any more.
+    /// Reads these clients' lists whenever everyone's are read, until nobody wants them any more.
     async fn look_after(self: &Arc<Self>, declared: Declared) {
-        let mut everyones = self.observation.subscribe();
+        let (mut everyones, mut lives) = (self.observation.subscribe(), self.live.subscribe());
         loop {
             everyones.mark_unchanged();
-            let offered = self.look(declared).await;
-            let seen = everyones.borrow().clone();
-            {
-                let mut audiences = self.audiences.lock();
-                let Some(sender) = audiences.get(&declared).filter(|sender| sender.receiver_count() > 0)
-                else {
-                    audiences.remove(&declared);
-                    return;
-                };
-                if let Some(offered) = offered {
-                    sender.send_if_modified(|current| {
-                        if let Some(lists) = offered.lists() {
-                            self.remark(lists, std::iter::once(&seen.lists).chain(current.lists()));
-                        }
-                        std::mem::replace(current, offered.clone()) != offered
-                    });
-                }
-            }
-            if everyones.changed().await.is_err() {
+            lives.mark_unchanged();
+            let offered = self.look(declared, &mut everyones).await;
+            if !self.offer(declared, offered) {
                 return;
+            }
+            tokio::select! {
+                Ok(()) = everyones.changed() => {}
+                Ok(()) = lives.changed() => {}
+                else => return,
             }
         }
     }
 
+    /// Takes in what was found out. Says whether anybody still wants to know.
+    fn offer(&self, declared: Declared, offered: Option<Offered>) -> bool {
+        let mut audiences = self.audiences.lock();
+        let Some(sender) = audiences.get(&declared).filter(|sender| sender.receiver_count() > 0) else {
+            audiences.remove(&declared);
+            return false;
+        };
+        if let Some(offered) = offered {
+            sender.send_if_modified(|current| std::mem::replace(current, offered.clone()) != offered);
+        }
+        true
+    }
+
     /// None where what is known stands.
-    async fn look(self: &Arc<Self>, declared: Declared) -> Option<Offered> {
-        let seen = self.observation.borrow().clone();
+    async fn look(
+        self: &Arc<Self>,
+        declared: Declared,
+        everyones: &mut watch::Receiver<Arc<Observation>>,
+    ) -> Option<Offered> {
         let live = self.live.borrow().clone();
-        let (Some(live), State::Ready) = (live, &seen.state) else {
+        if let Some(live) = &live
+            && !declared.reaches(live).await
+        {
+            return Some(Offered::Same);
+        }
+        let seen = self.observation.borrow().clone();
+        let offers = live.as_ref().and_then(|live| declared.offers(live, &seen));
+        let (Some(live), Some(offers)) = (live, offers) else {
             // Of a server that cannot be reached nothing more will be known than of everyone's lists.
             return matches!(seen.state, State::Failed { .. }).then_some(Offered::Same);
         };
-        if !declared.reaches(&live).await {
-            return Some(Offered::Same);
-        }
-        match self.read_lists(&live, seen.offers, Some(declared)).await {
+        let own = self.read_lists(&live, offers, Some(declared)).await;
+        // At first contact everyone's are on their way, too.
+        let seen = everyones.wait_for(|seen| seen.state != State::Connecting).await.ok()?.clone();
+        match own {
             Ok(lists) if lists == seen.lists => Some(Offered::Same),
-            Ok(lists) => Some(Offered::Own(Arc::new(lists))),
+            Ok(lists) => {
+                self.remark(&lists);
+                Some(Offered::Own(Arc::new(lists)))
+            }
             Err(error) => {
                 tracing::warn!(server = %self.config.id, %error, "could not read the lists for clients that can be asked");
                 Some(Offered::Same)
@@ -175,9 +200,15 @@ impl Core {
         Ok(lists)
     }
 
-    /// Tells what is to be said of these lists and was not of those before, or of everyone's.
-    pub(super) fn remark<'a>(&self, lists: &Lists, known: impl Iterator<Item = &'a Lists> + Clone) {
-        let is_new = |remark: &&Remark| !known.clone().any(|one| one.remarks.contains(remark));
+    /// Tells what is to be said of these lists and was not of those that are known, whoever they are for.
+    pub(super) fn remark(&self, lists: &Lists) {
+        if lists.remarks.is_empty() {
+            return;
+        }
+        let everyones = self.observation.borrow().clone();
+        let own: Vec<_> = self.audiences.lock().values().map(|offered| offered.borrow().clone()).collect();
+        let known = || own.iter().filter_map(Offered::lists).chain([&everyones.lists]);
+        let is_new = |remark: &&Remark| !known().any(|one| one.remarks.contains(*remark));
         for remark in lists.remarks.iter().filter(is_new) {
             tracing::warn!(server = %self.config.id, "{remark}");
         }

@@ -379,7 +379,7 @@ impl Core {
     async fn publish_lists(self: &Arc<Self>, live: &Arc<Live>, handshake: Handshake) -> Result<(), Error> {
         let offers = Offers::read(&handshake.capabilities);
         let lists = self.read_lists(live, offers, None).await?;
-        self.remark(&lists, std::iter::once(&self.observation.borrow().lists));
+        self.remark(&lists);
         self.publish(|observation| {
             // Until it is known anew, what was known of its sessions stands.
             let legacy = live.legacy.so_far().unwrap_or(observation.eras.legacy);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, poll};
-use mcpmesh_proxy::mcp::envelope::Method;
 use mcpmesh_proxy::mcp::era::{Era, Revision};
 use mcpmesh_proxy::mcp::meta::Capabilities;
 use mcpmesh_proxy::upstream::*;
@@ -21,6 +20,9 @@ use super::fake::{
 const BOTH: Eras = Eras { modern: true, legacy: Some(Revision::V2025_11_25) };
 const MODERN: Eras = Eras { modern: true, legacy: None };
 const LISTS: [&str; 4] = ["tools/list", "prompts/list", "resources/list", "resources/templates/list"];
+
+/// How long anything is waited for that must come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Holds answers back until it is opened.
 #[derive(Clone)]
@@ -159,7 +161,8 @@ async fn a_server_that_never_answers_initialize_is_a_modern_one_and_nothing_fail
     ready(&upstream).await;
     let link = link();
     for _ in 0..2 {
-        let mut reply = upstream.send(linked(&link)).await.unwrap();
+        let sending = tokio::time::timeout(PATIENCE, upstream.send(linked(&link)));
+        let mut reply = sending.await.expect("it is waited for that long only").unwrap();
         assert_eq!(reply.era(), Era::Modern);
         assert!(drain(&mut reply).await.1.is_ok());
     }
@@ -273,6 +276,109 @@ async fn a_modern_process_is_asked_what_it_is_once_and_for_all_its_lists_at_once
     assert_eq!(seen.lists.tools[0].key, "echo");
     let lists = hears.recv().await.unwrap();
     assert_eq!(lists.iter().map(|list: &Value| list["method"].as_str().unwrap()).collect::<Vec<_>>(), LISTS);
+}
+
+#[tokio::test]
+async fn lists_for_modern_clients_that_can_be_asked_are_read_beside_everyones() {
+    let lists = Gate::shut();
+    let gate = lists.clone();
+    let fake = Fake::start(move |seen| {
+        let gate = gate.clone();
+        Box::pin(async move {
+            if seen.method() != "tools/list" {
+                return modern(&seen);
+            }
+            gate.pass().await;
+            let asks =
+                &seen.body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"]["elicitation"];
+            let names: &[_] = if asks.is_object() { &["echo", "ask"] } else { &["echo"] };
+            result(&seen, json!({"tools": names.iter().map(|name| tool(name)).collect::<Vec<_>>()}))
+        })
+    })
+    .await;
+    let upstream = fake.upstream();
+    let set = Capabilities::new(Bytes::from_static(br#"{"elicitation":{}}"#)).set();
+    let mut offered = upstream.offered(Declared::of(Era::Modern, set).unwrap());
+    fake::until("both are asked for before either is answered", || asked(&fake, "tools/list") == 2).await;
+    lists.open();
+    let own = offered.wait_for(|offered| *offered != Offered::Unknown).await.unwrap().clone();
+    let Offered::Own(own) = own else { panic!("{own:?}") };
+    assert_eq!((own.tools.len(), ready(&upstream).await.lists.tools.len()), (2, 1));
+    assert_eq!(asked(&fake, "server/discover"), 1);
+}
+
+/// What is written to the log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// From now on, on this thread.
+    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// How often it says that a tool is left out.
+    fn left_out(&self, tool: &str) -> usize {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        log.matches(&format!("left out the tool \"{tool}\", which runs as a task only")).count()
+    }
+}
+
+/// A modern server whose tools all run as tasks only.
+async fn of_tasks(listed: &Arc<Mutex<Vec<&'static str>>>) -> Fake {
+    let now = Arc::clone(listed);
+    Fake::start(move |seen| {
+        let now = now.lock().unwrap().clone();
+        Box::pin(async move {
+            if seen.method() != "tools/list" {
+                return modern(&seen);
+            }
+            let only = |name: &&str| json!({"name": name, "execution": {"taskSupport": "required"}});
+            result(&seen, json!({"tools": now.iter().map(only).collect::<Vec<_>>()}))
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_left_out_of_the_lists_is_said_once_whomever_they_are_for() {
+    let (log, _traced) = Log::start();
+    let fake = of_tasks(&Arc::new(Mutex::new(vec!["only"]))).await;
+    let upstream = fake.upstream();
+    let set = Capabilities::new(Bytes::from_static(br#"{"elicitation":{}}"#)).set();
+    let mut offered = upstream.offered(Declared::of(Era::Modern, set).unwrap());
+    offered.wait_for(|offered| *offered != Offered::Unknown).await.unwrap();
+    assert_eq!(asked(&fake, "tools/list"), 2);
+    assert_eq!(log.left_out("only"), 1);
+}
+
+#[tokio::test]
+async fn what_is_left_out_of_the_lists_is_said_again_when_it_comes_back() {
+    let (log, _traced) = Log::start();
+    let listed = Arc::new(Mutex::new(vec!["first"]));
+    let fake = of_tasks(&listed).await;
+    let upstream = fake.upstream();
+    ready(&upstream).await;
+    for names in [vec!["first", "second"], vec!["second"], vec!["second", "first"]] {
+        listed.lock().unwrap().clone_from(&names);
+        upstream.refresh();
+        observe(&upstream, |one| one.lists.remarks.len() == names.len()).await;
+    }
+    assert_eq!([log.left_out("first"), log.left_out("second")], [2, 1]);
 }
 
 #[tokio::test]
