@@ -74,6 +74,11 @@ async fn gated(gates: impl IntoIterator<Item = (&'static str, Gate)>) -> Fake {
     .await
 }
 
+/// Whether a modern request declares that its client can be asked something.
+fn may_be_asked(seen: &Seen) -> bool {
+    seen.body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"]["elicitation"].is_object()
+}
+
 fn asked(fake: &Fake, method: &str) -> usize {
     fake.seen().iter().filter(|seen| seen.method() == method).count()
 }
@@ -289,9 +294,7 @@ async fn lists_for_modern_clients_that_can_be_asked_are_read_beside_everyones() 
                 return modern(&seen);
             }
             gate.pass().await;
-            let asks =
-                &seen.body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"]["elicitation"];
-            let names: &[_] = if asks.is_object() { &["echo", "ask"] } else { &["echo"] };
+            let names: &[_] = if may_be_asked(&seen) { &["echo", "ask"] } else { &["echo"] };
             result(&seen, json!({"tools": names.iter().map(|name| tool(name)).collect::<Vec<_>>()}))
         })
     })
@@ -338,7 +341,7 @@ impl Log {
     }
 }
 
-/// A modern server whose tools all run as tasks only.
+/// A modern server whose tools run as tasks only, but for one of clients that can be asked.
 async fn of_tasks(listed: &Arc<Mutex<Vec<&'static str>>>) -> Fake {
     let now = Arc::clone(listed);
     Fake::start(move |seen| {
@@ -348,7 +351,8 @@ async fn of_tasks(listed: &Arc<Mutex<Vec<&'static str>>>) -> Fake {
                 return modern(&seen);
             }
             let only = |name: &&str| json!({"name": name, "execution": {"taskSupport": "required"}});
-            result(&seen, json!({"tools": now.iter().map(only).collect::<Vec<_>>()}))
+            let more = may_be_asked(&seen).then(|| tool("ask"));
+            result(&seen, json!({"tools": now.iter().map(only).chain(more).collect::<Vec<_>>()}))
         })
     })
     .await
@@ -361,7 +365,8 @@ async fn what_is_left_out_of_the_lists_is_said_once_whomever_they_are_for() {
     let upstream = fake.upstream();
     let set = Capabilities::new(Bytes::from_static(br#"{"elicitation":{}}"#)).set();
     let mut offered = upstream.offered(Declared::of(Era::Modern, set).unwrap());
-    offered.wait_for(|offered| *offered != Offered::Unknown).await.unwrap();
+    let own = offered.wait_for(|offered| *offered != Offered::Unknown).await.unwrap().clone();
+    assert!(matches!(own, Offered::Own(_)));
     assert_eq!(asked(&fake, "tools/list"), 2);
     assert_eq!(log.left_out("only"), 1);
 }
