@@ -68,6 +68,8 @@ const EXCLUSIVE_HTTP: usize = 64;
 const EXCLUSIVE_STDIO: usize = 4;
 /// Resource updates that wait for a slow reader.
 const UPDATES: usize = 256;
+/// Bytes of a completion, which is read whole: it has at most a hundred values (2026-07-28, server/utilities/completion).
+const MOST_OF_COMPLETION: usize = 1 << 20;
 /// No call is bounded by less than a subscription, which has no end.
 const ENDLESS: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -271,7 +273,10 @@ impl Upstream {
         let total = self.core.config.timeouts.total;
         let total = request.deadline.map_or(total, |deadline| deadline.min(total));
         let mut call = Admitted { ticket: Some(ticket), _seat: Some(seat) };
-        let bounds = self.core.bounds(total, false);
+        let mut bounds = self.core.bounds(total, false);
+        if request.method == Method::CompletionComplete {
+            bounds.max_bytes = bounds.max_bytes.min(MOST_OF_COMPLETION);
+        }
         let outcome = self.core.attempt(&request, bounds).await;
         match outcome {
             Ok(mut reply) => {
