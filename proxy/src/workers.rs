@@ -140,7 +140,7 @@ mod tests {
             let work = |mut stream: TcpStream| async move {
                 tell.send((std::thread::current().id(), false)).unwrap();
                 // Until the client goes.
-                stream.read(&mut [0]).await.unwrap();
+                assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
                 tell.send((std::thread::current().id(), true)).unwrap();
             };
             workers.serve(server, work).unwrap();
