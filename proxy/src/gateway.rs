@@ -15,13 +15,14 @@ mod record;
 mod session_task;
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::select_all;
+use futures_util::{FutureExt, Stream, StreamExt};
 use governor::DefaultDirectRateLimiter;
 use mcpmesh_ir::{GatewayId, ServerId};
 use parking_lot::Mutex;
@@ -223,11 +224,7 @@ impl Gateway {
                 gateway.publish_until(&config, &current);
             }
             while changes.next().await.is_some() {
-                // Whoever waits for the first whole list waits no longer than for its last server.
-                if !gateway.upgrade().is_some_and(|gateway| gateway.settles()) {
-                    tokio::time::sleep(GATHER).await;
-                }
-                while let Some(Some(_)) = futures_util::FutureExt::now_or_never(changes.next()) {}
+                gather(&mut changes, || gateway.upgrade().is_some_and(|gateway| gateway.settles())).await;
                 let Some(gateway) = gateway.upgrade() else { return };
                 gateway.publish_until(&config, &current);
             }
@@ -286,7 +283,41 @@ impl Gateway {
     }
 }
 
+/// Lets changes come together, but not past the one that `settles`: whoever waits for the first whole list waits no longer
+/// than for its last server.
+async fn gather(changes: &mut (impl Stream + Unpin), settles: impl Fn() -> bool) {
+    let mut gathered = pin!(tokio::time::sleep(GATHER));
+    while !settles() {
+        tokio::select! {
+            () = &mut gathered => break,
+            Some(_) = changes.next() => {}
+        }
+    }
+    while let Some(Some(_)) = changes.next().now_or_never() {}
+}
+
 /// Seconds since the Unix epoch.
 fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::stream;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_are_gathered_for_a_while_but_not_past_the_last_server_that_is_waited_for() {
+        let begun = Instant::now();
+        let heard = AtomicBool::new(false);
+        let last = stream::iter([()]).inspect(|()| heard.store(true, Ordering::Relaxed));
+        gather(&mut last.chain(stream::pending()), || heard.load(Ordering::Relaxed)).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        gather(&mut stream::iter([(), ()]).chain(stream::pending()), || false).await;
+        assert!(begun.elapsed() >= GATHER, "others may follow");
+    }
 }

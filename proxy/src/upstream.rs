@@ -29,10 +29,12 @@ mod events;
 mod heard;
 mod http;
 mod inbox;
+mod legacy;
 mod legacy_sse;
 mod lists;
 mod observe;
 mod pool;
+mod remark;
 mod renew;
 mod reply;
 mod route;
@@ -48,6 +50,7 @@ pub use config::{Config, ConnectError, Connected, Connector, Deps, Endpoint, Gua
 pub use error::{Error, Kind, Phase};
 pub use inbox::{Answerer, Unsolicited};
 pub use lists::{Declared, Offered};
+pub use remark::Remark;
 pub use reply::{Body, BodyStream, Event, Reply};
 pub use service::Addresses;
 pub use session::SessionLink;
@@ -65,6 +68,8 @@ const EXCLUSIVE_HTTP: usize = 64;
 const EXCLUSIVE_STDIO: usize = 4;
 /// Resource updates that wait for a slow reader.
 const UPDATES: usize = 256;
+/// Bytes of a completion, which is read whole: it has at most a hundred values (2026-07-28, server/utilities/completion).
+const MOST_OF_COMPLETION: usize = 1 << 20;
 /// No call is bounded by less than a subscription, which has no end.
 const ENDLESS: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -268,7 +273,10 @@ impl Upstream {
         let total = self.core.config.timeouts.total;
         let total = request.deadline.map_or(total, |deadline| deadline.min(total));
         let mut call = Admitted { ticket: Some(ticket), _seat: Some(seat) };
-        let bounds = self.core.bounds(total, false);
+        let mut bounds = self.core.bounds(total, false);
+        if request.method == Method::CompletionComplete {
+            bounds.max_bytes = bounds.max_bytes.min(MOST_OF_COMPLETION);
+        }
         let outcome = self.core.attempt(&request, bounds).await;
         match outcome {
             Ok(mut reply) => {
@@ -405,7 +413,7 @@ impl Core {
         else {
             return self.attempt_on(&live, request, bounds).await;
         };
-        if live.legacy.is_none() {
+        if live.legacy.known().await.is_none() {
             return Box::pin(self.translate_subscription(link, uri, request)).await;
         }
         if request.method == Method::ResourcesUnsubscribe && self.is_shared_subscription(&live, link, uri) {

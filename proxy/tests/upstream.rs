@@ -7,6 +7,7 @@ mod upstream {
     pub(crate) mod fake;
 
     mod bounds;
+    mod contact;
     mod http;
     mod sessions;
     mod sse;

@@ -1,6 +1,6 @@
 //! What a server offers, as last seen: its lists, kept byte for byte.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::{Error, Kind};
+use super::remark::Remark;
 use crate::hidden_text::{Named, hides, visible};
 use crate::mcp::envelope::Method;
 use crate::mcp::era::Revision;
@@ -157,6 +158,22 @@ pub struct Lists {
     pub ttl_ms: u64,
     /// The narrowest `cacheScope` of the lists.
     pub cache_scope: CacheScope,
+    /// What of the lists is not offered as it is.
+    pub remarks: BTreeSet<Remark>,
+}
+
+impl Lists {
+    /// Takes one in.
+    pub(super) fn take(&mut self, listing: Listing) {
+        let place = match listing.method {
+            Method::PromptsList => &mut self.prompts,
+            Method::ResourcesList => &mut self.resources,
+            Method::ResourcesTemplatesList => &mut self.templates,
+            _ => &mut self.tools,
+        };
+        *place = listing.items.into();
+        self.remarks.extend(listing.remarks);
+    }
 }
 
 impl Default for Observation {
@@ -210,6 +227,7 @@ pub(crate) struct Listing {
     bytes: usize,
     pub(crate) ttl_ms: u64,
     pub(crate) scope: CacheScope,
+    remarks: BTreeSet<Remark>,
 }
 
 #[derive(Deserialize)]
@@ -238,8 +256,16 @@ struct Keys<'a> {
 
 impl Listing {
     pub(crate) fn new(method: Method) -> Self {
-        let (items, keys, cursors) = (Vec::new(), HashSet::new(), HashSet::new());
-        Self { method, items, keys, cursors, bytes: 0, ttl_ms: u64::MAX, scope: CacheScope::Public }
+        Self {
+            method,
+            items: Vec::new(),
+            keys: HashSet::new(),
+            cursors: HashSet::new(),
+            bytes: 0,
+            ttl_ms: u64::MAX,
+            scope: CacheScope::Public,
+            remarks: BTreeSet::new(),
+        }
     }
 
     /// Takes a page's result; returns the `params` members that ask for the next page, if there is
@@ -268,10 +294,7 @@ impl Listing {
         }
         let Some(cursor) = page.next_cursor else { return Ok(None) };
         if self.cursors.len() + 1 >= MAX_PAGES || !self.cursors.insert(cursor.clone()) {
-            tracing::warn!(
-                method = self.method.label(),
-                "a list has too many pages or repeats a cursor; cut"
-            );
+            self.remarks.insert(Remark::cut(&self.method));
             return Ok(None);
         }
         let mut members = b"\"cursor\":".to_vec();
@@ -288,39 +311,27 @@ impl Listing {
         };
         let Some(key) = key.filter(|key| !key.is_empty()) else { return };
         if self.method == Method::ToolsList
-            && (!is_callable(&key, keys.input_schema) || only_as_task(&key, keys.execution))
+            && let Some(remark) = uncallable(&key, keys.input_schema, keys.execution)
         {
+            self.remarks.insert(remark);
             return;
         }
         if self.keys.insert(key.clone()) {
             self.items.push(Item { key, raw: Bytes::copy_from_slice(raw.get().as_bytes()) });
         } else {
-            tracing::warn!(method = self.method.label(), "a list names one item twice; the first stands");
+            self.remarks.insert(Remark::twice(&self.method));
         }
     }
-
-    pub(crate) fn finish(self) -> Arc<[Item]> {
-        self.items.into()
-    }
 }
 
-/// A tool whose headers cannot be built must not be offered over HTTP (SEP-2243).
-fn is_callable(tool: &str, schema: Option<&RawValue>) -> bool {
-    let judged = schema.map(|schema| ParamHeaders::from_schema(schema.get().as_bytes()));
-    if let Some(Err(reason)) = &judged {
-        tracing::warn!(tool = tool.escape_debug().to_string(), %reason, "left out a tool whose x-mcp-header is invalid");
+/// Why a tool must not be offered.
+fn uncallable(tool: &str, schema: Option<&RawValue>, execution: Option<&RawValue>) -> Option<Remark> {
+    if let Some(Err(reason)) = schema.map(|schema| ParamHeaders::from_schema(schema.get().as_bytes())) {
+        return Some(Remark::Headers { tool: tool.to_owned(), reason: reason.to_string() });
     }
-    !matches!(judged, Some(Err(_)))
-}
-
-/// A tool that cannot be called but as a task (2025-11-25, basic/utilities/tasks), which nobody here can.
-fn only_as_task(tool: &str, execution: Option<&RawValue>) -> bool {
     let support = execution.and_then(|execution| json::member(execution.get().as_bytes(), "taskSupport"));
-    let only = support.and_then(json::text).as_deref() == Some("required");
-    if only {
-        tracing::warn!(tool = tool.escape_debug().to_string(), "left out a tool that runs as a task only");
-    }
-    only
+    let only_as_task = support.and_then(json::text).as_deref() == Some("required");
+    only_as_task.then(|| Remark::TaskOnly { tool: tool.to_owned() })
 }
 
 #[cfg(test)]
@@ -337,9 +348,33 @@ mod tests {
             br#"{"tools":[{"name":"a"},{"name":"b"},{"title":"nameless"}],"ttlMs":-1,"nextCursor":""}"#;
         assert_eq!(list.page(page).unwrap(), None, "a repeated cursor ends the list");
         assert_eq!((list.ttl_ms, list.scope), (0, CacheScope::Private));
-        let items = list.finish();
-        assert_eq!(items.len(), 2);
-        assert_eq!(items[0].raw, r#"{"name":"a", "x": 1.0}"#);
+        let mut lists = Lists::default();
+        lists.take(list);
+        assert_eq!(lists.tools.len(), 2);
+        assert_eq!(lists.tools[0].raw, r#"{"name":"a", "x": 1.0}"#);
+        let remarks = [Remark::twice(&Method::ToolsList), Remark::cut(&Method::ToolsList)];
+        assert_eq!(lists.remarks, remarks.into());
+    }
+
+    #[test]
+    fn a_tool_that_nobody_here_can_call_is_left_out_with_a_word_about_it() {
+        let mut list = Listing::new(Method::ToolsList);
+        let page = br#"{"tools":[
+            {"name":"slow\n","execution":{"taskSupport":"required"}},
+            {"name":"either","execution":{"taskSupport":"optional"}},
+            {"name":"odd","inputSchema":{"type":"object","properties":{"a":{"type":"string","x-mcp-header":"a b"}}}}
+        ]}"#;
+        list.page(page).unwrap();
+        let mut lists = Lists::default();
+        lists.take(list);
+        assert_eq!(lists.tools.iter().map(|tool| tool.key.as_str()).collect::<Vec<_>>(), ["either"]);
+        let told: Vec<_> = lists.remarks.iter().map(Remark::to_string).collect();
+        assert!(
+            told[0].starts_with(r#"left out the tool "odd", whose x-mcp-header is invalid: "#),
+            "{told:?}"
+        );
+        assert_eq!(told[1], r#"left out the tool "slow\n", which runs as a task only"#);
+        assert_eq!(told.len(), 2);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which era and transport a server speaks: found out by asking, never by reading its words
 //! (mcp.md section 1). A probe never repeats a call, so it may be sent again.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::config::{Config, Transport};
 use super::error::{Error, Kind, Phase};
 use super::http::{Http, Refused, Whole, modern_headers};
 use super::inbox::{Inbox, Listening};
+use super::legacy::Legacy;
 use super::legacy_sse;
 use super::session::{Handshake, NotOpened, Profile, Session, initialized};
 use super::wire::{self, Answer, MetaParts};
@@ -28,8 +30,8 @@ const PROBE: u64 = 1;
 pub(crate) struct Live {
     /// Does it answer modern requests? Then this is its `DiscoverResult`.
     pub(crate) modern: Option<Handshake>,
-    /// Does it open sessions? Then of this revision.
-    pub(crate) legacy: Option<Revision>,
+    /// Does it open sessions?
+    pub(crate) legacy: Legacy,
     pub(crate) wire: Wire,
     /// Is it a sidecar of ours, which judges each caller by itself?
     pub(crate) of_mesh: bool,
@@ -140,25 +142,47 @@ pub(crate) async fn over_http(
     if transport == Transport::Sse {
         return Ok((over_sse(http, inbox()).await?, None));
     }
-    let modern = match probe_http(&http).await? {
-        Probed::Modern(handshake) => Some(handshake),
-        Probed::Other => None,
-    };
-    let profile = Profile::default();
-    match (Session::open_http(&http, inbox(), &profile).await, modern) {
-        (Ok(session), modern) => {
-            let legacy = Some(session.handshake.revision);
-            Ok((Live { modern, legacy, wire: Wire::Http(http), of_mesh: false }, Some(session)))
+    if let Probed::Modern(handshake) = probe_http(&http).await? {
+        // Whether it also opens sessions is nothing that its lists wait for: [`sessions_beside`].
+        let (modern, legacy) = (Some(handshake), Legacy::unknown());
+        return Ok((Live { modern, legacy, wire: Wire::Http(http), of_mesh: false }, None));
+    }
+    match Session::open_http(&http, inbox(), &Profile::default()).await {
+        Ok(session) => {
+            let legacy = Legacy::is(Some(session.handshake.revision));
+            Ok((Live { modern: None, legacy, wire: Wire::Http(http), of_mesh: false }, Some(session)))
         }
-        (Err(_), Some(modern)) => {
-            Ok((Live { modern: Some(modern), legacy: None, wire: Wire::Http(http), of_mesh: false }, None))
-        }
-        (Err(NotOpened::Refused(refused)), None) if transport == Transport::Auto && may_be_sse(&refused) => {
+        Err(NotOpened::Refused(refused)) if transport == Transport::Auto && may_be_sse(&refused) => {
             let first = Error { executed: false, ..refused.to_error() };
             // What Streamable HTTP said is the better explanation when neither works.
             over_sse(http, inbox()).await.map(|live| (live, None)).map_err(|_| first)
         }
-        (Err(not_opened), None) => Err(not_opened.into_error()),
+        Err(not_opened) => Err(not_opened.into_error()),
+    }
+}
+
+/// Finds out whether a modern server at a URL also opens sessions, and tells it as soon as it is known, and again if it
+/// turns out otherwise: of a server that is silent for `patience` it is told that it opens none.
+pub(crate) async fn sessions_beside(
+    http: &Arc<Http>,
+    inbox: Arc<Inbox>,
+    patience: Duration,
+    tell: impl Fn(Option<Revision>),
+) {
+    let profile = Profile::default();
+    let mut greeting = pin!(Session::greet_http(http, inbox, &profile));
+    let greeted = match tokio::time::timeout(patience, &mut greeting).await {
+        Ok(greeted) => greeted,
+        Err(_) => {
+            tell(None);
+            greeting.await
+        }
+    };
+    let Ok(greeted) = greeted else { return tell(None) };
+    tell(Some(greeted.revision()));
+    // Nobody uses this one: it is ended as soon as it is open.
+    if greeted.open().await.is_err() {
+        tell(None);
     }
 }
 
@@ -167,7 +191,7 @@ pub(crate) async fn over_mesh(http: Arc<Http>) -> Result<Live, Error> {
     match probe_http(&http).await? {
         Probed::Modern(handshake) => Ok(Live {
             modern: Some(handshake),
-            legacy: Some(Revision::LATEST_LEGACY),
+            legacy: Legacy::is(Some(Revision::LATEST_LEGACY)),
             wire: Wire::Http(http),
             of_mesh: true,
         }),
@@ -182,7 +206,7 @@ fn may_be_sse(refused: &Refused) -> bool {
 async fn over_sse(http: Arc<Http>, inbox: Arc<Inbox>) -> Result<Live, Error> {
     let channel = legacy_sse::connect(&http, inbox).await?;
     let session = Session::open_channel(channel, &Profile::default(), http.timeouts.first_byte).await?;
-    let legacy = Some(session.handshake.revision);
+    let legacy = Legacy::is(Some(session.handshake.revision));
     Ok(Live { modern: None, legacy, wire: Wire::Sse(http, Arc::new(session)), of_mesh: false })
 }
 

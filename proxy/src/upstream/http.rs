@@ -21,7 +21,7 @@ use super::error::{Error, Kind};
 use super::events::EventStream;
 use super::inbox::Inbox;
 use super::service::{Place, Service};
-use super::wire;
+use super::{tls, wire};
 use crate::identity::assertion;
 use crate::mcp::era::{PROTOCOL_VERSION, Revision, SESSION_ID};
 
@@ -77,8 +77,12 @@ impl std::fmt::Debug for Http {
 
 impl Http {
     pub(crate) fn new(config: &Config, url: Url, egress: EgressRule) -> Result<Arc<Self>, Error> {
-        let tls =
-            super::tls::client(config.roots.as_ref()).map_err(|error| Error::connect(error.to_string()))?;
+        // All requests go to this origin: redirects to another are not followed.
+        let tls = match url.scheme() {
+            "http" => tls::unused(),
+            _ => tls::client(config.roots.as_ref()),
+        };
+        let tls = tls.map_err(|error| Error::connect(error.to_string()))?;
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()

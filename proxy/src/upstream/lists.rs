@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::catalogue::{CacheScope, Item, Listing, Lists, Offers, State};
+use super::catalogue::{CacheScope, Listing, Lists, Observation, Offers, State};
 use super::detect::Live;
 use super::error::{Error, Kind};
+use super::remark::Remark;
 use super::reply::Event;
 use super::route::is_askable;
 use super::wire::{self, Answer};
@@ -18,6 +20,9 @@ use super::{Core, Outgoing};
 use crate::mcp::envelope::Method;
 use crate::mcp::era::Era;
 use crate::mcp::meta::{Capabilities, CapabilitySet};
+
+/// The lists that a server may have.
+const ALL: usize = 4;
 
 /// What a client's requests declare at a server, as far as lists may depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,15 +38,33 @@ impl Declared {
         is_askable(set).then(|| Self { era, set: set.without_tasks() })
     }
 
+    /// The lists that there are to be read: what the server has said of itself at first contact does for clients of its
+    /// own era.
+    fn offers(self, live: &Live, seen: &Observation) -> Option<Offers> {
+        match (&seen.state, self.era, &live.modern) {
+            (State::Ready, ..) => Some(seen.offers),
+            (State::Connecting, Era::Modern, Some(said)) => Some(Offers::read(&said.capabilities)),
+            _ => None,
+        }
+    }
+
+    /// A session that can be asked serves one call at a time, and there need be only one for the lists.
+    fn at_once(self) -> usize {
+        match self.era {
+            Era::Modern => ALL,
+            Era::Legacy => 1,
+        }
+    }
+
     fn capabilities(self) -> Capabilities {
         self.set.into()
     }
 
     /// Between the eras nothing is asked, so nothing is declared there.
-    fn reaches(self, live: &Live) -> bool {
+    async fn reaches(self, live: &Live) -> bool {
         match self.era {
             Era::Modern => live.modern.is_some(),
-            Era::Legacy => live.legacy.is_some(),
+            Era::Legacy => live.legacy.known().await.is_some(),
         }
     }
 }
@@ -56,6 +79,15 @@ pub enum Offered {
     Same,
     /// Lists of their own.
     Own(Arc<Lists>),
+}
+
+impl Offered {
+    fn lists(&self) -> Option<&Lists> {
+        match self {
+            Self::Own(lists) => Some(lists),
+            Self::Unknown | Self::Same => None,
+        }
+    }
 }
 
 /// The kinds of clients that declare something and are looked after.
@@ -77,43 +109,64 @@ impl Core {
         receiver
     }
 
-    /// Reads these clients' lists whenever everyone's have been read, until nobody wants them any more.
+    /// Reads these clients' lists whenever everyone's are read, until nobody wants them any more.
     async fn look_after(self: &Arc<Self>, declared: Declared) {
-        let mut everyones = self.observation.subscribe();
+        let (mut everyones, mut lives) = (self.observation.subscribe(), self.live.subscribe());
         loop {
             everyones.mark_unchanged();
-            let offered = self.look(declared).await;
-            {
-                let mut audiences = self.audiences.lock();
-                let Some(sender) = audiences.get(&declared).filter(|sender| sender.receiver_count() > 0)
-                else {
-                    audiences.remove(&declared);
-                    return;
-                };
-                if let Some(offered) = offered {
-                    sender.send_if_modified(|current| std::mem::replace(current, offered.clone()) != offered);
-                }
-            }
-            if everyones.changed().await.is_err() {
+            lives.mark_unchanged();
+            let offered = self.look(declared, &mut everyones).await;
+            if !self.offer(declared, offered) {
                 return;
+            }
+            tokio::select! {
+                Ok(()) = everyones.changed() => {}
+                Ok(()) = lives.changed() => {}
+                else => return,
             }
         }
     }
 
+    /// Takes in what was found out. Says whether anybody still wants to know.
+    fn offer(&self, declared: Declared, offered: Option<Offered>) -> bool {
+        let mut audiences = self.audiences.lock();
+        let Some(sender) = audiences.get(&declared).filter(|sender| sender.receiver_count() > 0) else {
+            audiences.remove(&declared);
+            return false;
+        };
+        if let Some(offered) = offered {
+            sender.send_if_modified(|current| std::mem::replace(current, offered.clone()) != offered);
+        }
+        true
+    }
+
     /// None where what is known stands.
-    async fn look(self: &Arc<Self>, declared: Declared) -> Option<Offered> {
-        let seen = self.observation.borrow().clone();
+    async fn look(
+        self: &Arc<Self>,
+        declared: Declared,
+        everyones: &mut watch::Receiver<Arc<Observation>>,
+    ) -> Option<Offered> {
         let live = self.live.borrow().clone();
-        let (Some(live), State::Ready) = (live, &seen.state) else {
+        if let Some(live) = &live
+            && !declared.reaches(live).await
+        {
+            return Some(Offered::Same);
+        }
+        let seen = self.observation.borrow().clone();
+        let offers = live.as_ref().and_then(|live| declared.offers(live, &seen));
+        let (Some(live), Some(offers)) = (live, offers) else {
             // Of a server that cannot be reached nothing more will be known than of everyone's lists.
             return matches!(seen.state, State::Failed { .. }).then_some(Offered::Same);
         };
-        if !declared.reaches(&live) {
-            return Some(Offered::Same);
-        }
-        match self.read_lists(&live, seen.offers, Some(declared)).await {
+        let own = self.read_lists(&live, offers, Some(declared)).await;
+        // At first contact everyone's are on their way, too.
+        let seen = everyones.wait_for(|seen| seen.state != State::Connecting).await.ok()?.clone();
+        match own {
             Ok(lists) if lists == seen.lists => Some(Offered::Same),
-            Ok(lists) => Some(Offered::Own(Arc::new(lists))),
+            Ok(lists) => {
+                self.remark(&lists);
+                Some(Offered::Own(Arc::new(lists)))
+            }
             Err(error) => {
                 tracing::warn!(server = %self.config.id, %error, "could not read the lists for clients that can be asked");
                 Some(Offered::Same)
@@ -121,31 +174,44 @@ impl Core {
         }
     }
 
-    /// Reads all lists that the server has.
+    /// Reads all lists that the server has, at once.
     pub(super) async fn read_lists(
         self: &Arc<Self>,
         live: &Arc<Live>,
         offers: Offers,
         declared: Option<Declared>,
     ) -> Result<Lists, Error> {
-        let mut terms = (u64::MAX, CacheScope::Public);
-        let mut read = async |wanted: bool, method: Method| -> Result<Arc<[Item]>, Error> {
-            if !wanted {
-                return Ok(Arc::default());
-            }
-            let (items, ttl, scope) = self.list(live, method, declared).await?;
-            terms.0 = terms.0.min(ttl);
-            if scope == CacheScope::Private {
-                terms.1 = CacheScope::Private;
-            }
-            Ok(items)
-        };
-        let tools = read(offers.tools, Method::ToolsList).await?;
-        let prompts = read(offers.prompts, Method::PromptsList).await?;
-        let resources = read(offers.resources, Method::ResourcesList).await?;
-        let templates = read(offers.resources, Method::ResourcesTemplatesList).await?;
-        let (ttl_ms, cache_scope) = if terms.0 == u64::MAX { (0, CacheScope::Private) } else { terms };
-        Ok(Lists { tools, prompts, resources, templates, ttl_ms, cache_scope })
+        let all: [_; ALL] = [
+            (offers.tools, Method::ToolsList),
+            (offers.prompts, Method::PromptsList),
+            (offers.resources, Method::ResourcesList),
+            (offers.resources, Method::ResourcesTemplatesList),
+        ];
+        let at_once = declared.map_or(ALL, Declared::at_once);
+        let wanted = all.into_iter().filter(|(wanted, _)| *wanted);
+        let listings = wanted.map(|(_, method)| self.list(live, method, declared));
+        let listings: Vec<_> = stream::iter(listings).buffered(at_once).try_collect().await?;
+
+        let ttl_ms = listings.iter().map(|one| one.ttl_ms).min().filter(|ttl| *ttl < u64::MAX);
+        let public = ttl_ms.is_some() && listings.iter().all(|one| one.scope == CacheScope::Public);
+        let cache_scope = if public { CacheScope::Public } else { CacheScope::Private };
+        let mut lists = Lists { ttl_ms: ttl_ms.unwrap_or(0), cache_scope, ..Lists::default() };
+        listings.into_iter().for_each(|listing| lists.take(listing));
+        Ok(lists)
+    }
+
+    /// Tells what is to be said of these lists and was not of those that are known, whoever they are for.
+    pub(super) fn remark(&self, lists: &Lists) {
+        if lists.remarks.is_empty() {
+            return;
+        }
+        let everyones = self.observation.borrow().clone();
+        let own: Vec<_> = self.audiences.lock().values().map(|offered| offered.borrow().clone()).collect();
+        let known = || own.iter().filter_map(Offered::lists).chain([&everyones.lists]);
+        let is_new = |remark: &&Remark| !known().any(|one| one.remarks.contains(*remark));
+        for remark in lists.remarks.iter().filter(is_new) {
+            tracing::warn!(server = %self.config.id, "{remark}");
+        }
     }
 
     async fn list(
@@ -153,7 +219,7 @@ impl Core {
         live: &Arc<Live>,
         method: Method,
         declared: Option<Declared>,
-    ) -> Result<(Arc<[Item]>, u64, CacheScope), Error> {
+    ) -> Result<Listing, Error> {
         let mut listing = Listing::new(method.clone());
         let mut members = Bytes::new();
         loop {
@@ -167,10 +233,7 @@ impl Core {
             };
             match next {
                 Some(next) => members = next,
-                None => {
-                    let (ttl, scope) = (listing.ttl_ms, listing.scope);
-                    return Ok((listing.finish(), ttl, scope));
-                }
+                None => return Ok(listing),
             }
         }
     }

@@ -17,6 +17,7 @@ use super::config::{Endpoint, Transport};
 use super::detect::{self, Live, Opened, Wire};
 use super::error::{Error, Kind};
 use super::http::Http;
+use super::legacy::Legacy;
 use super::reply::Event;
 use super::route::Started;
 use super::service::Service;
@@ -93,13 +94,27 @@ async fn serve(core: &Arc<Core>) -> (Option<Error>, bool) {
     core.live.send_replace(Some(Arc::clone(&live)));
     core.breaker.reset();
     let error = tokio::select! {
+        // In order: the connection that the probe left behind is for the lists.
+        biased;
         error = keep_current(core, &live) => Some(error),
         error = died(&live) => Some(error),
+        () = look_for_sessions(core, &live) => None,
         () = hear_changes(core, &live) => None,
         () = instances_change(core) => None,
         () = core.doubted.notified() => None,
     };
+    live.legacy.give_up();
     (error, true)
+}
+
+/// Finds out whether a modern server also opens sessions, if nobody knows. Never returns.
+async fn look_for_sessions(core: &Arc<Core>, live: &Arc<Live>) {
+    if let (Wire::Http(http), None) = (&live.wire, live.legacy.so_far()) {
+        let inbox = core.inbox(core.shared(false));
+        let tell = |revision| core.opens_sessions(live, revision);
+        detect::sessions_beside(http, inbox, core.config.timeouts.connect, tell).await;
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn died(live: &Live) -> Error {
@@ -230,14 +245,21 @@ async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<L
         }
         Era::Legacy => (None, Some(session.handshake.revision)),
     };
+    let legacy = Legacy::is(legacy);
     Ok(Live { modern, legacy, wire: Wire::Stdio(Arc::new(session)), of_mesh: false })
 }
 
 /// Reads the lists now, when they change and from time to time. Returns when that fails for long.
 async fn keep_current(core: &Arc<Core>, live: &Arc<Live>) -> Error {
     let mut failures = 0;
+    // What it has just said of itself in the probe is not asked again.
+    let mut said = live.modern.clone().filter(Handshake::is_said);
     loop {
-        let pause = match core.refresh_lists(live).await {
+        let read = match said.take() {
+            Some(handshake) => core.publish_lists(live, handshake).await,
+            None => core.refresh_lists(live).await,
+        };
+        let pause = match read {
             Ok(()) => {
                 failures = 0;
                 core.renew_all(live);
@@ -299,7 +321,8 @@ impl Core {
             if !next.offers_the_same(current) {
                 next.generation += 1;
                 next.hiding = next.count_hiding();
-                if next.hiding > 0 {
+                let is_news = next.lists != current.lists || next.instructions != current.instructions;
+                if next.hiding > 0 && is_news {
                     let objects = next.hiding;
                     tracing::warn!(server = %self.config.id, objects, "hidden characters in the texts of this server's objects: taken out");
                 }
@@ -335,15 +358,34 @@ impl Core {
         self.publish(|observation| observation.state = State::Degraded { reason });
     }
 
-    /// Reads all lists and publishes them.
+    /// It was found out whether a modern server also opens sessions.
+    fn opens_sessions(self: &Arc<Self>, live: &Arc<Live>, revision: Option<Revision>) {
+        live.legacy.tell(revision);
+        let seen = self.observation.borrow().eras;
+        // Before its lists are there, it is published with them.
+        if seen.modern && seen.legacy != revision {
+            self.publish(|observation| observation.eras.legacy = revision);
+        }
+        self.renew_all(live);
+    }
+
+    /// Asks the server what it is, reads all lists and publishes both.
     pub(super) async fn refresh_lists(self: &Arc<Self>, live: &Arc<Live>) -> Result<(), Error> {
         let handshake = self.describe(live).await?;
+        self.publish_lists(live, handshake).await
+    }
+
+    /// Reads all lists and publishes them.
+    async fn publish_lists(self: &Arc<Self>, live: &Arc<Live>, handshake: Handshake) -> Result<(), Error> {
         let offers = Offers::read(&handshake.capabilities);
         let lists = self.read_lists(live, offers, None).await?;
+        self.remark(&lists);
         self.publish(|observation| {
+            // Until it is known anew, what was known of its sessions stands.
+            let legacy = live.legacy.so_far().unwrap_or(observation.eras.legacy);
             *observation = Observation {
                 state: State::Ready,
-                eras: Eras { modern: live.modern.is_some(), legacy: live.legacy },
+                eras: Eras { modern: live.modern.is_some(), legacy },
                 server_info: handshake.server_info,
                 capabilities: handshake.capabilities,
                 offers,

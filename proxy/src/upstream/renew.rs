@@ -49,10 +49,12 @@ impl Core {
     /// Renews the subscriptions of every link whose session is gone or missed something: a client that only listens
     /// makes no call that would.
     pub(super) fn renew_all(self: &Arc<Self>, live: &Arc<Live>) {
+        // Told again once that is known.
+        let Some(legacy) = live.legacy.so_far() else { return };
         let links: Vec<_> = self.links.lock().iter().filter_map(Weak::upgrade).collect();
         let links: Vec<_> =
             links.into_iter().filter(|link| !link.subscribed(&self.config.id).is_empty()).collect();
-        if live.legacy.is_none() {
+        if legacy.is_none() {
             return links.iter().for_each(|link| self.listen_for_all(link));
         }
         if links.is_empty() {

@@ -111,8 +111,10 @@ impl Core {
             None => request.era == Era::Legacy && is_askable(request.capabilities.set()),
         };
         let sessionless = live.of_mesh && !needs;
-        let modern =
-            live.modern.is_some() && (request.era == Era::Modern || live.legacy.is_none() || sessionless);
+        // A legacy client's call waits until it is known whether it gets a session: what a server keeps in it begins
+        // with the first call.
+        let modern = live.modern.is_some()
+            && (request.era == Era::Modern || sessionless || live.legacy.known().await.is_none());
         if modern {
             return Ok(match &live.wire {
                 Wire::Http(http) => Way::Modern(Arc::clone(http)),

@@ -66,6 +66,11 @@ struct DescribedMeta<'a> {
 }
 
 impl Handshake {
+    /// Whether these are a modern server's own words: one that refused the probe names no revision.
+    pub(crate) fn is_said(&self) -> bool {
+        !self.supported.is_empty()
+    }
+
     /// Reads an `InitializeResult` or a `DiscoverResult`.
     pub(crate) fn read(result: &[u8], era: Era) -> Option<Self> {
         let said: Described<'_> = serde_json::from_slice(result).ok()?;
@@ -155,6 +160,27 @@ impl NotOpened {
     }
 }
 
+/// A session over HTTP whose `initialize` was answered. Dropping it ends it upstream.
+pub(crate) struct Greeted {
+    http: HttpSession,
+    handshake: Handshake,
+}
+
+impl Greeted {
+    pub(crate) fn revision(&self) -> Revision {
+        self.handshake.revision
+    }
+
+    /// Says that we are there, too, and listens.
+    pub(crate) async fn open(self) -> Result<Session, Error> {
+        let Self { http, handshake } = self;
+        http.line.say(wire::notification(&Method::NotificationsInitialized, b"")).await?;
+        let (heard, ears) = (Arc::clone(&http.line), Arc::clone(&http.ears));
+        tokio::spawn(hear(heard, ears, http.lost.clone(), http.stop.clone()));
+        Ok(Session::new(Era::Legacy, handshake, Line::Http(http)))
+    }
+}
+
 impl Session {
     /// Opens a legacy session over Streamable HTTP.
     pub(crate) async fn open_http(
@@ -162,6 +188,15 @@ impl Session {
         inbox: Arc<Inbox>,
         profile: &Profile,
     ) -> Result<Self, NotOpened> {
+        Ok(Self::greet_http(http, inbox, profile).await?.open().await?)
+    }
+
+    /// The first half of that: `initialize` is answered.
+    pub(crate) async fn greet_http(
+        http: &Arc<Http>,
+        inbox: Arc<Inbox>,
+        profile: &Profile,
+    ) -> Result<Greeted, NotOpened> {
         let opening =
             tokio::time::timeout(http.timeouts.first_byte, Self::initialize_somewhere(http, profile));
         let (http, session, handshake) =
@@ -170,11 +205,7 @@ impl Session {
         let line =
             Arc::new(HttpLine { http, session, revision, assertion: profile.assertion.clone(), inbox });
         let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
-        let opened = HttpSession { line, lost, stop, ears: Arc::default() };
-        opened.line.say(wire::notification(&Method::NotificationsInitialized, b"")).await?;
-        let (heard, ears) = (Arc::clone(&opened.line), Arc::clone(&opened.ears));
-        tokio::spawn(hear(heard, ears, opened.lost.clone(), opened.stop.clone()));
-        Ok(Self::new(Era::Legacy, handshake, Line::Http(opened)))
+        Ok(Greeted { http: HttpSession { line, lost, stop, ears: Arc::default() }, handshake })
     }
 
     /// At the first address that can be reached: all that follows goes there.

@@ -26,6 +26,16 @@ pub(crate) fn client(roots: Option<&Arc<RootCertStore>>) -> Result<ClientConfig,
     }
 }
 
+/// A client for plain HTTP, which shakes no hands: to read the system's roots takes longer than many an answer.
+pub(crate) fn unused() -> Result<ClientConfig, rustls::Error> {
+    static UNUSED: OnceLock<ClientConfig> = OnceLock::new();
+    if let Some(made) = UNUSED.get() {
+        return Ok(made.clone());
+    }
+    let made = trusting(Arc::new(RootCertStore::empty()))?;
+    Ok(UNUSED.get_or_init(|| made).clone())
+}
+
 fn trusting(roots: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
     Ok(ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
@@ -34,7 +44,7 @@ fn trusting(roots: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
 }
 
 /// The system's roots. Without any root every handshake fails, which is said once in the log: a plain-HTTP
-/// installation need not have roots.
+/// installation need not have roots, and reads none.
 fn system() -> Arc<RootCertStore> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| {

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
+use mcpmesh_proxy::mcp::envelope::Method;
 use mcpmesh_proxy::mcp::era::Era;
 use mcpmesh_proxy::upstream::*;
+use serde_json::json;
 
-use super::fake::{Fake, call, event_stream, modern, observe, ready, send, status};
+use super::fake::{self, Fake, call, data, event_stream, events, modern, observe, ready, send, status};
 
 #[tokio::test]
 async fn a_hung_server_delays_no_other_and_its_breaker_opens() {
@@ -105,6 +107,34 @@ async fn a_json_body_is_handed_on_unread_and_cut_at_the_limit() {
     let mut reply = upstream.send(call(Era::Modern)).await.unwrap();
     let Some(Ok(Event::Response(Body::Stream(body)))) = reply.next().await else { panic!("a stream") };
     assert_eq!(Body::Stream(body).collect().await.unwrap_err().kind, Kind::TooLarge);
+}
+
+#[tokio::test]
+async fn a_completion_has_a_limit_of_its_own_and_a_result_that_long_passes() {
+    for (padding, most) in [(1 << 19, true), (1 << 21, false)] {
+        for streamed in [false, true] {
+            let fake = Fake::start(move |seen| {
+                Box::pin(async move {
+                    let message = json!({"jsonrpc": "2.0", "id": seen.body["id"], "result": {"completion":
+                        {"values": ["x".repeat(padding)]}}});
+                    match seen.method() {
+                        "completion/complete" | "tools/call" if streamed => events(vec![data(&message)]),
+                        "completion/complete" | "tools/call" => fake::json(200, &message),
+                        _ => modern(&seen),
+                    }
+                })
+            })
+            .await;
+            let upstream = fake.upstream();
+            ready(&upstream).await;
+            let completion = Outgoing::new(Era::Modern, Method::CompletionComplete, Bytes::new());
+            match send(&upstream, completion).await {
+                Ok(answer) => assert!(most && answer["result"].is_object(), "{padding}"),
+                Err(error) => assert_eq!((error.kind, most), (Kind::TooLarge, false)),
+            }
+            assert!(send(&upstream, call(Era::Modern)).await.unwrap()["result"].is_object());
+        }
+    }
 }
 
 #[tokio::test]

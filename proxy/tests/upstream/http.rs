@@ -73,8 +73,8 @@ async fn a_server_of_both_eras_answers_each_client_in_its_own() {
     })
     .await;
     let upstream = fake.upstream();
-    let seen = ready(&upstream).await;
-    assert_eq!(seen.eras, Eras { modern: true, legacy: Some(Revision::V2025_11_25) });
+    let both = Eras { modern: true, legacy: Some(Revision::V2025_11_25) };
+    fake::observe(&upstream, |one| one.eras == both).await;
     assert_eq!(upstream.send(call(Era::Modern)).await.unwrap().era(), Era::Modern);
     assert_eq!(upstream.send(call(Era::Legacy)).await.unwrap().era(), Era::Legacy);
     fake::until("the probe's session is ended", || fake.methods().contains(&"DELETE".to_owned())).await;
