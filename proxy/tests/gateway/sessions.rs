@@ -48,9 +48,11 @@ async fn a_session_lives_from_initialize_to_delete() {
     assert_eq!(none.status, 400, "no session");
     let legacy = gate.legacy(None, "2025-11-25").await;
     for version in ["1999-01-01", "nonsense"] {
+        let known = json!(["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"]);
         let headers = [("mcp-session-id", legacy.session.as_str()), ("mcp-protocol-version", version)];
         let answered = gate.post(&headers, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
-        assert_eq!(answered.status, 400, "{version}");
+        assert_eq!((answered.status.as_u16(), answered.code()), (400, -32022), "{version}");
+        assert_eq!(answered.json()["error"]["data"]["supported"], known);
         for verb in ["GET", "DELETE"] {
             let headers = [headers[0], headers[1], ("accept", "text/event-stream")];
             let request = gate.request(verb, &headers, "");

@@ -50,8 +50,9 @@ fn either_sign_alone_makes_the_modern_rules_apply() {
 fn an_unknown_version_is_answered_with_the_known_ones() {
     let fault =
         classify(&call_headers("2027-01-01"), &request("tools/call", Some("2027-01-01"))).unwrap_err();
-    assert_eq!(fault, Fault::UnsupportedVersion { requested: "2027-01-01".into() });
-    assert_eq!(code(&headers(&[(PROTOCOL_VERSION, "soon")]), &request("tools/call", None)), -32022);
+    assert_eq!(fault, Fault::UnsupportedVersion { requested: "2027-01-01".into(), by: Era::Modern });
+    let fault = classify(&headers(&[(PROTOCOL_VERSION, "soon")]), &request("tools/call", None)).unwrap_err();
+    assert_eq!(fault, Fault::UnsupportedVersion { requested: "soon".into(), by: Era::Legacy });
     assert_eq!(code(&call_headers("2025-11-25"), &request("tools/call", Some("2025-11-25"))), -32022);
 }
 
