@@ -24,6 +24,7 @@ use super::service::{Place, Service};
 use super::wire;
 use crate::identity::assertion;
 use crate::mcp::era::{PROTOCOL_VERSION, Revision, SESSION_ID};
+use crate::mcp::meta::TraceContext;
 
 /// `Last-Event-ID`
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -379,7 +380,8 @@ pub(crate) struct HttpLine {
 }
 
 impl HttpLine {
-    fn headers(&self) -> HeaderMap {
+    /// Those of a message; of a call, with its trace.
+    pub(crate) fn headers(&self, trace: Option<&TraceContext>) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
         // The header exists since 2025-06-18.
         if self.revision >= Revision::V2025_06_18 {
@@ -389,16 +391,16 @@ impl HttpLine {
             headers.insert(SESSION_ID, session.clone());
         }
         headers.extend(self.assertion.clone().map(|assertion| (assertion::HEADER, assertion)));
+        if let Some(trace) = trace {
+            trace.put(&mut headers);
+        }
         headers
-    }
-
-    pub(crate) async fn post(&self, body: Bytes) -> Result<Answered, Error> {
-        self.http.post(self.headers(), body).await
     }
 
     /// Posts a message that has no answer.
     pub(crate) async fn say(&self, body: Bytes) -> Result<(), Error> {
-        let posting = tokio::time::timeout(self.http.timeouts.connect, self.post(body));
+        let posting = self.http.post(self.headers(None), body);
+        let posting = tokio::time::timeout(self.http.timeouts.connect, posting);
         let answered =
             posting.await.map_err(|_| Error::sent(Kind::Timeout(super::error::Phase::FirstByte)))??;
         match answered.opened {
@@ -409,7 +411,7 @@ impl HttpLine {
 
     /// Opens the session's own stream, or takes one up where it broke off.
     pub(crate) async fn get(&self, last_event: Option<&str>) -> Result<Answered, Error> {
-        let mut headers = self.headers();
+        let mut headers = self.headers(None);
         if let Some(id) = last_event.and_then(|id| HeaderValue::from_str(id).ok()) {
             headers.insert(LAST_EVENT_ID, id);
         }
@@ -417,7 +419,7 @@ impl HttpLine {
     }
 
     pub(crate) async fn delete(&self) -> Result<(), Error> {
-        self.http.delete(self.headers()).await
+        self.http.delete(self.headers(None)).await
     }
 }
 
