@@ -255,6 +255,7 @@ impl Session {
 
     /// A channel whose server is modern.
     pub(crate) fn modern(channel: Channel, handshake: Handshake) -> Self {
+        channel.inbox.answer_nothing();
         Self::new(Era::Modern, handshake, Line::Channel(channel))
     }
 
