@@ -75,7 +75,8 @@ impl Exchange {
     }
 
     fn open_session(&self, request: &Request, revision: Revision) -> Result<Arc<Session>, Fault> {
-        let capabilities = Capabilities::new(request.params.bytes("capabilities").unwrap_or_default());
+        let declared = Capabilities::new(request.params.bytes("capabilities").unwrap_or_default());
+        let capabilities = declared.known_to(revision);
         let shell = &self.gateway.shell;
         let principal = self.caller.principal.clone();
         let mut nonce = [0; 16];

@@ -158,6 +158,8 @@ impl Exchange {
             deadline: None,
         };
         let mut rules = Rules::new(request.id.clone(), asker.revision, era);
+        let opens_urls = asker.capabilities.set().contains(CapabilitySet::ELICITATION_URL);
+        rules.opens_urls = opens_urls && era == Era::Legacy;
         rules.uris = self.view.wraps(found.server).map(|prefix| UriWrap { prefix: prefix.into() });
         rules.reads_resource = request.method == Method::ResourcesRead;
         if era == Era::Modern {

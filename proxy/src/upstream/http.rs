@@ -316,7 +316,15 @@ impl Answered {
     /// Reads the answer to the call `id`, skipping what else is said.
     pub(crate) async fn whole(self, id: u64, max: usize) -> Result<Whole, Error> {
         match self.opened {
-            Opened::Json(body) => read_bounded(body, max).await.map(|raw| Whole::Message(self.headers, raw)),
+            Opened::Json(body) => {
+                let raw = read_bounded(body, max).await?;
+                match wire::look(&raw) {
+                    Some(wire::Said::Response(Some(said))) if said != id => {
+                        Err(Error::protocol("an answer to another request"))
+                    }
+                    _ => Ok(Whole::Message(self.headers, raw)),
+                }
+            }
             Opened::Events(body) => {
                 let mut events = EventStream::new(body, max, Some(max));
                 while let Some(event) = events.next().await? {

@@ -44,6 +44,19 @@ fn capabilities_become_a_set() {
 }
 
 #[test]
+fn a_client_declares_what_its_revision_knows() {
+    use crate::mcp::era::Revision;
+    let declared = |revision| {
+        let all = Bytes::from_static(br#"{"roots":{},"elicitation":{"form":{},"url":{}}}"#);
+        Capabilities::new(all).known_to(revision).set()
+    };
+    let form = CapabilitySet::ROOTS.with(CapabilitySet::ELICITATION_FORM);
+    assert_eq!(declared(Revision::V2025_03_26), CapabilitySet::ROOTS);
+    assert_eq!(declared(Revision::V2025_06_18), form);
+    assert_eq!(declared(Revision::V2025_11_25), form.with(CapabilitySet::ELICITATION_URL));
+}
+
+#[test]
 fn log_levels_are_ordered_and_unknown_ones_refused() {
     assert!(LogLevel::Debug < LogLevel::Emergency);
     assert_eq!(LogLevel::parse("warning").map(LogLevel::as_str), Some("warning"));
