@@ -318,12 +318,12 @@ impl Answered {
         match self.opened {
             Opened::Json(body) => {
                 let raw = read_bounded(body, max).await?;
-                match wire::look(&raw) {
-                    Some(wire::Said::Response(Some(said))) if said != id => {
-                        Err(Error::protocol("an answer to another request"))
-                    }
-                    _ => Ok(Whole::Message(self.headers, raw)),
+                let other = matches!(wire::look(&raw), Some(wire::Said::Response(Some(said))) if said != id);
+                // Old servers refuse what they don't know under whatever id.
+                if other && matches!(wire::answer(&raw), Some(wire::Answer::Result(_))) {
+                    return Err(Error::protocol("an answer to another request"));
                 }
+                Ok(Whole::Message(self.headers, raw))
             }
             Opened::Events(body) => {
                 let mut events = EventStream::new(body, max, Some(max));

@@ -130,6 +130,22 @@ async fn a_name_with_a_nul_or_a_lone_surrogate_names_nothing() {
 }
 
 #[tokio::test]
+async fn parameters_that_are_none_are_a_malformed_message() {
+    let (fake, gate) = gate().await;
+    for params in [
+        "[]".to_owned(),
+        "null".to_owned(),
+        format!(r#"{{{NAMED},"_meta":[]}}"#),
+        format!(r#"{{{NAMED},"_meta":{{"progressToken":null}}}}"#),
+        format!(r#"{{{NAMED},"_meta":{{"{META}":20260728}}}}"#),
+    ] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+        refused_everywhere(&gate, body, &[-32602]).await;
+    }
+    assert_eq!(fake.calls().len(), 0);
+}
+
+#[tokio::test]
 async fn the_bytes_that_were_judged_are_the_bytes_that_are_forwarded() {
     let (fake, gate) = gate().await;
     let arguments =

@@ -14,9 +14,12 @@ impl IdValue {
     /// already, as nearly every id is, is not copied.
     #[must_use]
     pub fn read(text: &Bytes) -> Option<Self> {
-        if text.len() > MAX_ID || json::check(text, &json::Limits::default()).is_err() {
-            return None;
-        }
+        let valid = text.len() <= MAX_ID && json::check(text, &json::Limits::default()).is_ok();
+        if valid { Self::of(text) } else { None }
+    }
+
+    /// Of what is JSON for sure.
+    fn of(text: &Bytes) -> Option<Self> {
         let plainest = match text.first()? {
             b'"' if text.contains(&b'\\') => {
                 let mut plainest = Vec::with_capacity(text.len());
@@ -35,7 +38,7 @@ impl Id {
     /// What it says.
     #[must_use]
     pub fn value(&self) -> IdValue {
-        IdValue::read(&self.0).unwrap_or_else(|| IdValue(self.0.clone()))
+        IdValue::of(&self.0).unwrap_or_else(|| IdValue(self.0.clone()))
     }
 }
 

@@ -57,6 +57,30 @@ fn an_unknown_version_is_answered_with_the_known_ones() {
 }
 
 #[test]
+fn what_each_request_must_say_in_meta_is_http_400_and_other_parameters_are_not() {
+    let sent = headers(&[(PROTOCOL_VERSION, MODERN), (METHOD, "tools/list")]);
+    let refused = |meta: &str| {
+        let text =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_meta":{{{meta}}}}}}}"#);
+        let fault = classify(&sent, &message(&text)).unwrap_err();
+        (fault.status(Era::Modern).as_u16(), fault.code(Era::Modern))
+    };
+    let version = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28""#;
+    let capabilities = r#""io.modelcontextprotocol/clientCapabilities":{}"#;
+    for meta in [
+        String::new(),
+        version.to_owned(),
+        capabilities.to_owned(),
+        format!(r#"{version},{capabilities},"io.modelcontextprotocol/logLevel":"loud""#),
+    ] {
+        assert_eq!(refused(&meta), (400, -32602), "{meta}");
+    }
+    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":1}}"#;
+    let fault = classify(&HeaderMap::new(), &message(initialize)).unwrap_err();
+    assert_eq!((fault.status(Era::Legacy).as_u16(), fault.code(Era::Legacy)), (200, -32602));
+}
+
+#[test]
 fn removed_methods_are_unknown_when_sent_modern() {
     for method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"] {
         let sent = headers(&[(PROTOCOL_VERSION, MODERN), (METHOD, method)]);
