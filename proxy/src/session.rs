@@ -4,6 +4,7 @@
 //! A session lives on the process that opened it. Its id is a sealed handle bound to the caller: possession is not
 //! authentication, every request is authenticated and compared with the session's owner.
 
+mod relay;
 mod stream;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,10 +16,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+pub use relay::Relay;
 pub use stream::EventStream;
 
-use crate::mcp::envelope::Id;
+use crate::mcp::envelope::{Id, IdValue};
 use crate::mcp::era::Revision;
+use crate::mcp::json;
 use crate::mcp::meta::{Capabilities, LogLevel};
 use crate::metrics::Open;
 use crate::upstream::{Answerer, SessionLink};
@@ -48,8 +51,10 @@ pub struct Session {
     pub link: Arc<SessionLink>,
     /// What the server says outside any call; numbered 0.
     pub outbox: Arc<EventStream>,
+    /// `notifications/roots/list_changed` on its way to the servers.
+    pub roots: Relay,
     log_level: Mutex<Option<LogLevel>>,
-    calls: Mutex<HashMap<Id, CancellationToken>>,
+    calls: Mutex<HashMap<IdValue, CancellationToken>>,
     /// By the number in the id that we gave.
     asked: Mutex<BTreeMap<u64, Asked>>,
     streams: Mutex<Vec<Arc<EventStream>>>,
@@ -77,7 +82,7 @@ fn given(number: u64) -> Id {
 
 /// The number in an id that may be ours.
 fn number(id: &[u8]) -> Option<u64> {
-    std::str::from_utf8(id).ok()?.strip_prefix("\"gw-")?.strip_suffix('"')?.parse().ok()
+    json::text(id)?.strip_prefix("gw-")?.parse().ok()
 }
 
 impl Session {
@@ -88,6 +93,7 @@ impl Session {
             terms,
             link,
             outbox: Arc::new(EventStream::new(0)),
+            roots: Relay::default(),
             log_level: Mutex::new(None),
             calls: Mutex::default(),
             asked: Mutex::default(),
@@ -113,17 +119,18 @@ impl Session {
     /// Registers a call until the guard is dropped; none when its id is in use already.
     #[must_use]
     pub fn begin(self: &Arc<Self>, id: &Id) -> Option<Call> {
+        let id = id.value();
         let mut calls = self.calls.lock();
-        if calls.contains_key(id) {
+        if calls.contains_key(&id) {
             return None;
         }
         let token = self.ended.child_token();
         calls.insert(id.clone(), token.clone());
-        Some(Call { session: Arc::clone(self), id: id.clone(), token })
+        Some(Call { session: Arc::clone(self), id, token })
     }
 
     /// Cancels a call; one that is unknown or over is nobody's concern.
-    pub fn cancel(&self, id: &Id) {
+    pub fn cancel(&self, id: &IdValue) {
         if let Some(token) = self.calls.lock().get(id) {
             token.cancel();
         }
@@ -146,9 +153,9 @@ impl Session {
 
     /// The id of ours of a question that its server has withdrawn.
     #[must_use]
-    pub fn withdrawn(&self, answerer: &Answerer, id: &Id) -> Option<Id> {
+    pub fn withdrawn(&self, answerer: &Answerer, id: &IdValue) -> Option<Id> {
         let mut waiting = self.asked.lock();
-        let its = |one: &Asked| one.id == *id && one.answerer.is_same(answerer);
+        let its = |one: &Asked| one.id.value() == *id && one.answerer.is_same(answerer);
         let number = waiting.iter().find(|(_, one)| its(one)).map(|(number, _)| *number)?;
         waiting.remove(&number);
         Some(given(number))
@@ -213,7 +220,7 @@ impl Session {
 /// A call in flight.
 pub struct Call {
     session: Arc<Session>,
-    id: Id,
+    id: IdValue,
     token: CancellationToken,
 }
 

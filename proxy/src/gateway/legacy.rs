@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::ready;
+use futures_util::future::{join_all, ready};
 use futures_util::stream::once;
 use futures_util::{Stream, StreamExt};
 use http::{HeaderValue, StatusCode};
@@ -21,7 +21,7 @@ use super::record::Record;
 use super::session_task::Hears;
 use super::{Gateway, answer, now, question, session_task};
 use crate::http::{self as web, Answer};
-use crate::mcp::envelope::{Id, Message, Method, Notification, Request, Response};
+use crate::mcp::envelope::{Id, IdValue, Message, Method, Notification, Request, Response};
 use crate::mcp::era::{Era, Revision, SESSION_ID, of_session};
 use crate::mcp::fault::Fault;
 use crate::mcp::handle::Purpose;
@@ -75,7 +75,8 @@ impl Exchange {
     }
 
     fn open_session(&self, request: &Request, revision: Revision) -> Result<Arc<Session>, Fault> {
-        let capabilities = Capabilities::new(request.params.bytes("capabilities").unwrap_or_default());
+        let declared = Capabilities::new(request.params.bytes("capabilities").unwrap_or_default());
+        let capabilities = declared.known_to(revision);
         let shell = &self.gateway.shell;
         let principal = self.caller.principal.clone();
         let mut nonce = [0; 16];
@@ -248,20 +249,13 @@ impl Exchange {
     fn legacy_notification(&self, session: &Arc<Session>, said: &Notification) {
         match &said.method {
             Method::NotificationsCancelled => {
-                if let Some(id) = said.params.bytes("requestId").and_then(Id::from_json) {
+                if let Some(id) = said.params.bytes("requestId").and_then(|id| IdValue::read(&id)) {
                     session.cancel(&id);
                 }
             }
             Method::NotificationsProgress => question::progressed(session, said),
-            method @ Method::NotificationsRootsListChanged => {
-                let (view, link, method) =
-                    (Arc::clone(&self.view), Arc::clone(&session.link), method.clone());
-                tokio::spawn(async move {
-                    for attached in &view.config.attached {
-                        // A server whose session is gone learns the roots when it has one again.
-                        let _ = attached.upstream.notify(&link, &method, b"").await;
-                    }
-                });
+            Method::NotificationsRootsListChanged if session.roots.changed() => {
+                tokio::spawn(tell_of_roots(self.clone(), Arc::clone(session)));
             }
             _ => {}
         }
@@ -384,6 +378,22 @@ fn resumable(stream: &Arc<EventStream>, revision: Revision) -> Answer {
     let priming = (revision >= Revision::V2025_11_25).then(|| stream.priming());
     let events = futures_util::stream::iter(priming).chain(stream.read(0));
     web::events(web::kept_alive(events.map(Ok)))
+}
+
+/// Says to every server of the session that the client's roots changed; it is not charged, so a client that says it
+/// without end costs each server one message at a time, and the slowest sets the pace.
+async fn tell_of_roots(mut exchange: Exchange, session: Arc<Session>) {
+    loop {
+        let said = exchange.view.config.attached.iter().map(|attached| {
+            // A server whose session is gone learns the roots when it has one again.
+            attached.upstream.notify(&session.link, &Method::NotificationsRootsListChanged, b"")
+        });
+        join_all(said).await;
+        if !session.roots.told() {
+            return;
+        }
+        exchange.refresh();
+    }
 }
 
 /// An answer to a server's question; one that nobody waits for is taken and dropped.

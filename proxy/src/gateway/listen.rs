@@ -84,6 +84,12 @@ struct Listening {
 impl Exchange {
     /// Opens the stream. Its first message says what of the filter is honoured.
     pub(super) async fn listen(&mut self, request: &Request) -> Result<Answer, Fault> {
+        // Its answer is a stream and nothing else (2026-07-28, basic/patterns/subscriptions).
+        if !web::accepts(&self.headers, "text/event-stream") {
+            return Err(Fault::NotAcceptable(
+                "subscriptions/listen is answered by a stream; Accept must name text/event-stream".into(),
+            ));
+        }
         let filter = request.params.get("notifications").unwrap_or(b"{}");
         let member = |key: &str| json::member(filter, key);
         let wants = WANTED.map(|key| member(key) == Some(b"true"));

@@ -158,6 +158,8 @@ impl Exchange {
             deadline: None,
         };
         let mut rules = Rules::new(request.id.clone(), asker.revision, era);
+        let opens_urls = asker.capabilities.set().contains(CapabilitySet::ELICITATION_URL);
+        rules.opens_urls = opens_urls && era == Era::Legacy;
         rules.uris = self.view.wraps(found.server).map(|prefix| UriWrap { prefix: prefix.into() });
         rules.reads_resource = request.method == Method::ResourcesRead;
         if era == Era::Modern {
@@ -182,10 +184,7 @@ impl Exchange {
 
     fn trace(&self, params: &Params) -> Option<crate::mcp::meta::TraceContext> {
         use crate::mcp::meta::TraceContext;
-        let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
-        let from_headers =
-            || TraceContext::parse(header("traceparent")?, header("tracestate"), header("baggage"));
-        let parent = params.meta().trace().or_else(from_headers)?;
+        let parent = params.meta().trace().or_else(|| TraceContext::of_headers(&self.headers))?;
         let mut span = [0; 8];
         aws_lc_rs::rand::fill(&mut span).ok()?;
         Some(parent.child(span))

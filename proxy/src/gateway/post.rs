@@ -170,7 +170,7 @@ impl Exchange {
             Ok(Message::Batch(messages)) => self.batch(messages).await,
             Err(refusal) => {
                 let id = refusal.id.clone();
-                self.refuse(&Fault::from(refusal), Era::Modern, id.as_ref())
+                self.refuse(&Fault::malformed(refusal), Era::Modern, id.as_ref())
             }
         }
     }

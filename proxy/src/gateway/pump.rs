@@ -69,6 +69,7 @@ impl Pump {
         (record, view): (Record, Arc<View>),
     ) -> Box<Self> {
         rules.upstream = reply.era();
+        rules.asked = Some(reply.upstream_id());
         Box::new(Self {
             reply,
             rules,
@@ -179,24 +180,34 @@ impl Pump {
 
     /// The response whole, as the client reads it.
     pub(super) async fn whole(&mut self, body: Body) -> (Bytes, StatusCode) {
-        let read = match body.collect().await {
-            Ok(raw) => rewrite_whole(&raw, self.rules.clone()).map_err(unusable),
-            Err(error) => Err(fault_of(&error)),
-        };
-        match read {
-            Ok((bytes, outcome)) => self.finished(bytes, &outcome),
-            Err(fault) => self.failed(&fault),
+        match body.collect().await.map(|raw| rewrite_whole(&raw, self.rules.clone())) {
+            Ok(Ok((bytes, outcome))) => self.finished(bytes, &outcome),
+            Ok(Err(bad)) => self.refused(bad),
+            Err(error) => self.failed(&fault_of(&error)),
         }
+    }
+
+    /// What the client gets in place of a response that is not for it.
+    fn refused(&mut self, bad: Malformed) -> (Bytes, StatusCode) {
+        let urls = bad == Malformed::Code(URL_ELICITATION_REQUIRED) && self.rules.upstream == Era::Legacy;
+        if urls && self.target().era() == Era::Legacy {
+            tracing::warn!("a server wants a URL opened by a client that did not declare that it opens any");
+            return self.in_words(
+                "This call needs the user to open a URL first (elicitation in url mode), which this client did \
+                 not declare that it can.",
+            );
+        }
+        self.failed(&unusable(bad))
     }
 
     fn finished(&mut self, bytes: Bytes, outcome: &Outcome) -> (Bytes, StatusCode) {
         self.over = true;
         if self.is_translated() {
             if outcome.result_type.as_deref() == Some("input_required") {
-                return self.in_words("an answer from the user");
+                return self.in_words(&across_eras("an answer from the user"));
             }
             if outcome.error_code == Some(MISSING_CAPABILITY) {
-                return self.in_words(&required(&bytes));
+                return self.in_words(&across_eras(&required(&bytes)));
             }
         }
         self.record.answered(outcome);
@@ -234,15 +245,12 @@ impl Pump {
         self.target().era() == Era::Legacy && self.rules.upstream == Era::Modern
     }
 
-    /// A question of a modern server to a legacy client is not translated yet: said in the form that a model reads.
-    fn in_words(&mut self, needed: &str) -> (Bytes, StatusCode) {
+    /// What a server needs of a legacy client that cannot be asked for it: said in the form that a model reads.
+    fn in_words(&mut self, text: &str) -> (Bytes, StatusCode) {
+        self.over = true;
         self.record.done("upstream_error");
-        let text = format!(
-            "This call needs {needed} that this client and server cannot exchange: the server speaks MCP \
-             2026-07-28, the client an older revision."
-        );
         if self.method != Method::ToolsCall {
-            let fault = Fault::Upstream(text.into());
+            let fault = Fault::Upstream(text.to_owned().into());
             return (fault.to_body(Era::Legacy, Some(self.id())), StatusCode::OK);
         }
         let content =
@@ -313,15 +321,14 @@ impl Pump {
         let mut rewriter = Rewriter::new(self.rules.clone());
         let mut pieces = Vec::new();
         let first = match stream.next().await {
-            Some(Ok(chunk)) => rewriter
-                .feed_bytes(&chunk, &mut pieces)
-                .and_then(|()| self.judge(&rewriter))
-                .map_err(unusable),
-            Some(Err(error)) => Err(fault_of(&error)),
-            None => Err(Fault::Upstream("the server's response is empty".into())),
+            Some(Ok(chunk)) => {
+                let read = rewriter.feed_bytes(&chunk, &mut pieces).and_then(|()| self.judge(&rewriter));
+                read.map_err(|bad| self.refused(bad))
+            }
+            Some(Err(error)) => Err(self.failed(&fault_of(&error))),
+            None => Err(self.failed(&Fault::Upstream("the server's response is empty".into()))),
         };
-        if let Err(fault) = first {
-            let (bytes, status) = self.failed(&fault);
+        if let Err((bytes, status)) = first {
             return web::json(status, [bytes]);
         }
         match stream.next().now_or_never() {
@@ -332,7 +339,7 @@ impl Pump {
                     web::json(self.status_of(&outcome), pieces)
                 }
                 Err(bad) => {
-                    let (bytes, status) = self.failed(&unusable(bad));
+                    let (bytes, status) = self.refused(bad);
                     web::json(status, [bytes])
                 }
             },
@@ -428,6 +435,14 @@ impl Streamed {
     }
 }
 
+/// A question of a modern server to a legacy client, which is not translated yet.
+fn across_eras(needed: &str) -> String {
+    format!(
+        "This call needs {needed} that this client and server cannot exchange: the server speaks MCP 2026-07-28, the \
+         client an older revision."
+    )
+}
+
 /// What a client is told of a response that is not for it.
 fn unusable(bad: Malformed) -> Fault {
     tracing::warn!(%bad, "an upstream's response cannot be forwarded");
@@ -440,6 +455,7 @@ fn unusable(bad: Malformed) -> Fault {
         Malformed::ResultType => "the server's response is of a kind that this request cannot have",
         Malformed::NothingAsked => "the server wants an answer and does not say to what",
         Malformed::Undeclared => "the server asks for what this client did not declare",
+        Malformed::Id => "the server's response is to another request",
         _ => return malformed(),
     };
     Fault::Upstream(text.into())

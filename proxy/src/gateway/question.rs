@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::answer;
-use crate::mcp::envelope::{Id, Method, Notification};
+use crate::mcp::envelope::{Id, IdValue, Method, Notification};
 use crate::mcp::era::Era;
 use crate::mcp::fault::Fault;
 use crate::mcp::meta::{CapabilitySet, PROGRESS_TOKEN};
@@ -80,7 +80,7 @@ fn progress_token(raw: &Bytes) -> Option<Bytes> {
 /// `notifications/cancelled` of a server's own question, as the client knows that question.
 pub(super) fn withdrawn(session: &Session, answerer: &Answerer, raw: &Bytes) -> Option<Bytes> {
     let id = json::member(json::member(raw, "params")?, "requestId")?;
-    let id = session.withdrawn(answerer, &Id::from_json(raw.slice_ref(id))?)?;
+    let id = session.withdrawn(answerer, &IdValue::read(&raw.slice_ref(id))?)?;
     splice_path(raw, &["params", "requestId"], id.as_json())
 }
 

@@ -14,9 +14,11 @@ use super::meta::{Meta, Reserved};
 
 mod method;
 mod params;
+mod value;
 
 pub use method::Method;
 pub use params::Params;
+pub use value::IdValue;
 
 /// What one HTTP body or one stdio line held.
 #[derive(Debug, Clone)]

@@ -134,7 +134,9 @@ pub fn classify(headers: &HeaderMap, message: &Message) -> Result<Classified, Fa
     }
     let revision = match header {
         None => None,
-        Some(text) => Some(Revision::parse(text).ok_or_else(|| Fault::unsupported_version(text))?),
+        Some(text) => {
+            Some(Revision::parse(text).ok_or_else(|| Fault::unsupported_version(text, Era::Legacy))?)
+        }
     };
     super::header::verify_if_present(headers, message)?;
     Ok(Classified::Legacy(revision))
@@ -147,7 +149,7 @@ pub fn classify(headers: &HeaderMap, message: &Message) -> Result<Classified, Fa
 pub fn of_session(headers: &HeaderMap) -> Result<Option<Revision>, Fault> {
     let Some(text) = single(headers, &PROTOCOL_VERSION)? else { return Ok(None) };
     let known = Revision::parse(text).filter(|revision| revision.era() == Era::Legacy);
-    known.map(Some).ok_or_else(|| Fault::unsupported_version(text))
+    known.map(Some).ok_or_else(|| Fault::unsupported_version(text, Era::Legacy))
 }
 
 /// Dates compare as text; what is no date is not modern.
@@ -193,19 +195,19 @@ fn modern(
 fn modern_meta(request: &Request) -> Result<(), Fault> {
     let meta = request.params.meta();
     if meta.get(super::meta::PROTOCOL_VERSION).is_none() {
-        return Err(Fault::InvalidParams("_meta lacks io.modelcontextprotocol/protocolVersion".into()));
+        return Err(Fault::InvalidMeta("_meta lacks io.modelcontextprotocol/protocolVersion".into()));
     }
     if meta.get(super::meta::CLIENT_CAPABILITIES).is_none() {
-        return Err(Fault::InvalidParams("_meta lacks io.modelcontextprotocol/clientCapabilities".into()));
+        return Err(Fault::InvalidMeta("_meta lacks io.modelcontextprotocol/clientCapabilities".into()));
     }
-    meta.log_level()?;
+    meta.log_level().map_err(Fault::malformed)?;
     Ok(())
 }
 
 fn supported(version: &str) -> Result<Revision, Fault> {
     Revision::parse(version)
         .filter(|revision| revision.era() == Era::Modern)
-        .ok_or_else(|| Fault::unsupported_version(version))
+        .ok_or_else(|| Fault::unsupported_version(version, Era::Modern))
 }
 
 /// A header that may stand once, trimmed.

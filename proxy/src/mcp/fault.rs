@@ -27,6 +27,12 @@ pub enum Fault {
     /// The parameters do not fit.
     #[error("invalid params: {0}")]
     InvalidParams(Text),
+    /// The parameters as such, or what each request says in `_meta`: HTTP 400 by the specification (2026-07-28, basic).
+    #[error("invalid params: {0}")]
+    InvalidMeta(Text),
+    /// It can only be answered in a form that the client does not take.
+    #[error("not acceptable: {0}")]
+    NotAcceptable(Text),
     /// No such method in this era.
     #[error("Method not found: {0}")]
     MethodNotFound(Box<str>),
@@ -54,6 +60,8 @@ pub enum Fault {
     UnsupportedVersion {
         /// The revision asked for.
         requested: Box<str>,
+        /// In which form: by a request that says everything, or by one of a session.
+        by: Era,
     },
     /// Over a limit.
     #[error("Rate limit exceeded")]
@@ -135,10 +143,19 @@ pub struct Rendered {
 }
 
 impl Fault {
-    /// A revision that we do not speak.
+    /// A revision that we do not speak, or not in requests of this form.
     #[must_use]
-    pub fn unsupported_version(requested: &str) -> Self {
-        Self::UnsupportedVersion { requested: echo(requested).into() }
+    pub fn unsupported_version(requested: &str, by: Era) -> Self {
+        Self::UnsupportedVersion { requested: echo(requested).into(), by }
+    }
+
+    /// A message that says wrongly what each message says.
+    #[must_use]
+    pub fn malformed(refusal: Refusal) -> Self {
+        match Self::from(refusal) {
+            Self::InvalidParams(message) => Self::InvalidMeta(message),
+            other => other,
+        }
     }
 
     /// An object that is not there for this caller.
@@ -151,15 +168,15 @@ impl Fault {
     #[must_use]
     pub fn status(&self, era: Era) -> StatusCode {
         match self {
-            Self::Parse(_) | Self::InvalidRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Parse(_) | Self::InvalidRequest(_) | Self::InvalidMeta(_) => StatusCode::BAD_REQUEST,
+            Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::HeaderMismatch(_) | Self::MissingCapability { .. } | Self::UnsupportedVersion { .. } => {
                 StatusCode::BAD_REQUEST
             }
             // A legacy client reads 404 as the end of its session.
-            Self::MethodNotFound(_) | Self::InvalidParams(_) if era == Era::Legacy => StatusCode::OK,
+            Self::MethodNotFound(_) if era == Era::Legacy => StatusCode::OK,
             Self::MethodNotFound(_) => StatusCode::NOT_FOUND,
-            Self::InvalidParams(_) => StatusCode::BAD_REQUEST,
-            Self::UnknownObject { .. } | Self::Upstream(_) => StatusCode::OK,
+            Self::InvalidParams(_) | Self::UnknownObject { .. } | Self::Upstream(_) => StatusCode::OK,
             Self::RateLimited { .. } | Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -171,8 +188,8 @@ impl Fault {
     pub fn code(&self, era: Era) -> i64 {
         match self {
             Self::Parse(_) => PARSE_ERROR,
-            Self::InvalidRequest(_) => INVALID_REQUEST,
-            Self::InvalidParams(_) => INVALID_PARAMS,
+            Self::InvalidRequest(_) | Self::NotAcceptable(_) => INVALID_REQUEST,
+            Self::InvalidParams(_) | Self::InvalidMeta(_) => INVALID_PARAMS,
             Self::MethodNotFound(_) => METHOD_NOT_FOUND,
             Self::UnknownObject { kind: Object::Resource, .. } if era == Era::Legacy => RESOURCE_NOT_FOUND,
             Self::UnknownObject { .. } => INVALID_PARAMS,
@@ -221,10 +238,12 @@ impl Fault {
                 out.extend_from_slice(br#","requiredCapabilities":"#);
                 out.extend_from_slice(required);
             }
-            Self::UnsupportedVersion { requested } => {
-                out.extend_from_slice(br#","supported":["#);
-                // What server/discover lists: a client may pick any of these for its next request.
-                json::push_text(out, Revision::V2026_07_28.as_str());
+            Self::UnsupportedVersion { requested, by } => {
+                // A client may pick any of these for its next request of this form.
+                for (place, revision) in supported(*by).iter().enumerate() {
+                    out.extend_from_slice(if place == 0 { br#","supported":["# } else { b"," });
+                    json::push_text(out, revision.as_str());
+                }
                 out.extend_from_slice(br#"],"requested":"#);
                 json::push_text(out, requested);
             }
@@ -260,6 +279,17 @@ impl From<Refusal> for Fault {
             INVALID_PARAMS => Self::InvalidParams(refusal.message),
             _ => Self::InvalidRequest(refusal.message),
         }
+    }
+}
+
+/// What a request of this form may name, newest first. One that says everything names only what `server/discover` lists:
+/// a revision with sessions begins with `initialize`, and the message says so.
+fn supported(by: Era) -> &'static [Revision] {
+    const SERVED: [Revision; 4] =
+        [Revision::V2026_07_28, Revision::V2025_11_25, Revision::V2025_06_18, Revision::V2025_03_26];
+    match by {
+        Era::Modern => SERVED.get(..1).unwrap_or_default(),
+        Era::Legacy => &SERVED,
     }
 }
 

@@ -33,7 +33,7 @@ const TRACE_PARENT: &str = "traceparent";
 const TRACE_STATE: &str = "tracestate";
 const BAGGAGE: &str = "baggage";
 
-/// The keys that every hop writes anew.
+/// The keys that every hop writes anew, or leaves out.
 const RESERVED: [&str; 9] = [
     PROTOCOL_VERSION,
     CLIENT_INFO,
@@ -204,7 +204,7 @@ impl Meta {
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
         let text = |key| self.get(key).and_then(json::text);
-        TraceContext::parse(&text(TRACE_PARENT)?, text(TRACE_STATE).as_deref(), text(BAGGAGE).as_deref())
+        TraceContext::parse(&text(TRACE_PARENT)?, text(TRACE_STATE).as_deref())
     }
 
     /// The members that are nobody's but the two ends', without braces, byte for byte.

@@ -29,6 +29,8 @@ use writer::{Pieces, Sink, Writer};
 pub struct Rules {
     /// The id that the client gave.
     pub id: Id,
+    /// The id that we gave upstream, which the response must carry; none where that is known already.
+    pub asked: Option<u64>,
     /// The client's revision.
     pub target: Revision,
     /// The era that the upstream answered in.
@@ -38,6 +40,8 @@ pub struct Rules {
     /// What `input_required` may ask of a modern client; none where the method cannot have it (2026-07-28,
     /// basic/patterns/mrtr).
     pub asks: Option<CapabilitySet>,
+    /// The client opens URLs for its user: it may be told that one must be opened first (-32042 of 2025-11-25).
+    pub opens_urls: bool,
     /// Seal what the client sends back later.
     pub states: Option<Arc<dyn States>>,
     /// The request was `resources/read`: -32602 becomes -32002 for legacy clients, and modern ones read how long they
@@ -49,7 +53,17 @@ impl Rules {
     /// Rules that replace the id and translate between the eras.
     #[must_use]
     pub fn new(id: Id, target: Revision, upstream: Era) -> Self {
-        Self { id, target, upstream, uris: None, asks: None, states: None, reads_resource: false }
+        Self {
+            id,
+            asked: None,
+            target,
+            upstream,
+            uris: None,
+            asks: None,
+            opens_urls: false,
+            states: None,
+            reads_resource: false,
+        }
     }
 
     fn modern(&self) -> bool {
@@ -125,6 +139,9 @@ pub enum Malformed {
     /// An error that only its own hop, or only the other era, understands.
     #[error("error {0}, which is not the client's to know")]
     Code(i64),
+    /// The response is to another request, or a result is to none (JSON-RPC 2.0, 5).
+    #[error("a response to another request")]
+    Id,
 }
 
 const MAX_DEPTH: usize = 256;
@@ -182,6 +199,8 @@ struct Frame {
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     id: bool,
+    /// The id is null.
+    no_id: bool,
     result: bool,
     error: bool,
     result_type: bool,
@@ -332,7 +351,7 @@ impl Rewriter {
 
     /// The value of a slot has been read into `token`: writes what it becomes.
     fn token_done<S: Sink>(&mut self, writer: &mut Writer<'_, S>) -> Result<(), Malformed> {
-        let token = std::mem::take(&mut self.token);
+        let mut token = std::mem::take(&mut self.token);
         let text = || json::check(&token, &json::Limits::default()).ok().and_then(|()| json::text(&token));
         let number = || std::str::from_utf8(&token).ok().and_then(|text| text.parse::<i64>().ok());
         let mut new = None;
@@ -351,6 +370,10 @@ impl Rewriter {
                 if !self.rules.modern() {
                     new = Some(Vec::new());
                 }
+            }
+            Slot::Id => {
+                self.id_done(&token)?;
+                token = self.rules.id.as_json().into();
             }
             Slot::IsError => self.outcome.is_error_result = token.as_slice() == b"true",
             Slot::Uri => {
@@ -384,6 +407,15 @@ impl Rewriter {
         Ok(())
     }
 
+    /// Some servers send an integer back as a string, and null where they could not read it.
+    fn id_done(&mut self, token: &[u8]) -> Result<(), Malformed> {
+        self.seen.no_id = token == b"null";
+        let Some(asked) = self.rules.asked else { return Ok(()) };
+        let bare = token.strip_prefix(b"\"").and_then(|token| token.strip_suffix(b"\"")).unwrap_or(token);
+        let said = std::str::from_utf8(bare).ok().and_then(|text| text.parse().ok());
+        if self.seen.no_id || said == Some(asked) { Ok(()) } else { Err(Malformed::Id) }
+    }
+
     /// The code in the client's era, where it is another. A legacy client whose server is modern is told in words
     /// what it lacks, by whoever reads the outcome.
     fn mapped_code(&self) -> Result<Option<i64>, Malformed> {
@@ -394,10 +426,12 @@ impl Rewriter {
             (super::envelope::INVALID_PARAMS, false) if self.rules.reads_resource => {
                 Ok(Some(fault::RESOURCE_NOT_FOUND))
             }
-            (
-                fault::HEADER_MISMATCH | fault::UNSUPPORTED_VERSION | fault::URL_ELICITATION_REQUIRED,
-                modern,
-            ) if modern || from_modern => Err(Malformed::Code(code)),
+            (fault::HEADER_MISMATCH | fault::UNSUPPORTED_VERSION, modern) if modern || from_modern => {
+                Err(Malformed::Code(code))
+            }
+            (fault::URL_ELICITATION_REQUIRED, modern) if modern || from_modern || !self.rules.opens_urls => {
+                Err(Malformed::Code(code))
+            }
             (fault::MISSING_CAPABILITY, true) if !from_modern => Err(Malformed::Code(code)),
             _ => Ok(None),
         }

@@ -24,6 +24,7 @@ use super::service::{Place, Service};
 use super::{tls, wire};
 use crate::identity::assertion;
 use crate::mcp::era::{PROTOCOL_VERSION, Revision, SESSION_ID};
+use crate::mcp::meta::TraceContext;
 
 /// `Last-Event-ID`
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -319,7 +320,15 @@ impl Answered {
     /// Reads the answer to the call `id`, skipping what else is said.
     pub(crate) async fn whole(self, id: u64, max: usize) -> Result<Whole, Error> {
         match self.opened {
-            Opened::Json(body) => read_bounded(body, max).await.map(|raw| Whole::Message(self.headers, raw)),
+            Opened::Json(body) => {
+                let raw = read_bounded(body, max).await?;
+                let other = matches!(wire::look(&raw), Some(wire::Said::Response(Some(said))) if said != id);
+                // Old servers refuse what they don't know under whatever id.
+                if other && matches!(wire::answer(&raw), Some(wire::Answer::Result(_))) {
+                    return Err(Error::protocol("an answer to another request"));
+                }
+                Ok(Whole::Message(self.headers, raw))
+            }
             Opened::Events(body) => {
                 let mut events = EventStream::new(body, max, Some(max));
                 while let Some(event) = events.next().await? {
@@ -383,7 +392,8 @@ pub(crate) struct HttpLine {
 }
 
 impl HttpLine {
-    fn headers(&self) -> HeaderMap {
+    /// Those of a message; of a call, with its trace.
+    pub(crate) fn headers(&self, trace: Option<&TraceContext>) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
         // The header exists since 2025-06-18.
         if self.revision >= Revision::V2025_06_18 {
@@ -393,16 +403,16 @@ impl HttpLine {
             headers.insert(SESSION_ID, session.clone());
         }
         headers.extend(self.assertion.clone().map(|assertion| (assertion::HEADER, assertion)));
+        if let Some(trace) = trace {
+            trace.put(&mut headers);
+        }
         headers
-    }
-
-    pub(crate) async fn post(&self, body: Bytes) -> Result<Answered, Error> {
-        self.http.post(self.headers(), body).await
     }
 
     /// Posts a message that has no answer.
     pub(crate) async fn say(&self, body: Bytes) -> Result<(), Error> {
-        let posting = tokio::time::timeout(self.http.timeouts.connect, self.post(body));
+        let posting = self.http.post(self.headers(None), body);
+        let posting = tokio::time::timeout(self.http.timeouts.connect, posting);
         let answered =
             posting.await.map_err(|_| Error::sent(Kind::Timeout(super::error::Phase::FirstByte)))??;
         match answered.opened {
@@ -413,7 +423,7 @@ impl HttpLine {
 
     /// Opens the session's own stream, or takes one up where it broke off.
     pub(crate) async fn get(&self, last_event: Option<&str>) -> Result<Answered, Error> {
-        let mut headers = self.headers();
+        let mut headers = self.headers(None);
         if let Some(id) = last_event.and_then(|id| HeaderValue::from_str(id).ok()) {
             headers.insert(LAST_EVENT_ID, id);
         }
@@ -421,7 +431,7 @@ impl HttpLine {
     }
 
     pub(crate) async fn delete(&self) -> Result<(), Error> {
-        self.http.delete(self.headers()).await
+        self.http.delete(self.headers(None)).await
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use mcpmesh_ir::ServerId;
@@ -121,6 +122,9 @@ pub(crate) struct Inbox {
     /// Rung when a list has changed.
     changed: Arc<Notify>,
     calls: Mutex<HashMap<u64, Entry>>,
+    /// The server is modern: what it asks is left without an answer (2026-07-28, basic/transports/stdio: a client writes
+    /// no responses).
+    unanswering: AtomicBool,
 }
 
 /// The listening end of one call; dropping it forgets the call.
@@ -140,7 +144,13 @@ impl Drop for Listening {
 
 impl Inbox {
     pub(crate) fn new(server: ServerId, owner: Owner, changed: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self { server, owner, changed, calls: Mutex::default() })
+        let (calls, unanswering) = (Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { server, owner, changed, calls, unanswering })
+    }
+
+    /// From here on nothing that the server asks is answered.
+    pub(crate) fn answer_nothing(&self) {
+        self.unanswering.store(true, Ordering::Relaxed);
     }
 
     /// Expects messages for a call. `answered` says whether its answer comes this way, too.
@@ -195,6 +205,9 @@ impl Inbox {
                 tracing::debug!(server = %self.server, bytes = raw.len(), "skipped what is no JSON-RPC message");
             }
             Some(Said::Response(id)) => self.answered(id, raw),
+            Some(Said::Request(_, method)) if self.unanswering.load(Ordering::Relaxed) => {
+                tracing::warn!(server = %self.server, method = method.label(), "a modern server sent a request");
+            }
             Some(Said::Request(id, _)) if raw.len() > MAX_ASIDE => {
                 answerer.send_detached(wire::refusal(&id, -32603, "the request is too large"));
             }

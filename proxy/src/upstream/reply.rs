@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt};
+use http::HeaderMap;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
@@ -218,9 +219,14 @@ impl Reply {
     }
 
     /// A call in a legacy HTTP session.
-    pub(crate) fn legacy_http(id: u64, line: &Arc<HttpLine>, body: Bytes, bounds: Bounds) -> Self {
-        let posting = Arc::clone(line);
-        let post = Box::pin(async move { posting.post(body).await });
+    pub(crate) fn legacy_http(
+        id: u64,
+        line: &Arc<HttpLine>,
+        (headers, body): (HeaderMap, Bytes),
+        bounds: Bounds,
+    ) -> Self {
+        let http = Arc::clone(&line.http);
+        let post = Box::pin(async move { http.post(headers, body).await });
         let mut reply = Self::new(Era::Legacy, id, State::Opening(post), bounds);
         reply.listening = Some(line.inbox.listen(id, false));
         reply.answerer = Some(Answerer(Back::Http(Arc::clone(line))));

@@ -91,10 +91,13 @@ impl Way {
                 let params = headers.unwrap_or(&request.param_headers);
                 let mut headers = modern_headers(request.method.as_str(), request.name.as_deref(), params);
                 headers.extend(request.assertion.clone().map(|assertion| (assertion::HEADER, assertion)));
+                if let Some(trace) = &request.trace {
+                    trace.put(&mut headers);
+                }
                 Ok(Reply::modern_http(id, Box::pin(async move { http.post(headers, body).await }), bounds))
             }
             Self::Session(lease) => {
-                let reply = lease.session.call(id, body, bounds).await?;
+                let reply = lease.session.call_in((id, request.trace.as_ref()), body, bounds).await?;
                 Ok(reply.with_lease(Some(lease)))
             }
         }

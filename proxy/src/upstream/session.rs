@@ -26,7 +26,7 @@ use crate::identity::assertion;
 use crate::mcp::envelope::Method;
 use crate::mcp::era::{Era, Revision, SESSION_ID};
 use crate::mcp::json;
-use crate::mcp::meta::Capabilities;
+use crate::mcp::meta::{Capabilities, TraceContext};
 
 /// A session's DELETE may take this long.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -286,6 +286,7 @@ impl Session {
 
     /// A channel whose server is modern.
     pub(crate) fn modern(channel: Channel, handshake: Handshake) -> Self {
+        channel.inbox.answer_nothing();
         Self::new(Era::Modern, handshake, Line::Channel(channel))
     }
 
@@ -352,10 +353,23 @@ impl Session {
         matches!(&self.line, Line::Http(http) if http.line.session.is_some())
     }
 
-    /// Sends a request that is already rendered.
+    /// Sends a request of our own that is already rendered.
     pub(crate) async fn call(&self, id: u64, body: Bytes, bounds: Bounds) -> Result<Reply, Error> {
+        self.call_in((id, None), body, bounds).await
+    }
+
+    /// Sends a request that is already rendered, in a trace.
+    pub(crate) async fn call_in(
+        &self,
+        (id, trace): (u64, Option<&TraceContext>),
+        body: Bytes,
+        bounds: Bounds,
+    ) -> Result<Reply, Error> {
         match &self.line {
-            Line::Http(http) => Ok(Reply::legacy_http(id, &http.line, body, bounds)),
+            Line::Http(http) => {
+                let headers = http.line.headers(trace);
+                Ok(Reply::legacy_http(id, &http.line, (headers, body), bounds))
+            }
             Line::Channel(channel) => {
                 let calling = tokio::time::timeout_at(bounds.first_byte, channel.call(id, body)).await;
                 let listening =

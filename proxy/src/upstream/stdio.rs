@@ -123,6 +123,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_message_is_one_line_however_its_json_is_laid_out() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let mut writer = LineWriter(Box::new(ours));
+        for body in [&b"{\n\t\"a\":\r\n [1,\n2]\n}\n"[..], br#"{"b":"\n"}"#] {
+            let written = writer.write(Frame { call: None, body: Bytes::from_static(body) }).await;
+            assert!(written.is_ok());
+        }
+        drop(writer);
+        let mut read = String::new();
+        theirs.read_to_string(&mut read).await.unwrap();
+        let lines: Vec<serde_json::Value> =
+            read.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines, [serde_json::json!({"a": [1, 2]}), serde_json::json!({"b": "\n"})]);
+    }
+
+    #[tokio::test]
     async fn a_line_that_is_too_long_is_discarded_and_the_next_one_read() {
         let mut text = vec![b'{'; 100_000];
         text.extend_from_slice(b"\n{\"b\":2}\n");

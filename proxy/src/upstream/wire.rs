@@ -46,10 +46,8 @@ pub(crate) fn request(id: u64, method: &Method, members: &[u8], parts: &MetaPart
     }
     if let Some(trace) = &parts.trace {
         meta.text("traceparent", &trace.parent.to_string());
-        for (key, value) in [("tracestate", &trace.state), ("baggage", &trace.baggage)] {
-            if let Some(value) = value {
-                meta.text(key, value);
-            }
+        if let Some(state) = &trace.state {
+            meta.text("tracestate", state);
         }
     }
     let mut params = Object::new(members.len() + meta.len() + 16);

@@ -186,7 +186,8 @@ async fn handles_are_their_owners_alone() {
     }
     assert_eq!(alice.ask("prompts/list", json!({"cursor": cursor})).await.code(), -32602, "another list's");
     for broken in broken(&cursor) {
-        assert_eq!(alice.ask("tools/list", json!({"cursor": broken})).await.code(), -32602, "{broken}");
+        let refused = alice.ask("tools/list", json!({"cursor": broken})).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (200, -32602), "{broken}");
     }
     let session = gate.legacy(Some("alice"), "2025-11-25").await;
     assert_eq!(
@@ -283,6 +284,44 @@ async fn a_round_trip_belongs_to_its_caller_its_tool_and_its_arguments() {
     let reordered = again("s0_ask", serde_json::from_str(r#"{"b":[1,2],"a":1}"#).unwrap(), &state);
     let done = alice.ask("tools/call", reordered).await.json();
     assert_eq!(done["result"]["structuredContent"]["q"]["content"]["name"], "Bob", "{done}");
+}
+
+#[tokio::test]
+async fn each_round_is_a_new_request_with_the_servers_own_state_and_there_are_ten_at_most() {
+    let fake = Fake::modern(&["ask"]).await;
+    fake.hook(|seen| {
+        let asked = json!({"q": {"method": "elicitation/create", "params": {"message": "name?", "requestedSchema": {"type": "object"}}}});
+        let value = match seen.body["params"]["arguments"]["state"].as_bool()? {
+            true => json!({"resultType": "input_required", "inputRequests": asked, "requestState": "caf\u{e9} \u{1}\\"}),
+            false => json!({"resultType": "input_required", "inputRequests": asked}),
+        };
+        Some(Box::pin(async move { super::fake::result(&seen, value) }))
+    });
+    let gate = Gate::start(&Setup::open(&[&fake])).await;
+    let mut modern = gate.modern(None);
+    modern.capabilities = json!({"elicitation": {}});
+    for state in [true, false] {
+        fake.take();
+        let mut params = json!({"name": "s0_ask", "arguments": {"state": state}});
+        for round in 0..10 {
+            let asked = modern.ask("tools/call", params.clone()).await.json();
+            assert_eq!(asked["result"]["resultType"], "input_required", "{round} {asked}");
+            params["requestState"] = asked["result"]["requestState"].clone();
+            params["inputResponses"] =
+                json!({"q": {"action": "accept", "content": {"round": round}}, "more": 1});
+        }
+        assert_eq!(modern.ask("tools/call", params).await.code(), -32602, "the eleventh");
+        let calls = fake.calls();
+        let ids: std::collections::HashSet<_> =
+            calls.iter().map(|seen| seen.body["id"].to_string()).collect();
+        assert_eq!((calls.len(), ids.len()), (10, 10), "each under an id of its own");
+        assert_eq!(calls[0].body["params"].get("requestState"), None);
+        for (round, seen) in calls.iter().enumerate().skip(1) {
+            let expected = state.then(|| json!("caf\u{e9} \u{1}\\"));
+            assert_eq!(seen.body["params"].get("requestState"), expected.as_ref());
+            assert_eq!(seen.body["params"]["inputResponses"]["q"]["content"]["round"], round - 1);
+        }
+    }
 }
 
 #[tokio::test]

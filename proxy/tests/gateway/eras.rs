@@ -1,10 +1,11 @@
 //! What a server says that a client of its era, or of another one, must not be shown.
 
 use futures_util::{FutureExt, stream};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::fake::{self, Catalogue, Fake, Seen, Speaks, data, tool};
-use super::harness::Gate;
+use super::harness::{Gate, soon};
 use super::setup::Setup;
 
 /// A server that answers every call, read, prompt and completion as `answer` says.
@@ -196,9 +197,172 @@ async fn error_codes_of_another_hop_or_era_become_errors_of_the_server() {
         }
         assert_eq!((modern.status.as_u16(), modern.code()), (200, -32603), "{speaks:?} {code}");
         assert!(!String::from_utf8(modern.body.to_vec()).unwrap().contains("raw"), "{modern:?}");
-        // -32042 is of legacy clients' and servers' own era.
-        let expected = if (speaks, code) == (Speaks::Legacy, -32042) { -32042 } else { -32603 };
-        assert_eq!((called.code(), got.code()), (expected, expected), "{speaks:?} {code}");
+        assert_eq!(got.code(), -32603, "{speaks:?} {code}");
+        if (speaks, code) == (Speaks::Legacy, -32042) {
+            assert_eq!(called.json()["result"]["isError"], true, "{called:?}");
+        } else {
+            assert_eq!(called.code(), -32603, "{speaks:?} {code}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_a_client_that_opens_urls_hears_that_one_must_be_opened() {
+    let url = json!({"elicitation": {"url": {}}});
+    for (revision, capabilities, hears) in [
+        ("2025-11-25", url.clone(), true),
+        ("2025-11-25", json!({"elicitation": {}}), false),
+        ("2025-06-18", url.clone(), false),
+        ("2025-03-26", url, false),
+    ] {
+        for status in [200, 400] {
+            let fake = server(Speaks::Legacy, move |seen| {
+                let data = json!({"elicitations": [{"mode": "url", "url": "https://a.test", "elicitationId": "raw"}]});
+                Some(fake::error(status, seen, json!({"code": -32042, "message": "raw", "data": data})))
+            })
+            .await;
+            let gate = Gate::start(&Setup::open(&[&fake])).await;
+            let legacy = gate.legacy_with(None, revision, capabilities.clone()).await;
+            let called = legacy.ask("tools/call", call()).await.json();
+            let got = legacy.ask("prompts/get", json!({"name": "s0_p"})).await.json();
+            if hears {
+                for answered in [called, got] {
+                    assert_eq!(answered["error"]["code"], -32042, "{answered}");
+                    assert_eq!(answered["error"]["data"]["elicitations"][0]["elicitationId"], "raw");
+                }
+                continue;
+            }
+            assert_eq!(called["result"]["isError"], true, "{revision} {status} {called}");
+            let text = called["result"]["content"][0]["text"].as_str().unwrap();
+            assert!(text.contains("open a URL") && text.contains("did not declare"), "{text}");
+            assert_eq!(got["error"]["code"], -32603, "{got}");
+            assert!(!format!("{called}{got}").contains("raw"), "{called} {got}");
+            let opened = fake.of("initialize").pop().unwrap().body["params"]["capabilities"].clone();
+            assert!(opened["elicitation"].get("url").is_none(), "{revision} {opened}");
+        }
+    }
+}
+
+/// The answer to a call, whose id is what `id` makes of ours, and stands first or last.
+fn answered_as(seen: &Seen, id: fn(&Value) -> Value, last: bool, size: usize) -> String {
+    let id = id(&seen.body["id"]);
+    let result = json!({"resultType": "complete", "content": [{"type": "text", "text": "x".repeat(size)}]});
+    match last {
+        true => format!(r#"{{"jsonrpc":"2.0","result":{result},"id":{id}}}"#),
+        false => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_another_request_is_none() {
+    type Named = fn(&Value) -> Value;
+    let own: [Named; 2] = [Value::clone, |id| json!(id.to_string())];
+    let other: [Named; 4] =
+        [|id| json!(id.as_u64().unwrap() + 1), |_| json!("c-7"), |_| json!(1), |_| json!(null)];
+    for speaks in [Speaks::Modern, Speaks::Legacy] {
+        for (names, taken) in [(&own[..], true), (&other[..], false)] {
+            for (name, last) in names.iter().flat_map(|name| [(*name, false), (*name, true)]) {
+                let fake = server(speaks, move |seen| {
+                    let text = answered_as(seen, name, last, 10);
+                    let mut answer = fake::status(200, &text);
+                    answer.headers_mut().insert("content-type", "application/json".parse().unwrap());
+                    Some(answer)
+                })
+                .await;
+                let gate = Gate::start(&Setup::open(&[&fake])).await;
+                for answered in [
+                    gate.modern(None).ask("tools/call", call()).await,
+                    gate.legacy(None, "2025-11-25").await.ask("tools/call", call()).await,
+                    gate.legacy(None, "2025-03-26").await.ask("tools/call", call()).await,
+                ] {
+                    let json = answered.json();
+                    assert_eq!((answered.status.as_u16(), &json["id"]), (200, &json!(1)));
+                    assert_eq!(json["result"].is_object(), taken, "{speaks:?} {json}");
+                    assert_eq!(json["error"]["code"] == -32603, !taken, "{speaks:?} {json}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_shows_only_at_its_end_to_be_anothers_breaks_off() {
+    for (speaks, taken) in
+        [(Speaks::Modern, true), (Speaks::Modern, false), (Speaks::Legacy, true), (Speaks::Legacy, false)]
+    {
+        let fake = server(speaks, move |seen| {
+            let id: fn(&Value) -> Value = if taken { Value::clone } else { |_| json!(0) };
+            let text = answered_as(seen, id, true, 1 << 20);
+            // In pieces, so that the beginning is on its way before the end is known.
+            let pieces = text.into_bytes().chunks(1 << 16).map(<[u8]>::to_vec).collect::<Vec<_>>();
+            Some(fake::json_stream(stream::unfold(pieces.into_iter(), |mut pieces| async move {
+                tokio::task::yield_now().await;
+                Some((Ok(pieces.next()?.into()), pieces))
+            })))
+        })
+        .await;
+        let gate = Gate::start(&Setup::open(&[&fake])).await;
+        let (modern, legacy) = (gate.modern(None), gate.legacy(None, "2025-11-25").await);
+        for request in [modern.request(7, "tools/call", &call()), legacy.request(7, "tools/call", &call())] {
+            let answer = gate.send(request).await;
+            assert_eq!(answer.status(), 200);
+            let read = soon("the end of the answer", answer.into_body().collect()).await;
+            assert_eq!(read.is_ok(), taken, "{speaks:?}");
+        }
+    }
+}
+
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const OTHER: &str = "00-11111111111111111111111111111111-2222222222222222-00";
+
+#[tokio::test]
+async fn a_trace_goes_on_at_the_server_in_meta_and_headers_and_baggage_does_not() {
+    let meta = |parent: &str| json!({"traceparent": parent, "tracestate": "a=1", "baggage": "tenant=secret", "x/y": 1});
+    let cases = [
+        (json!({}), vec![], None),
+        (meta(PARENT), vec![], Some((PARENT, Some("a=1")))),
+        (meta(PARENT), vec![("traceparent", OTHER), ("tracestate", "b=2")], Some((PARENT, Some("a=1")))),
+        (meta("nonsense"), vec![("traceparent", PARENT)], Some((PARENT, None))),
+        (
+            json!({}),
+            vec![
+                ("traceparent", PARENT),
+                ("tracestate", "a=1"),
+                ("tracestate", "b=2"),
+                ("baggage", "tenant=secret"),
+            ],
+            Some((PARENT, Some("a=1,b=2"))),
+        ),
+        (json!({"traceparent": PARENT, "tracestate": "no list"}), vec![], Some((PARENT, None))),
+        (meta("nonsense"), vec![("traceparent", "nonsense")], None),
+        (json!({"baggage": "tenant=secret"}), vec![("tracestate", "a=1")], None),
+    ];
+    for speaks in [Speaks::Modern, Speaks::Legacy] {
+        let fake = Fake::start(speaks, Catalogue::tools(&["t"])).await;
+        let gate = Gate::start(&Setup::open(&[&fake])).await;
+        let (modern, legacy) = (gate.modern(None), gate.legacy(None, "2025-11-25").await);
+        for (meta, headers, expected) in &cases {
+            let mut params = call();
+            params["_meta"] = meta.clone();
+            for mut request in
+                [modern.request(1, "tools/call", &params), legacy.request(1, "tools/call", &params)]
+            {
+                for (name, value) in headers {
+                    request.headers_mut().append(*name, value.parse().unwrap());
+                }
+                assert_eq!(gate.ask(request).await.status, 200);
+                let seen = fake.calls().pop().unwrap();
+                let said = &seen.body["params"]["_meta"];
+                assert_eq!(seen.header("traceparent"), said["traceparent"].as_str(), "{}", seen.body);
+                assert_eq!(seen.header("tracestate"), said["tracestate"].as_str(), "{}", seen.body);
+                let parent = said["traceparent"].as_str();
+                assert_eq!(parent.map(|parent| &parent[..35]), expected.map(|(parent, _)| &parent[..35]));
+                assert_ne!(parent, expected.map(|(parent, _)| parent).or(Some("")), "a span of its own");
+                assert_eq!(said["tracestate"].as_str(), expected.and_then(|(_, state)| state));
+                assert_eq!(said.get("x/y").is_some(), meta.get("x/y").is_some());
+            }
+        }
+        assert!(!String::from_utf8_lossy(&fake.bytes()).contains("secret"), "{speaks:?}");
     }
 }
 

@@ -79,7 +79,7 @@ async fn a_server_that_breaks_off_is_never_taken_for_one_that_finished() {
     let modern = gate.modern(None);
     // In the middle of a body that is on its way: the client's breaks off, too.
     json_feed
-        .send(Ok(format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"content":[],"x":"{}"#, "y".repeat(1000))))
+        .send(Ok(format!(r#"{{"jsonrpc":"2.0","result":{{"content":[],"x":"{}"#, "y".repeat(1000))))
         .unwrap();
     let sent = gate.send(modern.request(1, "tools/call", &json!({"name": "s0_json"}))).await;
     assert_eq!(sent.status(), 200);

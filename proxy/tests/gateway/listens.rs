@@ -106,6 +106,75 @@ async fn only_what_a_server_confirms_is_confirmed_to_the_client() {
 }
 
 #[tokio::test]
+async fn a_stream_tells_nothing_but_what_was_asked_for_under_the_id_that_asked() {
+    let fake = server(&["a"], |_, _| None).await;
+    let gate = Gate::start(&Setup::open(&[&fake])).await;
+    let client = gate.modern(None);
+    let wanted = json!({"notifications": {"resourceSubscriptions": [uri(0, "a")]}});
+    // Several at once; each under its own id, in its own JSON type.
+    let ids = [json!(5), json!("5"), json!(9_007_199_254_740_993_u64), json!("\u{e9}\"\\")];
+    let mut open = Vec::new();
+    for id in &ids {
+        let mut events = client.open(id.clone(), "subscriptions/listen", wanted.clone()).await;
+        open.push((events.expect("the acknowledgement").await, events));
+    }
+    let said = |method: &str, params: Value| json!({"jsonrpc": "2.0", "method": method, "params": params});
+    for noise in [
+        said("notifications/progress", json!({"progressToken": 1, "progress": 1})),
+        said("notifications/message", json!({"level": "error", "data": "no"})),
+        said("notifications/tools/list_changed", json!({})),
+        said(UPDATED, json!({"uri": "file:///other"})),
+        said("notifications/made/up", json!({})),
+        json!({"jsonrpc": "2.0", "id": 1, "method": "roots/list"}),
+    ] {
+        fake.push(noise);
+    }
+    fake.push(updated("a"));
+    for (id, (first, events)) in ids.iter().zip(&mut open) {
+        let second = events.expect("the update").await;
+        assert_eq!((&second["method"], &second["params"]["uri"]), (&json!(UPDATED), &json!(uri(0, "a"))));
+        for message in [&*first, &second] {
+            assert_eq!(&message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], id);
+        }
+        let honoured = &first["params"]["notifications"];
+        assert_eq!(honoured, &wanted["notifications"], "no more than was asked for");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_no_stream_cannot_listen() {
+    let fake = Fake::start(Speaks::Both, Catalogue::tools(&["t"])).await;
+    let gate = Gate::start(&Setup::open(&[&fake])).await;
+    let legacy = gate.legacy(None, "2025-11-25").await;
+    let wanted = json!({"notifications": {"toolsListChanged": true}});
+    for (accept, status) in [
+        ("application/json", 406),
+        ("text/event-stream;q=0.5", 200),
+        ("text/*", 200),
+        ("*/*", 200),
+        ("application/json, text/event-stream", 200),
+    ] {
+        let mut listen = gate.modern(None).request("l", "subscriptions/listen", &wanted);
+        listen.headers_mut().insert("accept", accept.parse().unwrap());
+        let mut get = gate.request("GET", &legacy.headers(), "");
+        get.headers_mut().insert("accept", accept.parse().unwrap());
+        for (request, id) in [(listen, json!("l")), (get, json!(null))] {
+            let answer = gate.send(request).await;
+            assert_eq!(answer.status(), status, "{accept}");
+            if status == 406 {
+                let answered = super::harness::whole(answer).await;
+                assert_eq!((answered.code(), &answered.json()["id"]), (-32600, &id));
+                assert!(answered.json()["error"]["message"].as_str().unwrap().contains("text/event-stream"));
+            }
+        }
+    }
+    // Whoever says nothing takes everything.
+    let mut listen = gate.modern(None).request("l", "subscriptions/listen", &wanted);
+    listen.headers_mut().remove("accept");
+    assert_eq!(gate.send(listen).await.status(), 200);
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_answer_keeps_no_other_server_from_being_confirmed() {
     let hung = server(&["a"], |_, _| None).await;
     hung.hook(|seen| asked(&seen).map(|_| std::future::pending().boxed()));

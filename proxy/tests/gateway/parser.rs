@@ -124,7 +124,23 @@ async fn a_name_with_a_nul_or_a_lone_surrogate_names_nothing() {
         let body = call(&format!(r#""name":{name},"arguments":{{}}"#));
         let request = gate.modern(None).with_body("tools/call", &json!({"name": "s0_echo"}), body);
         let answered = gate.ask(request).await;
-        assert_eq!((answered.status.as_u16(), answered.code()), (400, -32602), "{name}");
+        assert_eq!((answered.status.as_u16(), answered.code()), (200, -32602), "{name}");
+    }
+    assert_eq!(fake.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn parameters_that_are_none_are_a_malformed_message() {
+    let (fake, gate) = gate().await;
+    for params in [
+        "[]".to_owned(),
+        "null".to_owned(),
+        format!(r#"{{{NAMED},"_meta":[]}}"#),
+        format!(r#"{{{NAMED},"_meta":{{"progressToken":null}}}}"#),
+        format!(r#"{{{NAMED},"_meta":{{"{META}":20260728}}}}"#),
+    ] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+        refused_everywhere(&gate, body, &[-32602]).await;
     }
     assert_eq!(fake.calls().len(), 0);
 }

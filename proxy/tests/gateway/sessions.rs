@@ -48,9 +48,11 @@ async fn a_session_lives_from_initialize_to_delete() {
     assert_eq!(none.status, 400, "no session");
     let legacy = gate.legacy(None, "2025-11-25").await;
     for version in ["1999-01-01", "nonsense"] {
+        let known = json!(["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"]);
         let headers = [("mcp-session-id", legacy.session.as_str()), ("mcp-protocol-version", version)];
         let answered = gate.post(&headers, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
-        assert_eq!(answered.status, 400, "{version}");
+        assert_eq!((answered.status.as_u16(), answered.code()), (400, -32022), "{version}");
+        assert_eq!(answered.json()["error"]["data"]["supported"], known);
         for verb in ["GET", "DELETE"] {
             let headers = [headers[0], headers[1], ("accept", "text/event-stream")];
             let request = gate.request(verb, &headers, "");
@@ -87,6 +89,90 @@ async fn a_second_stream_takes_over_and_no_message_comes_twice() {
     for bad in ["0", "x-1", "99-1", "1-x", "-", ""] {
         assert_eq!(legacy.get(Some(bad)).await.status, 404, "{bad:?}");
     }
+}
+
+#[tokio::test]
+async fn what_was_said_in_one_session_is_told_again_in_no_other() {
+    let (fake, gate) = gate().await;
+    let keys = Setup::open(&[&fake]).keys(&["alice", "bob"]);
+    assert!(gate.proxy.apply(vec![keys.snapshot()]).is_empty());
+    fake.hook(|seen| {
+        (seen.method() == "tools/call").then(|| {
+            let said = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "error", "data": "mine"}});
+            let result = json!({"jsonrpc": "2.0", "id": seen.body["id"], "result": {"content": []}});
+            let events = [said, result].map(|one| Ok(bytes::Bytes::from(data(&one))));
+            async { fake::event_stream(stream::iter(events)) }.boxed()
+        })
+    });
+    let mine = gate.legacy(Some("alice"), "2025-11-25").await;
+    let mut call = mine.open(1, "tools/call", json!({"name": "s0_echo"})).await;
+    let priming = call.event().await.unwrap().id.unwrap();
+    assert_eq!(call.all().await.len(), 2);
+    assert_eq!(mine.get(Some(&priming)).await.all().await.len(), 2, "its own session takes it up");
+    for (owner, status) in [("alice", 404), ("bob", 404)] {
+        let other = gate.legacy(Some(owner), "2025-11-25").await;
+        assert_eq!(other.get(Some(&priming)).await.status, status, "{owner}'s other session");
+        let stolen = Legacy { session: mine.session.clone(), ..other };
+        let resumed = stolen.get(Some(&priming)).await;
+        assert_eq!(
+            resumed.status,
+            if owner == "alice" { 200 } else { 404 },
+            "possession is not authentication"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_cancelled_by_its_number_however_that_is_spelled() {
+    let (fake, gate) = gate().await;
+    fake.hook(|seen| (seen.method() == "tools/call").then(|| std::future::pending().boxed()));
+    let legacy = gate.legacy(None, "2025-11-25").await;
+    let call = legacy.ask_as(120, "tools/call", json!({"name": "s0_echo"}));
+    let rest = async {
+        fake.until("the call", |seen| seen.iter().any(|seen| seen.method() == "tools/call")).await;
+        let said = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1.20e2}}"#;
+        assert_eq!(gate.post(&legacy.headers(), said).await.status, 202);
+    };
+    let (cancelled, ()) = soon("the call's end", async { futures_util::join!(call, rest) }).await;
+    assert!(cancelled.body.is_empty(), "{cancelled:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_says_without_end_that_its_roots_changed_costs_a_server_one_message_at_a_time() {
+    const CHANGED: &str = "notifications/roots/list_changed";
+    let (fake, gate) = gate().await;
+    let free = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let gatekeeper = std::sync::Arc::clone(&free);
+    fake.hook(move |seen| {
+        let free = std::sync::Arc::clone(&gatekeeper);
+        let taken = async move {
+            free.acquire().await.unwrap().forget();
+            fake::status(202, "")
+        };
+        (seen.method() == CHANGED).then(|| taken.boxed())
+    });
+    let legacy = gate.legacy_with(None, "2025-11-25", json!({"roots": {"listChanged": true}})).await;
+    legacy.call("s0_echo", json!({})).await;
+    let told = |count: usize| {
+        let of = |seen: &&fake::Seen| seen.method() == CHANGED;
+        fake.until("the change", move |seen| seen.iter().filter(of).count() == count)
+    };
+    let change = async || assert_eq!(legacy.said(CHANGED, json!({})).await.status, 202);
+    change().await;
+    told(1).await;
+    for _ in 0..50 {
+        change().await;
+    }
+    assert_eq!(fake.of(CHANGED).len(), 1, "the server has not taken the first");
+    free.add_permits(1);
+    told(2).await;
+    change().await;
+    free.add_permits(1);
+    told(3).await;
+    free.add_permits(100);
+    // Whatever is on its way comes before what is said after it.
+    legacy.call("s0_echo", json!({})).await;
+    assert_eq!(fake.of(CHANGED).len(), 3);
 }
 
 #[tokio::test]
@@ -161,13 +247,18 @@ async fn a_cancelled_call_is_cancelled_at_the_server_and_only_that_one() {
             .await;
             // The id of a running call is taken.
             assert_eq!(legacy.ask_as("h", "tools/call", json!({"name": "s0_slow"})).await.code(), -32600);
-            for id in [json!("unknown"), json!("1"), json!(null), json!({})] {
-                assert_eq!(
-                    legacy.said("notifications/cancelled", json!({"requestId": id})).await.status,
-                    202
-                );
+            let spelled = |text: &str| {
+                r#"{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":{"name":"s0_slow"}}"#
+                    .replace("ID", text)
+            };
+            let again = gate.post(&legacy.headers(), spelled(r#""\u0068""#)).await;
+            assert_eq!(again.code(), -32600, "however it is spelled");
+            // The last is the other call's id, spelled otherwise.
+            for id in [r#""unknown""#, r#""1""#, r#""H""#, "10", "1.5", "null", "{}", r#""\u0068""#] {
+                let said =
+                    r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":ID}}"#;
+                assert_eq!(gate.post(&legacy.headers(), said.replace("ID", id)).await.status, 202);
             }
-            assert_eq!(legacy.said("notifications/cancelled", json!({"requestId": "h"})).await.status, 202);
             let calls = fake.calls();
             let of = |name: &str| {
                 calls.iter().find(|seen| seen.body["params"]["name"] == name).unwrap().body["id"].clone()

@@ -238,12 +238,12 @@ async fn a_long_result_reaches_a_client_of_the_other_era_as_it_comes_and_never_a
         let gate = Gate::start(&Setup::open(&[&fake])).await;
         let legacy = gate.legacy(None, "2025-11-25").await;
         let text = "x".repeat(100_000);
-        let begin =
-            format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"content":[{{"type":"text","text":"{text}"#);
+        let begin = format!(r#"{{"jsonrpc":"2.0","result":{{"content":[{{"type":"text","text":"{text}"#);
         feed.send(Ok(begin)).unwrap();
         let mut answer = gate.send(legacy.request("x", "tools/call", &json!({"name": "s0_t"}))).await;
         let first = soon("the first piece", answer.body_mut().frame()).await.unwrap().unwrap();
-        feed.send(Ok(format!(r#""}}],"resultType":"{end}"}}}}"#))).unwrap();
+        let id = fake.calls()[0].body["id"].clone();
+        feed.send(Ok(format!(r#""}}],"resultType":"{end}"}},"id":{id}}}"#))).unwrap();
         drop(feed);
         let rest = soon("the rest", answer.into_body().collect()).await;
         assert_eq!(rest.is_ok(), whole, "{end}");

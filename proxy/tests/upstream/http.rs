@@ -132,6 +132,35 @@ async fn inconclusive_statuses_decide_nothing_about_the_era() {
 }
 
 #[tokio::test]
+async fn a_handshake_under_another_id_is_none_and_a_refusal_under_any_is_one() {
+    let under = |seen: &fake::Seen, member: &str, value: serde_json::Value| {
+        let id = seen.body["id"].as_u64().unwrap() + 7;
+        json(200, &json!({"jsonrpc": "2.0", "id": id, member: value}))
+    };
+    let discovered = json!({"supportedVersions": ["2026-07-28"], "capabilities": {}});
+    let fake = Fake::start(move |seen| {
+        let answer = match seen.method() {
+            "server/discover" => under(&seen, "result", discovered.clone()),
+            _ => legacy(&seen),
+        };
+        Box::pin(async move { answer })
+    })
+    .await;
+    let upstream = fake.upstream();
+    let seen = fake::observe(&upstream, |one| matches!(one.state, State::Failed { .. })).await;
+    assert!(format!("{:?}", seen.state).contains("another request"), "{:?}", seen.state);
+    let fake = Fake::start(move |seen| {
+        let answer = match seen.method() {
+            "server/discover" => under(&seen, "error", json!({"code": -32601, "message": "no"})),
+            _ => legacy(&seen),
+        };
+        Box::pin(async move { answer })
+    })
+    .await;
+    assert!(ready(&fake.upstream()).await.eras.legacy.is_some());
+}
+
+#[tokio::test]
 async fn events_come_in_order_and_the_connection_serves_on() {
     let fake = Fake::start(|seen| {
         Box::pin(async move {

@@ -85,6 +85,47 @@ async fn a_modern_process_serves_all_calls_and_is_told_of_cancellations() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_modern_process_that_asks_something_is_never_answered() {
+    let (heard, mut hears) = mpsc::unbounded_channel();
+    let processes = Processes::new(move |_, mut process| {
+        let heard = heard.clone();
+        Box::pin(async move {
+            while let Some(message) = process.read().await {
+                match message["method"].as_str() {
+                    Some("server/discover") => {
+                        let said =
+                            json!({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}});
+                        process.result(&message, said).await;
+                    }
+                    Some("tools/list") => process.result(&message, json!({"tools": [tool("echo")]})).await,
+                    Some("tools/call") => {
+                        let large = "x".repeat(2 << 20);
+                        for (method, note) in
+                            [("ping", ""), ("roots/list", ""), ("elicitation/create", large.as_str())]
+                        {
+                            let ask = json!({"jsonrpc": "2.0", "id": "q", "method": method, "params": {"message": note}});
+                            process.say(&ask.to_string()).await;
+                        }
+                        process.result(&message, json!({"resultType": "complete", "content": []})).await;
+                        heard.send(message).unwrap();
+                    }
+                    _ => heard.send(message).unwrap(),
+                }
+            }
+        })
+    });
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    for _ in 0..3 {
+        let (before, answered) = drain(&mut upstream.send(call(Era::Modern)).await.unwrap()).await;
+        assert!(before.is_empty() && answered.unwrap()["result"].is_object());
+    }
+    for _ in 0..3 {
+        assert_eq!(hears.recv().await.unwrap()["method"], "tools/call", "and nothing between the calls");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_process_is_initialized() {
     let processes = Processes::new(|_, mut process| {
         Box::pin(async move {

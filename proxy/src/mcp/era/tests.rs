@@ -50,9 +50,34 @@ fn either_sign_alone_makes_the_modern_rules_apply() {
 fn an_unknown_version_is_answered_with_the_known_ones() {
     let fault =
         classify(&call_headers("2027-01-01"), &request("tools/call", Some("2027-01-01"))).unwrap_err();
-    assert_eq!(fault, Fault::UnsupportedVersion { requested: "2027-01-01".into() });
-    assert_eq!(code(&headers(&[(PROTOCOL_VERSION, "soon")]), &request("tools/call", None)), -32022);
+    assert_eq!(fault, Fault::UnsupportedVersion { requested: "2027-01-01".into(), by: Era::Modern });
+    let fault = classify(&headers(&[(PROTOCOL_VERSION, "soon")]), &request("tools/call", None)).unwrap_err();
+    assert_eq!(fault, Fault::UnsupportedVersion { requested: "soon".into(), by: Era::Legacy });
     assert_eq!(code(&call_headers("2025-11-25"), &request("tools/call", Some("2025-11-25"))), -32022);
+}
+
+#[test]
+fn what_each_request_must_say_in_meta_is_http_400_and_other_parameters_are_not() {
+    let sent = headers(&[(PROTOCOL_VERSION, MODERN), (METHOD, "tools/list")]);
+    let refused = |meta: &str| {
+        let text =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_meta":{{{meta}}}}}}}"#);
+        let fault = classify(&sent, &message(&text)).unwrap_err();
+        (fault.status(Era::Modern).as_u16(), fault.code(Era::Modern))
+    };
+    let version = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28""#;
+    let capabilities = r#""io.modelcontextprotocol/clientCapabilities":{}"#;
+    for meta in [
+        String::new(),
+        version.to_owned(),
+        capabilities.to_owned(),
+        format!(r#"{version},{capabilities},"io.modelcontextprotocol/logLevel":"loud""#),
+    ] {
+        assert_eq!(refused(&meta), (400, -32602), "{meta}");
+    }
+    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":1}}"#;
+    let fault = classify(&HeaderMap::new(), &message(initialize)).unwrap_err();
+    assert_eq!((fault.status(Era::Legacy).as_u16(), fault.code(Era::Legacy)), (200, -32602));
 }
 
 #[test]

@@ -10,13 +10,15 @@ fn all() -> Vec<(Fault, u16, i64)> {
     vec![
         (Fault::Parse("p".into()), 400, -32700),
         (Fault::InvalidRequest("r".into()), 400, -32600),
-        (Fault::InvalidParams("p".into()), 400, -32602),
+        (Fault::InvalidParams("p".into()), 200, -32602),
+        (Fault::InvalidMeta("p".into()), 400, -32602),
+        (Fault::NotAcceptable("a".into()), 406, -32600),
         (Fault::MethodNotFound("a\"b".into()), 404, -32601),
         (Fault::unknown(Object::Tool, "t"), 200, -32602),
         (Fault::unknown(Object::Resource, "r:x"), 200, -32602),
         (Fault::HeaderMismatch("h".into()), 400, -32020),
         (Fault::MissingCapability { required: Bytes::from_static(br#"{"sampling":{}}"#) }, 400, -32021),
-        (Fault::unsupported_version("2027-01-01"), 400, -32022),
+        (Fault::unsupported_version("2027-01-01", Era::Modern), 400, -32022),
         (Fault::RateLimited { retry_after: Duration::from_millis(1200) }, 429, 42900),
         (Fault::TooMany("m".into()), 429, 42900),
         (Fault::Unavailable { message: "circuit open".into(), retry_after: None }, 503, 50300),
@@ -56,11 +58,15 @@ fn legacy_clients_get_their_own_codes_and_never_a_404_that_ends_a_session() {
 
 #[test]
 fn data_carries_what_the_specification_asks_for() {
-    assert_eq!(
-        body(&Fault::unsupported_version("x"), Era::Modern)["error"]["data"],
-        json!({"source": "gateway", "requested": "x",
-            "supported": ["2026-07-28"]})
-    );
+    for (by, supported) in [
+        (Era::Modern, json!(["2026-07-28"])),
+        (Era::Legacy, json!(["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"])),
+    ] {
+        assert_eq!(
+            body(&Fault::unsupported_version("x", by), Era::Modern)["error"]["data"],
+            json!({"source": "gateway", "requested": "x", "supported": supported})
+        );
+    }
     let missing = Fault::MissingCapability { required: Bytes::from_static(br#"{"sampling":{}}"#) };
     assert_eq!(body(&missing, Era::Modern)["error"]["data"]["requiredCapabilities"], json!({"sampling": {}}));
     let limited = Fault::RateLimited { retry_after: Duration::from_millis(1200) };
@@ -76,6 +82,6 @@ fn without_an_id_the_member_is_left_out() {
 
 #[test]
 fn what_a_caller_wrote_is_repeated_only_in_part() {
-    let fault = Fault::unsupported_version(&"é".repeat(100_000));
+    let fault = Fault::unsupported_version(&"é".repeat(100_000), Era::Legacy);
     assert!(fault.to_body(Era::Modern, None).len() < 1024);
 }

@@ -5,6 +5,7 @@ use std::ops::BitAnd;
 use bytes::Bytes;
 
 use crate::mcp::envelope::Method;
+use crate::mcp::era::Revision;
 use crate::mcp::json;
 use crate::mcp::rewrite::remove_path;
 
@@ -36,6 +37,18 @@ impl Capabilities {
     #[must_use]
     pub fn raw(&self) -> &Bytes {
         &self.raw
+    }
+
+    /// What of it a client of this revision can mean: 2025-06-18 has elicitation, 2025-11-25 its URLs.
+    #[must_use]
+    pub fn known_to(self, revision: Revision) -> Self {
+        if revision < Revision::V2025_06_18 {
+            return Self::new(remove_path(&self.raw, &["elicitation"]));
+        }
+        if revision < Revision::V2025_11_25 {
+            return Self::new(remove_path(&self.raw, &["elicitation", "url"]));
+        }
+        self
     }
 
     /// The same but for tasks, which the gateway does not relay yet.

@@ -44,6 +44,19 @@ fn capabilities_become_a_set() {
 }
 
 #[test]
+fn a_client_declares_what_its_revision_knows() {
+    use crate::mcp::era::Revision;
+    let declared = |revision| {
+        let all = Bytes::from_static(br#"{"roots":{},"elicitation":{"form":{},"url":{}}}"#);
+        Capabilities::new(all).known_to(revision).set()
+    };
+    let form = CapabilitySet::ROOTS.with(CapabilitySet::ELICITATION_FORM);
+    assert_eq!(declared(Revision::V2025_03_26), CapabilitySet::ROOTS);
+    assert_eq!(declared(Revision::V2025_06_18), form);
+    assert_eq!(declared(Revision::V2025_11_25), form.with(CapabilitySet::ELICITATION_URL));
+}
+
+#[test]
 fn log_levels_are_ordered_and_unknown_ones_refused() {
     assert!(LogLevel::Debug < LogLevel::Emergency);
     assert_eq!(LogLevel::parse("warning").map(LogLevel::as_str), Some("warning"));
@@ -55,11 +68,10 @@ fn log_levels_are_ordered_and_unknown_ones_refused() {
 #[test]
 fn trace_context_is_valid_or_dropped() {
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let trace =
-        params(&format!(r#"{{"traceparent":"{parent}","tracestate":"a=1","baggage":"no list"}}"#)).unwrap();
+    let trace = params(&format!(r#"{{"traceparent":"{parent}","tracestate":"a=1"}}"#)).unwrap();
     let trace = trace.meta().trace().unwrap();
     assert_eq!(trace.parent.to_string(), parent);
-    assert_eq!((trace.state.as_deref(), trace.baggage.as_deref()), (Some("a=1"), None));
+    assert_eq!(trace.state.as_deref(), Some("a=1"));
     assert_eq!(
         trace.child([1; 8]).parent.to_string(),
         parent.replace("b7ad6b7169203331", "0101010101010101")
@@ -76,6 +88,67 @@ fn trace_context_is_valid_or_dropped() {
         assert_eq!(TraceParent::parse(bad), None, "{bad}");
     }
     assert!(TraceParent::parse(&format!("01{}-more", &parent[2..])).is_some());
+}
+
+#[test]
+fn the_state_of_a_trace_keeps_to_the_recommendation_or_is_dropped() {
+    let state = |text: &str| {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        TraceContext::parse(parent, Some(text)).unwrap().state
+    };
+    let many = |count: usize| (0..count).map(|at| format!("k{at}=v")).collect::<Vec<_>>().join(",");
+    let long = |length: usize| format!("k={}", "v".repeat(length));
+    for good in [
+        "a=1".to_owned(),
+        "rojo=00f067aa0ba902b7, congo=t61rcWkgMzE".to_owned(),
+        "1a-_*/@v=x y\"\\;:".to_owned(),
+        "a=1,,b=2".to_owned(),
+        many(32),
+        long(256),
+    ] {
+        assert_eq!(state(&good).as_deref(), Some(good.as_str()));
+    }
+    for bad in [
+        String::new(),
+        ",".to_owned(),
+        "no list".to_owned(),
+        "A=1".to_owned(),
+        "=1".to_owned(),
+        "a=".to_owned(),
+        "a=1=2".to_owned(),
+        "a b=1".to_owned(),
+        "-a=1".to_owned(),
+        "a=\u{e9}".to_owned(),
+        "a=1\r\nx: y".to_owned(),
+        "a=1,a=2".to_owned(),
+        many(33),
+        long(257),
+        [long(250), long(250).replace("k=", "l="), "m=12345678".to_owned()].join(","),
+    ] {
+        assert_eq!(state(&bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn headers_carry_a_trace_as_meta_does() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = |pairs: &[(&'static str, &'static str)]| {
+        let mut headers = http::HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, http::HeaderValue::from_static(value));
+        }
+        headers
+    };
+    let of = |pairs: &[(&'static str, &'static str)]| TraceContext::of_headers(&headers(pairs));
+    assert_eq!(of(&[]), None);
+    assert_eq!(of(&[("tracestate", "a=1")]), None);
+    assert_eq!(of(&[("traceparent", parent), ("traceparent", parent)]), None, "two are none");
+    let both = [("traceparent", parent), ("tracestate", "a=1"), ("tracestate", "b=2")];
+    let trace = of(&both).unwrap();
+    assert_eq!(trace.state.as_deref(), Some("a=1,b=2"), "several headers are one list");
+    let mut out = http::HeaderMap::new();
+    trace.put(&mut out);
+    assert_eq!(out, headers(&[("traceparent", parent), ("tracestate", "a=1,b=2")]));
 }
 
 #[test]

@@ -1,6 +1,9 @@
-//! W3C Trace Context and Baggage as MCP carries them in `_meta` (SEP-414).
+//! W3C Trace Context as MCP carries it, in `_meta` (SEP-414) and in HTTP headers.
 
 use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 /// A valid `traceparent`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,32 +57,55 @@ fn hex_bytes<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     Some(out)
 }
 
-/// A trace's context at one hop.
+/// A trace's context at one hop. `baggage` is no part of it: it may hold what is no server's business, and goes no further
+/// than the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
     /// The caller's span.
     pub parent: TraceParent,
     /// Vendors' state.
     pub state: Option<Box<str>>,
-    /// Baggage; to be filtered before it leaves the trust boundary.
-    pub baggage: Option<Box<str>>,
 }
+
+/// `traceparent`
+const PARENT: HeaderName = HeaderName::from_static("traceparent");
+/// `tracestate`
+const STATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Longest tracestate that is passed on (Trace Context, 3.3.1.5, asks for at least 512).
 const MAX_STATE: usize = 512;
-/// Longest baggage that is passed on (Baggage, 3.3.2).
-const MAX_BAGGAGE: usize = 8192;
+/// Most members of it (Trace Context, 3.3.1.1).
+const MAX_MEMBERS: usize = 32;
+/// Longest key and longest value of a member (Trace Context, 3.3.1.3).
+const MAX_PART: usize = 256;
 
 impl TraceContext {
-    /// Reads the three texts; without a valid parent there is no context.
+    /// Reads the two texts; without a valid parent there is no context.
     #[must_use]
-    pub fn parse(parent: &str, state: Option<&str>, baggage: Option<&str>) -> Option<Self> {
-        let listed = |text: &&str, max| text.len() <= max && is_list(text);
+    pub fn parse(parent: &str, state: Option<&str>) -> Option<Self> {
         Some(Self {
             parent: TraceParent::parse(parent.trim())?,
-            state: state.filter(|text| listed(text, MAX_STATE)).map(Into::into),
-            baggage: baggage.filter(|text| listed(text, MAX_BAGGAGE)).map(Into::into),
+            state: state.filter(|text| is_state(text)).map(Into::into),
         })
+    }
+
+    /// Reads the headers of an HTTP request; several of `tracestate` are one list (Trace Context, 3.3.1.1).
+    #[must_use]
+    pub fn of_headers(headers: &HeaderMap) -> Option<Self> {
+        let mut parents = headers.get_all(PARENT).iter();
+        let parent = parents.next().filter(|_| parents.next().is_none())?.to_str().ok()?;
+        let states: Option<Vec<_>> = headers.get_all(STATE).iter().map(|value| value.to_str().ok()).collect();
+        Self::parse(parent, states.map(|states| states.join(",")).as_deref())
+    }
+
+    /// Sets the headers of an HTTP request.
+    pub fn put(&self, headers: &mut HeaderMap) {
+        if let Ok(parent) = HeaderValue::from_str(&self.parent.to_string()) {
+            headers.insert(PARENT, parent);
+        }
+        if let Some(state) = self.state.as_deref().and_then(|state| HeaderValue::from_str(state).ok()) {
+            headers.insert(STATE, state);
+        }
     }
 
     /// The context that a child span hands on.
@@ -89,12 +115,28 @@ impl TraceContext {
     }
 }
 
-/// Comma-separated `key=value` of visible ASCII.
-fn is_list(text: &str) -> bool {
-    let printable =
-        text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t') && byte != b'"' && byte != b'\\');
-    let member = |part: &str| {
-        part.trim().is_empty() || part.split_once('=').is_some_and(|(key, _)| !key.trim().is_empty())
-    };
-    printable && text.split(',').all(member) && text.contains('=')
+/// At most 32 members `key=value`, each key once (Trace Context, 3.3.1); members may be empty.
+fn is_state(text: &str) -> bool {
+    let mut keys = SmallVec::<[&str; MAX_MEMBERS]>::new();
+    let mut members =
+        text.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|one| !one.is_empty());
+    text.len() <= MAX_STATE
+        && members.all(|member| {
+            let Some((key, value)) = member.split_once('=') else { return false };
+            let fits = keys.len() < MAX_MEMBERS && !keys.contains(&key) && is_key(key) && is_value(value);
+            keys.push(key);
+            fits
+        })
+        && !keys.is_empty()
+}
+
+fn is_key(key: &str) -> bool {
+    let first = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let rest = |byte: u8| first(&byte) || matches!(byte, b'_' | b'-' | b'*' | b'/' | b'@');
+    key.len() <= MAX_PART && key.as_bytes().first().is_some_and(first) && key.bytes().all(rest)
+}
+
+fn is_value(value: &str) -> bool {
+    (1..=MAX_PART).contains(&value.len())
+        && value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'=')
 }

@@ -144,11 +144,6 @@ impl Rewriter {
             Slot::Inside(Place::Result | Place::Error) if byte != b'{' => return Err(HERE),
             Slot::Id if container => return Err(HERE),
             Slot::ResultType if byte != b'"' => return Err(Malformed::ResultType),
-            Slot::Id => {
-                let id = self.rules.id.clone();
-                writer.insert(id.as_json());
-                Lane::Drop
-            }
             Slot::Uri | Slot::State if byte != b'"' => {
                 self.slot = Slot::Pass;
                 Lane::Forward
@@ -238,8 +233,11 @@ impl Rewriter {
         if !self.request && self.seen.result == self.seen.error {
             return Err(HERE);
         }
+        // Only an error may be about a request whose id the upstream could not read.
+        if self.rules.asked.is_some() && self.seen.result && (self.seen.no_id || !self.seen.id) {
+            return Err(Malformed::Id);
+        }
         if !self.seen.id {
-            // An error about a request whose id the upstream could not read.
             let id = self.rules.id.clone();
             append(frame.written, b"\"id\":", id.as_json(), writer);
         }

@@ -74,9 +74,9 @@ impl Slot {
     /// Is its value looked at before it is written?
     pub(super) fn is_token(self) -> bool {
         match self {
-            Self::Code | Self::ResultType | Self::IsError | Self::Uri | Self::State => true,
+            Self::Id | Self::Code | Self::ResultType | Self::IsError | Self::Uri | Self::State => true,
             Self::Ttl | Self::Scope | Self::InputMethod | Self::Mode => true,
-            Self::Document | Self::Pass | Self::Id | Self::Tools => false,
+            Self::Document | Self::Pass | Self::Tools => false,
             Self::Structured | Self::Drop | Self::Inside(_) => false,
         }
     }

@@ -89,6 +89,30 @@ fn an_error_without_an_id_is_given_the_clients() {
 }
 
 #[test]
+fn only_the_response_to_our_request_is_a_clients() {
+    let rules = Rules { asked: Some(17), ..modern() };
+    for own in ["17", r#""17""#] {
+        for text in [format!(r#"{{"id":{own},"result":{{}}}}"#), format!(r#"{{"result":{{}},"id":{own}}}"#)] {
+            assert!(whole(&text, rules.clone()).contains(r#""id":"c-7""#), "{text}");
+        }
+    }
+    for other in ["18", "1", "170", "-17", "17.5", r#""18""#, r#""c-7""#, r#""""#, "true", "null"] {
+        for text in
+            [format!(r#"{{"id":{other},"result":{{}}}}"#), format!(r#"{{"result":{{}},"id":{other}}}"#)]
+        {
+            assert_eq!(refused(&text, rules.clone()), Malformed::Id, "{text}");
+            let pieces = in_chunks(&text, &(0..text.len()).collect::<Vec<_>>(), rules.clone());
+            assert_eq!(pieces.unwrap_err(), Malformed::Id, "{text}");
+        }
+    }
+    assert_eq!(refused(r#"{"result":{}}"#, rules.clone()), Malformed::Id);
+    assert_eq!(refused(r#"{"id":18,"error":{"code":1}}"#, rules.clone()), Malformed::Id);
+    // An error may be about a request whose id could not be read.
+    assert_eq!(whole(r#"{"error":{"code":1}}"#, rules.clone()), r#"{"error":{"code":1},"id":"c-7"}"#);
+    assert_eq!(whole(r#"{"error":{"code":1},"id":null}"#, rules), r#"{"error":{"code":1},"id":"c-7"}"#);
+}
+
+#[test]
 fn the_outcome_says_what_the_response_was() {
     let text = r#"{"id":1,"result":{"isError":true,"resultType":"complete"}}"#;
     let (_, outcome) = rewrite_whole(text.as_bytes(), modern()).unwrap();
@@ -198,7 +222,7 @@ fn errors_of_another_hop_or_era_reach_no_client() {
         (-32042, new, Era::Modern, false),
         (-32042, new, Era::Legacy, false),
         (-32042, old, Era::Modern, false),
-        (-32042, old, Era::Legacy, true),
+        (-32042, old, Era::Legacy, false),
         (-32050, new, Era::Legacy, true),
     ] {
         let passed = rewrite_whole(error(code).as_bytes(), rules(target, upstream));
@@ -209,6 +233,14 @@ fn errors_of_another_hop_or_era_reach_no_client() {
             "{target:?} {upstream:?}"
         );
     }
+}
+
+#[test]
+fn a_client_that_opens_urls_is_told_by_a_server_of_its_era_that_one_must_be_opened() {
+    let text = r#"{"id":1,"error":{"code":-32042,"message":"m","data":{"elicitations":[]}}}"#;
+    let opens = |upstream| Rules { opens_urls: true, ..rules(Revision::V2025_11_25, upstream) };
+    assert_eq!(whole(text, opens(Era::Legacy)), text.replacen('1', "\"c-7\"", 1));
+    assert_eq!(refused(text, opens(Era::Modern)), Malformed::Code(-32042));
 }
 
 #[derive(Debug)]
