@@ -281,7 +281,7 @@ impl Reading {
 /// What cannot be read may have been a policy or a gateway, whose absence would open something.
 fn hides_a_rule(diagnostic: &Diagnostic) -> bool {
     let harmless = diagnostic.object.as_ref().is_some_and(|object| match object.kind {
-        ObjectKind::McpServer | ObjectKind::Secret | ObjectKind::Namespace => true,
+        ObjectKind::McpServer | ObjectKind::Secret | ObjectKind::ConfigMap | ObjectKind::Namespace => true,
         ObjectKind::McpGateway | ObjectKind::McpPolicy => false,
     });
     diagnostic.severity == Severity::Error && !harmless

@@ -160,8 +160,13 @@ fn a_folder_is_served_and_everything_ends_in_order() {
         pids.display()
     );
     let with_env = server("one", "hello").replace("args:", &format!("{env}, args:"));
+    let with_env = with_env.replace("args:", "envFrom: [{prefix: MAP_, configMapRef: {name: m}}], args:");
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {token: \"${env:TOKEN}\"}\n";
     folder.write("one.yaml", &format!("{with_env}---\n{secret}"));
+    let map = |place: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {{PLACE: {place}}}\n")
+    };
+    folder.write("map.yaml", &map("\"${env:TOKEN}\""));
     let mut up = folder.up();
     up.line(|line| line.starts_with("metrics   http://127.0.0.1:").then_some(()));
     up.line(|line| {
@@ -173,6 +178,10 @@ fn a_folder_is_served_and_everything_ends_in_order() {
     let env = text(&up.call("one/env"));
     assert!(env.contains("SECRET=from-the-environment"), "{env}");
     assert!(!env.contains("not-for-servers"), "{env}");
+    // What is in a ConfigMap is what it says.
+    assert!(env.contains("MAP_PLACE=${env:TOKEN}"), "{env}");
+    folder.write("map.yaml", &map("oslo"));
+    wait_for("the changed ConfigMap", || text(&up.call("one/env")).contains("MAP_PLACE=oslo").then_some(()));
     folder.wait_for_log("default/one: started with: -y fake@1 hello");
     let log = fs::read_to_string(folder.path("log")).unwrap();
     assert!(!log.contains("from-the-environment"), "{log}");

@@ -79,6 +79,8 @@ pub enum ObjectKind {
     McpPolicy,
     /// core/v1
     Secret,
+    /// core/v1
+    ConfigMap,
     /// core/v1, for its labels
     Namespace,
 }
@@ -164,6 +166,10 @@ pub enum Reason {
     SecretNotFound,
     /// A Secret's value cannot be used as meant.
     InvalidSecret,
+    /// A reference to a ConfigMap or key that is not there.
+    ConfigMapNotFound,
+    /// A ConfigMap's value cannot be used as meant.
+    InvalidConfigMap,
     /// An API key Secret that cannot be used.
     InvalidApiKey,
     /// A server that is named and not there, or not exported.
@@ -211,6 +217,8 @@ impl Reason {
             self,
             Self::SecretNotFound
                 | Self::InvalidSecret
+                | Self::ConfigMapNotFound
+                | Self::InvalidConfigMap
                 | Self::ServerNotFound
                 | Self::TargetNotFound
                 | Self::CredentialsNotExportable

@@ -1,6 +1,6 @@
 //! What a compile reads: the objects by identity, and what the installation settles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub struct Objects {
     pub policies: BTreeMap<PolicyId, Arc<McpPolicy>>,
     /// Secrets. `${env:NAME}` in a value is resolved before; here a value is only bytes.
     pub secrets: BTreeMap<SecretId, Arc<Secret>>,
+    /// ConfigMaps that servers name, by name.
+    pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     /// Services of the cluster that servers name or that are made for them, by name.
     pub services: BTreeMap<String, Arc<Service>>,
 }
@@ -40,6 +42,7 @@ static NOTHING: Objects = Objects {
     gateways: BTreeMap::new(),
     policies: BTreeMap::new(),
     secrets: BTreeMap::new(),
+    config_maps: BTreeMap::new(),
     services: BTreeMap::new(),
 };
 
@@ -80,6 +83,11 @@ impl Inputs {
     /// A Secret.
     pub(crate) fn secret(&self, id: &SecretId) -> Option<&Secret> {
         self.of(&id.namespace).secrets.get(id).map(Arc::as_ref)
+    }
+
+    /// A ConfigMap, by namespace and name.
+    pub(crate) fn config_map(&self, (namespace, name): (&str, &str)) -> Option<&ConfigMap> {
+        self.of(namespace).config_maps.get(name).map(Arc::as_ref)
     }
 
     /// Whether the one gateway is the implied one.
@@ -176,4 +184,13 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.data.keys()).finish()
     }
+}
+
+/// A core/v1 ConfigMap.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfigMap {
+    /// `data`
+    pub data: BTreeMap<String, String>,
+    /// The keys of `binaryData`: nothing here takes their bytes.
+    pub binary: BTreeSet<String>,
 }

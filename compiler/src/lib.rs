@@ -13,6 +13,7 @@ pub mod workload;
 
 mod api_key;
 mod compile;
+mod config_map;
 mod gateway;
 mod memo;
 mod policy;
@@ -23,6 +24,6 @@ mod sidecar;
 pub use child::Child;
 pub use compile::{ByNamespace, Compiled, IMPLIED_GATEWAY, IMPLIED_POLICY, PolicyTarget, compile};
 pub use diagnostic::{Diagnostic, Location, ObjectKind, ObjectRef, Reason, Severity, findings_of};
-pub use inputs::{Cluster, ClusterIssuer, Inputs, Install, Objects, Secret, Service};
+pub use inputs::{Cluster, ClusterIssuer, ConfigMap, Inputs, Install, Objects, Secret, Service};
 pub use memo::Memo;
 pub use workload::{EnvValue, EnvVar, Launch, Transport, Workload};

@@ -11,7 +11,7 @@ use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
 use serde_saphyr::{MessageFormatter, Spanned, UserMessageFormatter};
 
 use crate::diagnostic::{Diagnostic, Location, ObjectRef, Reason, Severity, printable};
-use crate::inputs::{Inputs, Install, Secret};
+use crate::inputs::{ConfigMap, Inputs, Install, Secret};
 use node::Node;
 
 pub(crate) use decode::is_name;
@@ -48,6 +48,8 @@ pub enum Object {
     Policy(Box<McpPolicy>),
     /// A core/v1 Secret.
     Secret(Secret),
+    /// A core/v1 ConfigMap.
+    ConfigMap(ConfigMap),
     /// A core/v1 Namespace: its labels.
     Namespace(BTreeMap<String, String>),
 }
@@ -225,6 +227,9 @@ pub fn gather(objects: &[Located], install: Install) -> (Inputs, Vec<Diagnostic>
                     .of_mut(namespace)
                     .secrets
                     .insert(SecretId::new(namespace, name), Arc::new(secret.clone()));
+            }
+            Object::ConfigMap(map) => {
+                inputs.of_mut(namespace).config_maps.insert(name.clone(), Arc::new(map.clone()));
             }
             Object::Namespace(labels) => {
                 Arc::make_mut(&mut inputs.labels).insert(name.clone(), labels.clone());

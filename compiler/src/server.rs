@@ -1,6 +1,7 @@
 //! One McpServer: its source, credentials, tools and exports.
 
 pub(crate) mod authentication;
+mod environment;
 mod lock;
 mod remote;
 mod run;

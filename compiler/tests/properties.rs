@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 /// Documents to draw folders from: good ones, wrong ones, several namespaces, with and without exports.
-const DOCUMENTS: [&str; 23] = [
+const DOCUMENTS: [&str; 25] = [
     "kind: McpServer\nmetadata: {name: a}\nspec: {package: {registry: Npm, name: a, version: 1.0.0}}",
     "kind: McpServer\nmetadata: {name: b, labels: {tier: gold}}\nspec: {remote: {url: 'https://b.example.com/'}}",
     "kind: McpServer\nmetadata: {name: a, namespace: lib}\nspec: {package: {registry: Npm, name: a, version: 1.0.0}, exportTo: {namespaces: {from: All}}}",
@@ -27,6 +27,8 @@ const DOCUMENTS: [&str; 23] = [
     "kind: McpPolicy\nmetadata: {name: p, namespace: lib}\nspec: {targetRefs: [{kind: McpServer, name: a}], limits: [{name: l, requests: {count: 1, window: 1s}}]}",
     "kind: Secret\nmetadata: {name: s, namespace: lib}\nstringData: {k: value-one}",
     "kind: Secret\nmetadata: {name: key, labels: {mcpmesh.io/api-key: 'true'}, annotations: {mcpmesh.io/owner: alice}}\nstringData: {key: 0123456789abcdef}",
+    "kind: ConfigMap\nmetadata: {name: c}\ndata: {k: one}",
+    "kind: McpServer\nmetadata: {name: g}\nspec: {package: {registry: Npm, name: g, version: 1.0.0, env: [{name: K, valueFrom: {configMapKeyRef: {name: c, key: k}}}]}}",
     "kind: Namespace\nmetadata: {name: lib, labels: {x: y}}",
     "kind: McpServer\nmetadata: {name: d}\nspec: {service: {name: d, port: 80}}",
     "kind: McpServer\nmetadata: {name: e, namespace: lib}\nspec: {service: {name: e, port: 80}, exportTo: {namespaces: {from: All}}, lock: {mode: Enforce}}",
@@ -40,7 +42,9 @@ const DOCUMENTS: [&str; 23] = [
 
 fn text(documents: &[&str]) -> String {
     let text = |document: &&str| {
-        let core = document.starts_with("kind: Secret") || document.starts_with("kind: Namespace");
+        let core = ["Secret", "ConfigMap", "Namespace"]
+            .iter()
+            .any(|kind| document.starts_with(&format!("kind: {kind}\n")));
         format!("apiVersion: {}\n{document}\n", if core { "v1" } else { "mcpmesh.io/v1alpha1" })
     };
     documents.iter().map(text).collect::<Vec<_>>().join("---\n")
@@ -272,6 +276,9 @@ proptest! {
         prop_assert_eq!(bytes(&Compiled::whole(&memo.compile(&after))), bytes(&compile(&after)));
         for secret in after.namespaces.values_mut().flat_map(|objects| Arc::make_mut(objects).secrets.values_mut()) {
             Arc::make_mut(secret).data.values_mut().for_each(|value| value.push(b'x'));
+        }
+        for map in after.namespaces.values_mut().flat_map(|objects| Arc::make_mut(objects).config_maps.values_mut()) {
+            Arc::make_mut(map).data.values_mut().for_each(|value| value.push('x'));
         }
         prop_assert_eq!(bytes(&Compiled::whole(&memo.compile(&after))), bytes(&compile(&after)));
     }

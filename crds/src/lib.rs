@@ -21,7 +21,7 @@ mod workload;
 
 pub use definition::{Error as DefinitionError, definitions};
 pub use duration::{Duration, InvalidDuration};
-pub use env::{EnvFromSource, EnvVar, EnvVarSource, SecretEnvSource, SecretKeySelector};
+pub use env::{EnvFromSource, EnvKeySelector, EnvReference, EnvSource, EnvVar, EnvVarSource};
 pub use fleet::{Autoscaling, ParentReference, ProxyFleet, ProxyRoute, ProxyService, ServiceType};
 pub use gateway::{
     Anonymous, ApiKeys, GatewayAuthentication, Listener, ListenerTls, McpGateway, McpGatewaySpec, Naming,

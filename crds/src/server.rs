@@ -154,7 +154,7 @@ pub struct Package {
     /// Environment variables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
-    /// Secrets whose keys become environment variables. env wins.
+    /// Secrets and ConfigMaps whose keys become environment variables. env wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_from: Vec<EnvFromSource>,
 }
@@ -186,7 +186,7 @@ pub struct Container {
     /// Environment variables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
-    /// Secrets whose keys become environment variables. env wins.
+    /// Secrets and ConfigMaps whose keys become environment variables. env wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_from: Vec<EnvFromSource>,
     /// How MCP is spoken with it.

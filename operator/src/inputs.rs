@@ -1,5 +1,6 @@
-//! From the stores to the compile's inputs. Secrets that something names are read here, each version once.
+//! From the stores to the compile's inputs. Secrets and ConfigMaps that something names are read here, each version once.
 
+mod read;
 mod references;
 mod restrict;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1;
 use kube::Api;
 use mcpmesh_compiler::{
-    Diagnostic, Inputs, Install, ObjectKind, ObjectRef, Objects, Reason, Secret, Service, Severity,
+    ConfigMap, Diagnostic, Inputs, Install, ObjectKind, ObjectRef, Objects, Reason, Secret, Service, Severity,
 };
 use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
 use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
@@ -18,11 +19,8 @@ use crate::status::write::Kinds;
 use crate::watch::Bucket;
 use crate::world::endpoints::{Ports, Slice, addresses};
 use crate::world::{Kept, SecretMeta, World};
-
-/// A Secret that could not be read. What was served before stays.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read Secret {0}")]
-pub(crate) struct Error(SecretId, #[source] kube::Error);
+pub(crate) use read::Error;
+use read::Versions;
 
 /// Gathers inputs. What it gathered from a namespace stands until something in the namespace changes.
 pub(crate) struct Gatherer {
@@ -38,7 +36,8 @@ pub(crate) struct Gatherer {
 #[derive(Default)]
 struct Known {
     seen: Option<Seen>,
-    secrets: BTreeMap<SecretId, (String, Arc<Secret>)>,
+    secrets: Versions<Secret>,
+    config_maps: Versions<ConfigMap>,
     found: Arc<Found>,
 }
 
@@ -48,6 +47,7 @@ struct Seen {
     gateways: Arc<Bucket<Kept<McpGateway>>>,
     policies: Arc<Bucket<Kept<McpPolicy>>>,
     secrets: Arc<Bucket<SecretMeta>>,
+    config_maps: Arc<Bucket<String>>,
     services: Arc<Bucket<Ports>>,
     slices: Arc<Bucket<Slice>>,
 }
@@ -58,6 +58,7 @@ impl Seen {
             && same(&self.gateways, &other.gateways)
             && same(&self.policies, &other.policies)
             && same(&self.secrets, &other.secrets)
+            && same(&self.config_maps, &other.config_maps)
             && same(&self.services, &other.services)
             && same(&self.slices, &other.slices)
     }
@@ -103,14 +104,15 @@ impl Gatherer {
         // What objects name is followed before it is looked at: no change of it is missed.
         let drafts: Vec<(&String, Draft)> =
             names.into_iter().map(|name| (name, self.draft(name, named(name)))).collect();
-        let (secrets, services, slices) =
-            (world.secrets.buckets(), world.services.buckets(), world.slices.buckets());
+        let (secrets, config_maps) = (world.secrets.buckets(), world.config_maps.buckets());
+        let (services, slices) = (world.services.buckets(), world.slices.buckets());
         for (name, Draft { named: Named { servers, gateways, policies }, changed }) in drafts {
             let seen = Seen {
                 servers,
                 gateways,
                 policies,
                 secrets: secrets.get(name).cloned().unwrap_or_default(),
+                config_maps: config_maps.get(name).cloned().unwrap_or_default(),
                 services: services.get(name).cloned().unwrap_or_default(),
                 slices: slices.get(name).cloned().unwrap_or_default(),
             };
@@ -136,6 +138,7 @@ impl Gatherer {
         self.inputs.namespaces.retain(|name, _| is_there(name));
         self.world.interest.services.retain(&is_there);
         self.world.interest.secrets.retain(&is_there);
+        self.world.interest.config_maps.retain(&is_there);
     }
 
     /// Says what the objects of a namespace name, where they changed.
@@ -146,6 +149,7 @@ impl Gatherer {
             let objects = self.objects(name, &named, &mut Vec::new());
             self.world.interest.services.set(name, references::services(&objects));
             self.world.interest.secrets.set(name, references::secrets(&objects));
+            self.world.interest.config_maps.set(name, references::config_maps(&objects));
         }
         Draft { named, changed }
     }
@@ -203,10 +207,12 @@ impl Gatherer {
         let mut known = self.namespaces.remove(name).unwrap_or_default();
         // Not seen until all of it is read.
         known.seen = None;
-        let read = read_secrets(&self.client, name, &objects, &seen.secrets, &mut known.secrets).await;
+        let read = self.read_named((name, &seen), &objects, &mut known).await;
         if read.is_ok() {
-            objects.secrets =
-                known.secrets.iter().map(|(id, (_, secret))| (id.clone(), secret.clone())).collect();
+            let secrets = known.secrets.iter();
+            objects.secrets = secrets.map(|(of, (_, one))| (SecretId::new(name, of), one.clone())).collect();
+            let maps = known.config_maps.iter();
+            objects.config_maps = maps.map(|(of, (_, one))| (of.clone(), one.clone())).collect();
             self.inputs.namespaces.insert(name.to_owned(), Arc::new(objects));
             let Named { servers, gateways, policies } = named;
             let read = Kinds { namespace: name.to_owned(), servers, gateways, policies };
@@ -215,6 +221,26 @@ impl Gatherer {
         }
         self.namespaces.insert(name.to_owned(), known);
         read
+    }
+
+    /// Reads the Secrets of a namespace that are named or hold API keys, and the ConfigMaps that are named.
+    async fn read_named(
+        &self,
+        (name, seen): (&str, &Seen),
+        objects: &Objects,
+        known: &mut Known,
+    ) -> Result<(), Error> {
+        let mut wanted = references::secrets(objects);
+        if references::takes_keys(objects) {
+            let keys = seen.secrets.iter().filter(|(_, meta)| meta.is_api_key());
+            wanted.extend(keys.map(|(name, _)| name.clone()));
+        }
+        let version = |name: &str| seen.secrets.get(name).map(|meta| meta.version.clone());
+        let secrets: Api<v1::Secret> = Api::namespaced(self.client.clone(), name);
+        read::all(&secrets, &wanted, version, &mut known.secrets).await?;
+        let version = |name: &str| seen.config_maps.get(name).map(|version| version.to_string());
+        let maps: Api<v1::ConfigMap> = Api::namespaced(self.client.clone(), name);
+        read::all(&maps, &references::config_maps(objects), version, &mut known.config_maps).await
     }
 }
 
@@ -260,45 +286,6 @@ fn services(objects: &mut Objects, before: &Objects, seen: &Seen) -> BTreeMap<St
         objects.services.insert(name, known.unwrap_or_else(|| Arc::new(service)));
     }
     pods
-}
-
-/// Reads the Secrets of a namespace that are named or hold API keys, each version once.
-async fn read_secrets(
-    client: &kube::Client,
-    namespace: &str,
-    objects: &Objects,
-    there: &Bucket<SecretMeta>,
-    known: &mut BTreeMap<SecretId, (String, Arc<Secret>)>,
-) -> Result<(), Error> {
-    let mut wanted = references::secrets(objects);
-    if references::takes_keys(objects) {
-        wanted.extend(there.iter().filter(|(_, meta)| meta.is_api_key()).map(|(name, _)| name.clone()));
-    }
-    known.retain(|id, _| wanted.contains(&id.name) && there.contains_key(&id.name));
-    for name in wanted {
-        let Some(version) = there.get(&name).map(|meta| meta.version.clone()) else { continue };
-        let id = SecretId::new(namespace, &name);
-        if known.get(&id).is_some_and(|(known, _)| *known == version) {
-            continue;
-        }
-        let api: Api<v1::Secret> = Api::namespaced(client.clone(), namespace);
-        match api.get_opt(&name).await {
-            Ok(Some(secret)) => _ = known.insert(id, (version, Arc::new(read(secret)))),
-            Ok(None) => _ = known.remove(&id),
-            // Not ours to read is as not there: the object that names it says so.
-            Err(kube::Error::Api(status)) if status.code == 403 => _ = known.remove(&id),
-            Err(error) => return Err(Error(id, error)),
-        }
-    }
-    Ok(())
-}
-
-fn read(secret: v1::Secret) -> Secret {
-    Secret {
-        labels: secret.metadata.labels.unwrap_or_default(),
-        annotations: secret.metadata.annotations.unwrap_or_default(),
-        data: secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect(),
-    }
 }
 
 fn finding(kind: ObjectKind, namespace: &str, name: &str, why: &str) -> Diagnostic {

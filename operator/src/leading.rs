@@ -395,7 +395,7 @@ async fn patch_status(client: &kube::Client, due: &Due) -> Result<(), kube::Erro
         ObjectKind::McpGateway => ApiResource::erase::<McpGateway>(&()),
         ObjectKind::McpPolicy => ApiResource::erase::<McpPolicy>(&()),
         // They have no status of ours.
-        ObjectKind::Secret | ObjectKind::Namespace => return Ok(()),
+        ObjectKind::Secret | ObjectKind::ConfigMap | ObjectKind::Namespace => return Ok(()),
     };
     // Untyped: the answer to a write on an object that this version cannot read is no failure.
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &due.object.namespace, &resource);

@@ -264,6 +264,7 @@ fn gather(shared: &Shared) {
         ("McpGateway", world.gateways.len()),
         ("McpPolicy", world.policies.len()),
         ("Secret", world.secrets.len()),
+        ("ConfigMap", world.config_maps.len()),
         ("Namespace", world.namespaces.len()),
         ("Service", world.services.len()),
         ("EndpointSlice", world.slices.len()),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -74,6 +74,7 @@ impl SecretMeta {
 #[derive(Debug, Default)]
 pub(crate) struct Interest {
     pub(crate) secrets: Names,
+    pub(crate) config_maps: Names,
     pub(crate) services: Names,
 }
 
@@ -103,6 +104,8 @@ pub(crate) struct World {
     pub(crate) gateways: Arc<Store<Kept<McpGateway>>>,
     pub(crate) policies: Arc<Store<Kept<McpPolicy>>>,
     pub(crate) secrets: Arc<Store<SecretMeta>>,
+    /// Versions: as of Secrets, only what is named is read.
+    pub(crate) config_maps: Arc<Store<String>>,
     /// Labels; empty in a namespaced install.
     pub(crate) namespaces: Arc<Store<BTreeMap<String, String>>>,
     pub(crate) services: Arc<Store<Ports>>,
@@ -126,11 +129,15 @@ impl World {
         };
         let (inputs, live) = (Wake::new(None), Wake::new(None));
         let interest = Arc::<Interest>::default();
-        let (of_secrets, of_services, of_slices) = (interest.clone(), interest.clone(), interest.clone());
+        let (of_secrets, of_maps) = (interest.clone(), interest.clone());
+        let (of_services, of_slices) = (interest.clone(), interest.clone());
         let secrets = Store::filtered(&scopes, inputs.clone(), move |key, old: Option<&SecretMeta>, new| {
             old.map(|old| &old.version) != new.map(|new| &new.version)
                 && ([old, new].iter().flatten().any(|meta| meta.is_api_key())
                     || of_secrets.secrets.has(&key.0, &key.1))
+        });
+        let config_maps = Store::filtered(&scopes, inputs.clone(), move |key, old: Option<&String>, new| {
+            old != new && of_maps.config_maps.has(&key.0, &key.1)
         });
         let services = Store::filtered(&scopes, inputs.clone(), move |key, old: Option<&Ports>, new| {
             old != new && of_services.services.has(&key.0, &key.1)
@@ -149,6 +156,7 @@ impl World {
             gateways: Arc::new(Store::filtered(&scopes, inputs.clone(), |_, old, new| differs(old, new))),
             policies: Arc::new(Store::filtered(&scopes, inputs.clone(), |_, old, new| differs(old, new))),
             secrets: Arc::new(secrets),
+            config_maps: Arc::new(config_maps),
             namespaces: Arc::new(Store::filtered(&everywhere, inputs.clone(), |_, old, new| old != new)),
             services: Arc::new(services),
             slices: Arc::new(slices),
@@ -169,6 +177,8 @@ impl World {
             tokio::spawn(follow(of(ApiResource::erase::<McpPolicy>(&())), self.policies.clone(), kept));
             let secrets = of(ApiResource::erase::<Secret>(&())).metadata();
             tokio::spawn(follow(secrets, self.secrets.clone(), secret));
+            let maps = of(ApiResource::erase::<ConfigMap>(&())).metadata();
+            tokio::spawn(follow(maps, self.config_maps.clone(), version));
             tokio::spawn(follow(of(ApiResource::erase::<Service>(&())), self.services.clone(), Ports::read));
             tokio::spawn(follow(
                 of(ApiResource::erase::<EndpointSlice>(&())),
@@ -197,6 +207,7 @@ impl World {
             ("McpGateway", self.gateways.positions()),
             ("McpPolicy", self.policies.positions()),
             ("Secret", self.secrets.positions()),
+            ("ConfigMap", self.config_maps.positions()),
             ("Namespace", self.namespaces.positions()),
             ("Service", self.services.positions()),
             ("EndpointSlice", self.slices.positions()),
@@ -251,6 +262,10 @@ fn secret(object: DynamicObject) -> Option<SecretMeta> {
     let ObjectMeta { resource_version, labels, annotations, .. } = object.metadata;
     let last_good = annotations.as_ref().and_then(Copied::of);
     Some(SecretMeta { version: resource_version?, labels: labels.unwrap_or_default(), last_good })
+}
+
+fn version(object: DynamicObject) -> Option<String> {
+    object.metadata.resource_version
 }
 
 fn labels(object: DynamicObject) -> Option<BTreeMap<String, String>> {

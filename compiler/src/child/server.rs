@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    Container, EnvFromSource, EnvVar, EnvVarSource, Lifecycle, LifecycleHandler, SecretEnvSource,
-    SecretKeySelector, SleepAction,
+    ConfigMapEnvSource, ConfigMapKeySelector, Container, EnvFromSource, EnvVar, EnvVarSource, Lifecycle,
+    LifecycleHandler, SecretEnvSource, SecretKeySelector, SleepAction,
 };
-use mcpmesh_crds::{McpServerSpec, Workload as Given};
+use mcpmesh_crds::{EnvKeySelector, EnvSource, McpServerSpec, Workload as Given};
 use mcpmesh_ir::{FleetId, ServerId};
 
 use super::gateway::{account, service_of, service_port};
@@ -179,7 +179,7 @@ fn environment(plan: &ServerPlan<'_>) -> (Vec<EnvVar>, Vec<EnvFromSource>) {
     let ours = ours.into_iter().filter(|variable| !plan.variables.contains(variable.name.as_str()));
     let ours = ours.chain(registry(plan));
     let all = ours.chain(env.iter().map(variable)).collect();
-    (all, env_from.iter().map(whole_secret).collect())
+    (all, env_from.iter().map(all_keys).collect())
 }
 
 /// What npx and uvx need where only the home folder can be written.
@@ -214,29 +214,35 @@ fn registry(plan: &ServerPlan<'_>) -> Option<EnvVar> {
 }
 
 fn variable(given: &mcpmesh_crds::EnvVar) -> EnvVar {
-    let reference = given.value_from.as_ref().map(|from| &from.secret_key_ref);
+    let secret = |key: &EnvKeySelector| SecretKeySelector {
+        name: key.name.clone(),
+        key: key.key.clone(),
+        optional: key.optional,
+    };
+    let config_map = |key: &EnvKeySelector| ConfigMapKeySelector {
+        name: key.name.clone(),
+        key: key.key.clone(),
+        optional: key.optional,
+    };
     EnvVar {
         name: given.name.clone(),
         value: given.value.as_deref().map(literal),
-        value_from: reference.map(|key| EnvVarSource {
-            secret_key_ref: Some(SecretKeySelector {
-                name: key.name.clone(),
-                key: key.key.clone(),
-                optional: key.optional,
-            }),
+        value_from: given.value_from.as_ref().map(|from| EnvVarSource {
+            secret_key_ref: from.secret_key_ref.as_ref().map(secret),
+            config_map_key_ref: from.config_map_key_ref.as_ref().map(config_map),
             ..EnvVarSource::default()
         }),
     }
 }
 
-fn whole_secret(given: &mcpmesh_crds::EnvFromSource) -> EnvFromSource {
+fn all_keys(given: &mcpmesh_crds::EnvFromSource) -> EnvFromSource {
+    let secret = |from: &EnvSource| SecretEnvSource { name: from.name.clone(), optional: from.optional };
+    let config_map =
+        |from: &EnvSource| ConfigMapEnvSource { name: from.name.clone(), optional: from.optional };
     EnvFromSource {
         prefix: given.prefix.clone(),
-        secret_ref: Some(SecretEnvSource {
-            name: given.secret_ref.name.clone(),
-            optional: given.secret_ref.optional,
-        }),
-        config_map_ref: None,
+        secret_ref: given.secret_ref.as_ref().map(secret),
+        config_map_ref: given.config_map_ref.as_ref().map(config_map),
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::Object;
 use crate::diagnostic::{ObjectKind, ObjectRef, Reason, Severity};
-use crate::inputs::Secret;
+use crate::inputs::{ConfigMap, Secret};
 
 /// A mistake in a document, before it has a place.
 pub(super) struct Mistake {
@@ -109,6 +109,7 @@ fn kind(value: &Value) -> Result<ObjectKind, Mistake> {
             Err(Mistake::new(Reason::UnknownKind, "apiVersion", message, format!("use `{GROUP}/{VERSION}`")))
         }
         (("", "v1"), "Secret") => Ok(ObjectKind::Secret),
+        (("", "v1"), "ConfigMap") => Ok(ObjectKind::ConfigMap),
         (("", "v1"), "Namespace") => Ok(ObjectKind::Namespace),
         (_, kind) if KINDS.contains(&kind) => {
             let message = format!("`{api}` has no kind that mcpmesh reads");
@@ -119,7 +120,7 @@ fn kind(value: &Value) -> Result<ObjectKind, Mistake> {
             let message = format!("unknown kind `{kind}`");
             Err(Mistake::new(Reason::UnknownKind, "kind", message, "did you mean `Secret`?"))
         }
-        (("" | "core", _), "Secret") => {
+        (("" | "core", _), "Secret" | "ConfigMap") => {
             let message = format!("`{api}` has no kind that mcpmesh reads");
             Err(Mistake::new(Reason::UnknownKind, "apiVersion", message, "use `v1`"))
         }
@@ -128,7 +129,7 @@ fn kind(value: &Value) -> Result<ObjectKind, Mistake> {
 }
 
 /// Kinds of core/v1 whose lists are read.
-const CORE: [&str; 2] = ["Secret", "Namespace"];
+const CORE: [&str; 3] = ["Secret", "ConfigMap", "Namespace"];
 
 /// What the items of a list are that do not say so themselves: `apiVersion` and `kind`, both empty where a list holds
 /// objects of any kind. None for what is no list.
@@ -162,6 +163,7 @@ pub(super) fn object(value: Value) -> Result<Object, Mistake> {
             Ok(Object::Policy(Box::new(McpPolicy { metadata, spec, status: None })))
         }
         ObjectKind::Secret => secret(value).map(Object::Secret),
+        ObjectKind::ConfigMap => config_map(value).map(Object::ConfigMap),
         ObjectKind::Namespace => Ok(Object::Namespace(labels(&value))),
     }
 }
@@ -284,44 +286,77 @@ struct RawSecret {
 }
 
 fn secret(value: Value) -> Result<Secret, Mistake> {
-    for field in ["data", "stringData"] {
-        if value.get(field).is_some_and(|values| !values.is_object()) {
-            return Err(Mistake::new(
-                Reason::InvalidSecret,
-                field,
-                "not a mapping",
-                "write `key: value` under it",
-            ));
-        }
-    }
+    mappings(&value, ["data", "stringData"], Reason::InvalidSecret)?;
     let RawSecret { metadata, data, string_data, .. } = typed(value)?;
-    let mut bytes = BTreeMap::new();
+    let mut all = BTreeMap::new();
     for (key, value) in data {
-        let path = format!("data.{key}");
-        let text = string(&path, value)?.replace(['\n', '\r'], "");
-        let decoded = STANDARD.decode(text).map_err(|_| {
-            let help = "encode it, or put the plain text under stringData";
-            Mistake::new(Reason::InvalidSecret, &path, "the value is not base64", help)
-        })?;
-        bytes.insert(key, decoded);
+        let help = "encode it, or put the plain text under stringData";
+        let decoded = bytes(&format!("data.{key}"), value, (Reason::InvalidSecret, help))?;
+        all.insert(key, decoded);
     }
     for (key, value) in string_data {
-        let text = string(&format!("stringData.{key}"), value)?;
-        bytes.insert(key, text.into_bytes());
+        let text = string(&format!("stringData.{key}"), value, Reason::InvalidSecret)?;
+        all.insert(key, text.into_bytes());
     }
     let labels = metadata.labels.unwrap_or_default();
-    Ok(Secret { labels, annotations: metadata.annotations.unwrap_or_default(), data: bytes })
+    Ok(Secret { labels, annotations: metadata.annotations.unwrap_or_default(), data: all })
 }
 
-fn string(path: &str, value: Value) -> Result<String, Mistake> {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawConfigMap {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    #[serde(rename = "metadata")]
+    _metadata: ObjectMeta,
+    #[serde(rename = "immutable")]
+    _immutable: Option<bool>,
+    #[serde(default)]
+    data: BTreeMap<String, Value>,
+    #[serde(default)]
+    binary_data: BTreeMap<String, Value>,
+}
+
+fn config_map(value: Value) -> Result<ConfigMap, Mistake> {
+    mappings(&value, ["data", "binaryData"], Reason::InvalidConfigMap)?;
+    let RawConfigMap { data, binary_data, .. } = typed(value)?;
+    let mut map = ConfigMap::default();
+    for (key, value) in data {
+        let text = string(&format!("data.{key}"), value, Reason::InvalidConfigMap)?;
+        map.data.insert(key, text);
+    }
+    for (key, value) in binary_data {
+        let path = format!("binaryData.{key}");
+        bytes(&path, value, (Reason::InvalidConfigMap, "encode it, or put the plain text under data"))?;
+        if map.data.contains_key(&key) {
+            let message = "the key is under data, too";
+            return Err(Mistake::new(Reason::InvalidConfigMap, &path, message, "remove one"));
+        }
+        map.binary.insert(key);
+    }
+    Ok(map)
+}
+
+fn mappings(value: &Value, fields: [&str; 2], reason: Reason) -> Result<(), Mistake> {
+    let wrong = |field: &&str| value.get(field).is_some_and(|values| !values.is_object());
+    match fields.into_iter().find(wrong) {
+        Some(field) => Err(Mistake::new(reason, field, "not a mapping", "write `key: value` under it")),
+        None => Ok(()),
+    }
+}
+
+/// What base64 stands for.
+fn bytes(path: &str, value: Value, (reason, help): (Reason, &str)) -> Result<Vec<u8>, Mistake> {
+    let text = string(path, value, reason)?.replace(['\n', '\r'], "");
+    STANDARD.decode(text).map_err(|_| Mistake::new(reason, path, "the value is not base64", help))
+}
+
+fn string(path: &str, value: Value, reason: Reason) -> Result<String, Mistake> {
     match value {
         Value::String(text) => Ok(text),
-        _ => Err(Mistake::new(
-            Reason::InvalidSecret,
-            path,
-            "the value is not a string",
-            "put quotes around it",
-        )),
+        _ => Err(Mistake::new(reason, path, "the value is not a string", "put quotes around it")),
     }
 }
 

@@ -96,7 +96,7 @@ fn a_list_of_one_kind_says_it_once() {
     let empty = parse("a.yaml", "apiVersion: mcpmesh.io/v1alpha1\nkind: McpServerList\nitems: []\n");
     assert!(empty.objects.is_empty() && empty.diagnostics.is_empty());
     assert!(one("apiVersion: mcpmesh.io/v1alpha1\nkind: McpServerList\n").contains("the list has no items"));
-    assert!(one("apiVersion: v1\nkind: ConfigMapList\nitems: []\n").contains("is not read: skipped"));
+    assert!(one("apiVersion: v1\nkind: ServiceList\nitems: []\n").contains("is not read: skipped"));
 }
 
 #[test]
@@ -144,8 +144,8 @@ fn a_document_with_a_mistake_leaves_the_others_alone() {
 #[test]
 fn other_kinds_are_skipped_with_a_note_and_unknown_ones_of_ours_are_errors() {
     assert_eq!(
-        one("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}"),
-        "a.yaml:1:1: note: v1 ConfigMap is not read: skipped"
+        one("apiVersion: v1\nkind: Service\nmetadata: {name: a}"),
+        "a.yaml:1:1: note: v1 Service is not read: skipped"
     );
     assert_eq!(one("services: {a: b}"), "a.yaml:1:1: note: not a Kubernetes object: skipped");
     let wrong = one(&SERVER.replace("McpServer", "MCPServer"));
@@ -197,6 +197,44 @@ fn a_secret_decodes_and_its_values_stay_out_of_every_text() {
         let text = format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n{wrong}\n");
         let message = one(&text);
         assert!(!message.contains("canary") && !message.contains("424242"), "{message}");
+    }
+}
+
+#[test]
+fn a_config_map_has_its_texts_and_the_names_of_its_bytes() {
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\nimmutable: true\n\
+                data: {a: 'yes', b: \"1\\n2\"}\nbinaryData: {c: AAEC}\n";
+    let parsed = parse("a.yaml", text);
+    assert_eq!(parsed.diagnostics, []);
+    let Object::ConfigMap(map) = &parsed.objects[0].object else { panic!("{:?}", parsed.objects) };
+    assert_eq!((map.data["a"].as_str(), map.data["b"].as_str()), ("yes", "1\n2"));
+    assert_eq!(map.binary.iter().collect::<Vec<_>>(), ["c"]);
+    assert_eq!(parsed.objects[0].location("data.b").to_string(), "a.yaml:5:21");
+}
+
+#[test]
+fn a_config_map_that_kubernetes_refuses_is_refused_where_it_stands() {
+    for (wrong, message) in [
+        (
+            "data: {a: 8080}",
+            "4:11: error: ConfigMap default/c: data.a: the value is not a string; put quotes around it",
+        ),
+        ("data: [a]", "4:1: error: ConfigMap default/c: data: not a mapping; write `key: value` under it"),
+        (
+            "dta: {a: b}",
+            "4:1: error: ConfigMap default/c: dta: unknown field `dta`, expected one of `apiVersion`, `kind`, `metadata`, `immutable`, `data`, `binaryData`; did you mean `data`?",
+        ),
+        (
+            "binaryData: {a: '%'}",
+            "4:17: error: ConfigMap default/c: binaryData.a: the value is not base64; encode it, or put the plain text under data",
+        ),
+        (
+            "data: {a: b}\nbinaryData: {a: AAEC}",
+            "5:17: error: ConfigMap default/c: binaryData.a: the key is under data, too; remove one",
+        ),
+    ] {
+        let found = one(&format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\n{wrong}\n"));
+        assert_eq!(found, format!("a.yaml:{message}"), "{wrong}");
     }
 }
 

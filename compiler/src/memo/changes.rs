@@ -8,7 +8,7 @@ use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
 use mcpmesh_ir::{FleetId, GatewayId, PolicyId, SecretId, ServerId};
 
 use crate::child::base_name;
-use crate::inputs::{Objects, Secret, Service};
+use crate::inputs::{ConfigMap, Objects, Secret, Service};
 
 /// The objects of one kind that differ.
 pub(super) struct Of<K> {
@@ -30,6 +30,7 @@ pub(super) struct Changes {
     pub(super) policies: Of<PolicyId>,
     gateways: Of<GatewayId>,
     secrets: Of<SecretId>,
+    config_maps: Of<String>,
     services: Of<String>,
 }
 
@@ -40,13 +41,15 @@ impl Changes {
             policies: between(&old.policies, &new.policies),
             gateways: between(&old.gateways, &new.gateways),
             secrets: between(&old.secrets, &new.secrets),
+            config_maps: between(&old.config_maps, &new.config_maps),
             services: between(&old.services, &new.services),
         }
     }
 
     pub(super) fn any(&self) -> bool {
-        let Self { servers, policies, gateways, secrets, services } = self;
-        servers.any() || policies.any() || gateways.any() || secrets.any() || services.any()
+        let Self { servers, policies, gateways, secrets, config_maps, services } = self;
+        let named = secrets.any() || config_maps.any() || services.any();
+        servers.any() || policies.any() || gateways.any() || named
     }
 
     /// Whether a server may compile to something else: it changed, or something that it names did.
@@ -59,6 +62,7 @@ impl Changes {
         };
         self.servers.changed.contains(id)
             || (self.secrets.any() && (runs || spec.credentials.is_some() || spec.authentication.is_some()))
+            || (self.config_maps.any() && runs)
             || (self.services.any() && service().is_some_and(|name| self.services.changed.contains(&name)))
     }
 
@@ -116,6 +120,12 @@ impl Source for McpGateway {
 }
 
 impl Source for Secret {
+    fn reads_as(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+impl Source for ConfigMap {
     fn reads_as(&self, other: &Self) -> bool {
         self == other
     }

@@ -1,16 +1,14 @@
-//! Servers that are run for the user: packages and containers, and their environment.
+//! Servers that are run for the user: packages and containers.
 
-use std::collections::BTreeMap;
+use mcpmesh_crds::{Container, ContainerTransport, Package, Registry};
+use mcpmesh_ir::ServerId;
 
-use mcpmesh_crds::{Container, ContainerTransport, EnvFromSource, EnvVar as EnvField, Package, Registry};
-use mcpmesh_ir::{SecretId, ServerId};
-
+use super::environment::environment;
 use super::service::is_path;
 use crate::diagnostic::{Findings, Reason};
 use crate::inputs::Inputs;
-use crate::secret;
 use crate::sidecar::RESERVED_PORTS;
-use crate::workload::{EnvValue, EnvVar, Launch, Transport, Workload};
+use crate::workload::{Launch, Transport, Workload};
 
 pub(super) fn package(
     id: &ServerId,
@@ -145,116 +143,8 @@ fn transport(container: &Container, findings: &mut Findings) -> Option<Transport
 }
 
 /// No process can be given a NUL.
-fn check_words(words: &[String], path: &str, findings: &mut Findings) {
+pub(super) fn check_words(words: &[String], path: &str, findings: &mut Findings) {
     for (index, _) in words.iter().enumerate().filter(|(_, word)| word.contains('\0')) {
         findings.error(&format!("{path}[{index}]"), Reason::InvalidValue, "it holds a NUL byte", "remove it");
-    }
-}
-
-type Fields<'s> = (&'s [EnvField], &'s [EnvFromSource], &'s str);
-
-/// As in core/v1: later sources win over earlier ones, and `env` over all of them.
-fn environment(
-    id: &ServerId,
-    (env, env_from, path): Fields<'_>,
-    inputs: &Inputs,
-    findings: &mut Findings,
-) -> Vec<EnvVar> {
-    let mut variables = BTreeMap::new();
-    for (index, source) in env_from.iter().enumerate() {
-        whole_secret(
-            id,
-            source,
-            &format!("{path}.envFrom[{index}]"),
-            inputs,
-            &mut Collect { variables: &mut variables, findings },
-        );
-    }
-    let mut named = std::collections::BTreeSet::new();
-    for (index, field) in env.iter().enumerate() {
-        let path = format!("{path}.env[{index}]");
-        check_name(&field.name, &format!("{path}.name"), findings);
-        if !named.insert(&field.name) {
-            let message = format!("the variable {} is there twice", field.name);
-            findings.error(&format!("{path}.name"), Reason::DuplicateName, message, "remove one");
-        }
-        match value(id, field, &path, inputs, findings) {
-            Some(value) => variables.insert(field.name.clone(), value),
-            None => variables.remove(&field.name),
-        };
-    }
-    variables.into_iter().map(|(name, value)| EnvVar { name, value }).collect()
-}
-
-struct Collect<'c> {
-    variables: &'c mut BTreeMap<String, EnvValue>,
-    findings: &'c mut Findings,
-}
-
-fn whole_secret(id: &ServerId, source: &EnvFromSource, path: &str, inputs: &Inputs, into: &mut Collect<'_>) {
-    let secret = SecretId::new(&id.namespace, &source.secret_ref.name);
-    if source.secret_ref.optional == Some(true) && inputs.secret(&secret).is_none() {
-        return;
-    }
-    let path = format!("{path}.secretRef");
-    let Some(found) = secret::find(inputs, &secret, &format!("{path}.name"), into.findings) else { return };
-    for key in found.data.keys() {
-        let name = format!("{}{key}", source.prefix.as_deref().unwrap_or_default());
-        check_name(&name, &path, into.findings);
-        if text(inputs, (&secret, key), &path, into.findings) {
-            into.variables.insert(name, EnvValue::Secret { secret: secret.clone(), key: key.clone() });
-        }
-    }
-}
-
-/// None: the variable is left out, or its mistake is reported.
-fn value(
-    id: &ServerId,
-    field: &EnvField,
-    path: &str,
-    inputs: &Inputs,
-    findings: &mut Findings,
-) -> Option<EnvValue> {
-    let reference = match (&field.value, &field.value_from) {
-        (Some(_), Some(_)) => {
-            findings.error(
-                path,
-                Reason::InvalidUnion,
-                "value and valueFrom exclude each other",
-                "remove one",
-            );
-            return None;
-        }
-        (literal, None) => {
-            let literal = literal.clone().unwrap_or_default();
-            check_words(std::slice::from_ref(&literal), &format!("{path}.value"), findings);
-            return Some(EnvValue::Literal(literal));
-        }
-        (None, Some(source)) => &source.secret_key_ref,
-    };
-    let secret = SecretId::new(&id.namespace, &reference.name);
-    let there = inputs.secret(&secret).is_some_and(|secret| secret.data.contains_key(&reference.key));
-    if reference.optional == Some(true) && !there {
-        return None;
-    }
-    let path = format!("{path}.valueFrom.secretKeyRef");
-    text(inputs, (&secret, &reference.key), &path, findings)
-        .then(|| EnvValue::Secret { secret, key: reference.key.clone() })
-}
-
-/// Whether a Secret's value can be an environment variable's.
-fn text(inputs: &Inputs, key: (&SecretId, &str), path: &str, findings: &mut Findings) -> bool {
-    let Some(value) = secret::value(inputs, key, path, findings) else { return false };
-    if value.contains('\0') {
-        let message = format!("key {:?} of Secret {} holds a NUL byte", key.1, key.0);
-        findings.error(path, Reason::InvalidSecret, message, "an environment variable cannot");
-    }
-    true
-}
-
-fn check_name(name: &str, path: &str, findings: &mut Findings) {
-    if name.is_empty() || name.contains('=') || name.bytes().any(|byte| !(b' '..=b'~').contains(&byte)) {
-        let message = format!("{name:?} is not the name of an environment variable");
-        findings.error(path, Reason::InvalidValue, message, "use letters, digits and underscores");
     }
 }

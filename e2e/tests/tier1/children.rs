@@ -3,17 +3,17 @@
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace as KubeNamespace, Service};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
-use mcpmesh_crds::{McpGateway, McpServer};
+use mcpmesh_crds::{McpGateway, McpServer, condition};
 use mcpmesh_e2e::cluster::{Cluster, Namespace, Tier};
 use mcpmesh_e2e::operator::Operator;
 use mcpmesh_e2e::process::eventually;
 use serde_json::{Value, json};
 
 use crate::sentinel::Sentinel;
-use crate::tenant::{apply, open_gateway};
+use crate::tenant::{apply, open_gateway, said};
 
 const BASE: &str = "main-mcpgateway";
 
@@ -102,6 +102,64 @@ fn how_many_proxies_there_are_is_the_autoscalers_to_say() -> anyhow::Result<()> 
         sentinel.gets_through().await?;
         let replicas = deployment(&namespace).await?.spec.and_then(|spec| spec.replicas);
         ensure!(replicas == Some(4), "{replicas:?} replicas");
+        Ok(())
+    })
+}
+
+/// What the pods of a server are made from, as their annotation tells.
+async fn digest(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let made = namespace.api::<Deployment>().get("run-mcpserver").await?;
+    let annotations = made.spec.and_then(|spec| spec.template.metadata?.annotations).unwrap_or_default();
+    Ok(annotations.get("mcpmesh.io/workload-digest").context("no digest")?.clone())
+}
+
+async fn write_map(namespace: &Namespace<'_>, content: &Value) -> anyhow::Result<()> {
+    let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}});
+    map.as_object_mut().context("no object")?.extend(content.as_object().cloned().unwrap_or_default());
+    let params = PatchParams::apply("e2e").force();
+    namespace.api::<ConfigMap>().patch("settings", &params, &Patch::Apply(&map)).await?;
+    Ok(())
+}
+
+/// Waits for what the server's status says of the objects that it names.
+async fn references_are(namespace: &Namespace<'_>, wanted: &str) -> anyhow::Result<()> {
+    eventually(&format!("ResolvedRefs is {wanted}"), || async {
+        let status = namespace.api::<McpServer>().get("run").await?.status.context("no status")?;
+        let found = said(&status.conditions, condition::RESOLVED_REFS);
+        ensure!(found == wanted, "{:?}", status.conditions);
+        Ok(())
+    })
+    .await
+}
+
+#[test]
+fn the_pods_of_a_server_follow_the_config_map_that_they_take_variables_from() -> anyhow::Result<()> {
+    Cluster::operated()?.test(async |sandbox| {
+        Operator::shared().await?;
+        let namespace = sandbox.namespace().await?;
+        let env = json!([{"name": "UNITS", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "units"}}}]);
+        let package = json!({"registry": "Npm", "name": "a", "version": "1.0.0", "env": env});
+        apply::<McpServer>(&namespace, "run", json!({"package": package})).await?;
+        references_are(&namespace, "False ConfigMapNotFound").await?;
+        write_map(&namespace, &json!({"binaryData": {"units": "AAEC"}})).await?;
+        references_are(&namespace, "False InvalidConfigMap").await?;
+        ensure!(namespace.api::<Deployment>().get_opt("run-mcpserver").await?.is_none(), "pods that cannot start");
+        write_map(&namespace, &json!({"data": {"units": "metric"}})).await?;
+        references_are(&namespace, "True ResolvedRefs").await?;
+        let before = eventually("the server has its Deployment", || digest(&namespace)).await?;
+        write_map(&namespace, &json!({"data": {"units": "imperial"}})).await?;
+        let after = eventually("the pods are made anew", || async {
+            let now = digest(&namespace).await?;
+            ensure!(now != before, "still {now}");
+            Ok(now)
+        })
+        .await?;
+        // What no variable is made of makes no difference.
+        write_map(&namespace, &json!({"data": {"units": "imperial", "other": "x"}})).await?;
+        let mut sentinel = Sentinel::new(sandbox).await?;
+        sentinel.gets_through().await?;
+        let now = digest(&namespace).await?;
+        ensure!(now == after, "{now} is not {after}");
         Ok(())
     })
 }

@@ -43,6 +43,10 @@ fn a_server_that_means_nothing() -> anyhow::Result<()> {
     let http =
         |more: Value| json!({"container": {"image": "a:1", "transport": "StreamableHttp", "port": more}});
     let env = json!([{"name": "A", "value": "1", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]);
+    let key = json!({"name": "a", "key": "b"});
+    let both = json!({"secretKeyRef": key, "configMapKeyRef": key});
+    let one_key = "give exactly one of secretKeyRef and configMapKeyRef";
+    let one_map = "give exactly one of secretRef and configMapRef";
     let one_source = "give exactly one of remote, service, package and container";
     let port = "port is needed with transport: StreamableHttp, and only there";
     let cases = [
@@ -54,6 +58,9 @@ fn a_server_that_means_nothing() -> anyhow::Result<()> {
         (http(json!(0)), "should be greater than or equal to 1"),
         (http(json!(65536)), "should be less than or equal to 65535"),
         (json!({"container": {"image": "a:1", "env": env}}), "give value or valueFrom, not both"),
+        (json!({"container": {"image": "a:1", "env": [{"name": "A", "valueFrom": {}}]}}), one_key),
+        (json!({"container": {"image": "a:1", "env": [{"name": "A", "valueFrom": both}]}}), one_key),
+        (json!({"container": {"image": "a:1", "envFrom": [{"prefix": "A_"}]}}), one_map),
         (
             json!({"package": package, "credentials": {"headers": [{"name": "Authorization", "secretKeyRef": {"name": "a", "key": "b"}}]}}),
             "credentials are for remote servers and services; a package or container takes env",

@@ -1,44 +1,54 @@
-//! What the objects name outside our kinds: Secrets to read, Services to follow.
+//! What the objects name outside our kinds: Secrets and ConfigMaps to read, Services to follow.
 
 use std::collections::BTreeSet;
 
 use mcpmesh_compiler::Objects;
 use mcpmesh_compiler::child::base_name;
-use mcpmesh_crds::{EnvFromSource, EnvVar, GatewayAuthentication};
+use mcpmesh_crds::{EnvFromSource, EnvReference, GatewayAuthentication, McpServer};
 use mcpmesh_ir::FleetId;
 
 /// The Secrets of a namespace that its objects name.
 pub(super) fn secrets(objects: &Objects) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for server in objects.servers.values() {
-        let mut add = |name: &str| _ = found.insert(name.to_owned());
-        for header in server.spec.credentials.iter().flat_map(|credentials| &credentials.headers) {
-            add(&header.secret_key_ref.name);
-        }
-        if let Some(package) = &server.spec.package {
-            environment(&package.env, &package.env_from, &mut add);
-        }
-        if let Some(container) = &server.spec.container {
-            environment(&container.env, &container.env_from, &mut add);
-        }
-    }
-    for gateway in objects.gateways.values() {
-        for tls in gateway.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
-            found.insert(tls.secret_ref.name.clone());
-        }
-    }
-    found
+    let servers = || objects.servers.values();
+    let headers = servers()
+        .flat_map(|server| server.spec.credentials.iter().flat_map(|credentials| &credentials.headers))
+        .map(|header| header.secret_key_ref.name.clone());
+    let listeners = objects.gateways.values().flat_map(|gateway| &gateway.spec.listeners);
+    let certificates = listeners.filter_map(|listener| Some(listener.tls.as_ref()?.secret_ref.name.clone()));
+    let variables = servers().flat_map(|server| variables(server)).filter_map(|named| match named {
+        EnvReference::Secret(name) => Some(name.clone()),
+        EnvReference::ConfigMap(_) => None,
+    });
+    headers.chain(certificates).chain(variables).collect()
 }
 
-fn environment(env: &[EnvVar], from: &[EnvFromSource], add: &mut impl FnMut(&str)) {
-    for var in env {
-        if let Some(source) = &var.value_from {
-            add(&source.secret_key_ref.name);
-        }
-    }
-    for source in from {
-        add(&source.secret_ref.name);
-    }
+/// The ConfigMaps of a namespace that its servers take variables from.
+pub(super) fn config_maps(objects: &Objects) -> BTreeSet<String> {
+    let named = objects.servers.values().flat_map(|server| variables(server));
+    let maps = named.filter_map(|named| match named {
+        EnvReference::Secret(_) => None,
+        EnvReference::ConfigMap(name) => Some(name.clone()),
+    });
+    maps.collect()
+}
+
+/// The names of what a server that is run takes variables from.
+fn variables(server: &McpServer) -> impl Iterator<Item = EnvReference<'_, String>> {
+    let (package, container) = (server.spec.package.as_ref(), server.spec.container.as_ref());
+    let package = package.map(|package| (&package.env, &package.env_from));
+    let given = package.into_iter().chain(container.map(|container| (&container.env, &container.env_from)));
+    given.flat_map(|(env, env_from)| {
+        let keys = env.iter().filter_map(|variable| variable.value_from.as_ref()?.reference());
+        let keys = keys.map(|reference| match reference {
+            EnvReference::Secret(key) => EnvReference::Secret(&key.name),
+            EnvReference::ConfigMap(key) => EnvReference::ConfigMap(&key.name),
+        });
+        let whole = env_from.iter().filter_map(EnvFromSource::reference);
+        keys.chain(whole.map(|reference| match reference {
+            EnvReference::Secret(from) => EnvReference::Secret(&from.name),
+            EnvReference::ConfigMap(from) => EnvReference::ConfigMap(&from.name),
+        }))
+    })
 }
 
 /// Whether a gateway or a server of the namespace takes API keys.

@@ -38,6 +38,7 @@ fn list_all_but_policies(world: &World) {
     world.servers.reset(None, Vec::new(), 7);
     world.gateways.reset(None, Vec::new(), 7);
     world.secrets.reset(None, Vec::new(), 7);
+    world.config_maps.reset(None, Vec::new(), 7);
     world.namespaces.reset(None, Vec::new(), 7);
     world.services.reset(None, Vec::new(), 7);
     world.slices.reset(None, Vec::new(), 7);
