@@ -12,7 +12,8 @@ use mcpmesh_ir::{ResourceKind, Secret, SecretId, Server, ServerId};
 use mcpmesh_proxy::mcp::envelope::Method;
 use mcpmesh_proxy::mcp::era::Era;
 use mcpmesh_proxy::upstream::{
-    Body, Config, Deps, Endpoint, Event, Observation, Outgoing, State, Transport, Upstream,
+    Body, Config, Deps, Endpoint, Error, Event, Explanation, Observation, Outgoing, State, Transport,
+    Upstream,
 };
 use mcpmesh_proxy::upstreams::Upstreams;
 use serde_json::Value;
@@ -141,25 +142,40 @@ impl Peer {
         let known = observation.wait_for(|now| !matches!(now.state, State::Connecting));
         match tokio::time::timeout(self.patience, known).await {
             Ok(Ok(now)) => match &now.state {
-                State::Failed { reason, .. } | State::Degraded { reason } => Err(self.failed(reason)),
+                State::Failed { reason, explanation, .. } | State::Degraded { reason, explanation } => {
+                    Err(self.failed(reason, explanation.as_ref()))
+                }
                 State::Connecting | State::Ready => Ok(Arc::clone(&now)),
             },
-            Ok(Err(_)) => Err(self.failed("it was stopped")),
-            Err(_) => Err(self.failed(&format!("no answer within {} seconds", self.patience.as_secs()))),
+            Ok(Err(_)) => Err(self.failed("it was stopped", None)),
+            Err(_) => {
+                Err(self.failed(&format!("no answer within {} seconds", self.patience.as_secs()), None))
+            }
         }
     }
 
-    fn failed(&self, reason: &str) -> Failure {
-        let advice = if self.title == ENDPOINT { "; is `mcpmesh up` running?" } else { "" };
+    /// Why it does not work, in our words and in its own.
+    fn failed(&self, reason: &str, explanation: Option<&Explanation>) -> Failure {
         let last_words = self.server.as_ref().and_then(|server| self.workloads.last_words(&server.id));
-        let reason = last_words.unwrap_or_else(|| plain_reason(reason));
-        let advice = if self.server.is_none() && reason.ends_with("HTTP status 401") {
-            "; it lets in whom it knows: give an API key with --key or MCPMESH_KEY. One that was given is unknown, expired \
-             or another endpoint's"
-        } else {
-            advice
+        let mut text = last_words.unwrap_or_else(|| plain_reason(reason));
+        let refused = self.server.is_none() && text.ends_with("HTTP status 401");
+        if let Some(explanation) = explanation {
+            text = format!("{text}: {}", explanation.as_str());
+        }
+        let advice = match explanation {
+            Some(_) if refused => "; give a key that it knows with --key or MCPMESH_KEY",
+            None if refused => {
+                "; it lets in whom it knows: give an API key with --key or MCPMESH_KEY. One that was given is unknown, \
+                 expired or another endpoint's"
+            }
+            None if self.title == ENDPOINT => "; is `mcpmesh up` running?",
+            _ => "",
         };
-        Failure::failed(format!("{}: {reason}{advice}", self.title))
+        Failure::failed(format!("{}: {text}{advice}", self.title))
+    }
+
+    fn broken(&self, error: &Error) -> Failure {
+        self.failed(&error.to_string(), error.explanation.as_ref())
     }
 
     /// Calls a tool. The result, or the error's message.
@@ -170,17 +186,17 @@ impl Peer {
         let members = format!("\"name\":{name},\"arguments\":{arguments}");
         let mut request = Outgoing::new(era, Method::ToolsCall, Bytes::from(members));
         request.name = Some(tool.to_owned());
-        let mut reply = self.upstream.send(request).await.map_err(|error| self.failed(&error.to_string()))?;
+        let mut reply = self.upstream.send(request).await.map_err(|error| self.broken(&error))?;
         while let Some(event) = reply.next().await {
-            if let Event::Response(body) = event.map_err(|error| self.failed(&error.to_string()))? {
+            if let Event::Response(body) = event.map_err(|error| self.broken(&error))? {
                 return self.answer(body).await;
             }
         }
-        Err(self.failed("it ended before its answer did"))
+        Err(self.failed("it ended before its answer did", None))
     }
 
     async fn answer(&self, body: Body) -> Result<Value, Failure> {
-        let raw = body.collect().await.map_err(|error| self.failed(&error.to_string()))?;
+        let raw = body.collect().await.map_err(|error| self.broken(&error))?;
         let mut message: Value = serde_json::from_slice(&raw).context("the answer is not JSON")?;
         if let Some(error) = message.get("error") {
             let text = error.get("message").and_then(Value::as_str).unwrap_or("an error without a message");

@@ -304,9 +304,22 @@ fn a_key_opens_what_the_policy_says_and_nothing_else() {
     assert_eq!(call("one/args", key), ("-y fake@1".to_owned(), Some(0)));
     assert_eq!(call("one/env", key), (String::new(), Some(1)));
     assert_eq!(call("one/args", "mcpmesh_wrong"), (String::new(), Some(1)));
-    let without = Command::new(MCPMESH).args(["tools", "--url", &up.endpoint]).output().unwrap();
-    let said = String::from_utf8_lossy(&without.stderr).into_owned();
-    assert!(said.contains("HTTP status 401; it lets in whom it knows: give an API key with --key"), "{said}");
+    let refused = |key: &[&str]| {
+        let output = Command::new(MCPMESH).args(["tools", "--url", &up.endpoint]).args(key).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (given, why) in [
+        (&[][..], "credentials required: send `Authorization: Bearer <API key or token>`"),
+        (&["--key", "mcpmesh_wrong"], "the API key is not known here"),
+        (
+            &["--header", "Authorization: Basic eDp5"],
+            "the Authorization header is not one `Bearer` credential",
+        ),
+    ] {
+        let (code, said) = refused(given);
+        let expected = format!("HTTP status 401: {why}; give a key that it knows with --key or MCPMESH_KEY");
+        assert!(code == Some(1) && said.contains(&expected), "{given:?}: {said}");
+    }
     folder.wait_for_log("no_matching_allow");
 }
 

@@ -47,7 +47,7 @@ mod wire;
 
 pub use catalogue::{CacheScope, Eras, Item, Lists, Observation, Offers, State};
 pub use config::{Config, ConnectError, Connected, Connector, Deps, Endpoint, Guard, Timeouts, Transport};
-pub use error::{Error, Kind, Phase};
+pub use error::{Error, Explanation, Kind, Phase};
 pub use inbox::{Answerer, Unsolicited};
 pub use lists::{Declared, Offered};
 pub use remark::Remark;

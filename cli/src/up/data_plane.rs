@@ -121,7 +121,7 @@ fn row(server: &proxy::ServerStatus, workloads: &Workloads) -> ServerStatus {
             workloads.forget_words(&server.id);
             (State::Ready, None)
         }
-        upstream::State::Degraded { reason } => (State::Degraded, Some(plain_reason(reason))),
+        upstream::State::Degraded { reason, .. } => (State::Degraded, Some(plain_reason(reason))),
         upstream::State::Failed { reason, .. } => {
             (State::Failed, Some(workloads.last_words(&server.id).unwrap_or_else(|| plain_reason(reason))))
         }

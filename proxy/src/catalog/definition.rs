@@ -128,7 +128,11 @@ mod tests {
         assert_eq!(observed(&Observation::default()), Observed::default());
         let raw = Bytes::from_static(br#"{"name":"t","annotations":{"readOnlyHint":true,"title":"x"}}"#);
         let told = observed(&Observation {
-            state: State::Failed { reason: "gone".to_owned(), since: std::time::SystemTime::UNIX_EPOCH },
+            state: State::Failed {
+                reason: "gone".to_owned(),
+                explanation: None,
+                since: std::time::SystemTime::UNIX_EPOCH,
+            },
             eras: Eras { modern: true, legacy: Some(Revision::V2025_11_25) },
             server_info: Some(Bytes::from_static(br#"{"name":"s","version":"2","title":"x"}"#)),
             lists: Lists { tools: [Item { key: "t".to_owned(), raw }].into(), ..Lists::default() },

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::error::{Error, Kind};
+use super::error::{Error, Explanation, Kind};
 use super::remark::Remark;
 use crate::hidden_text::{Named, hides, visible};
 use crate::mcp::envelope::Method;
@@ -33,11 +33,15 @@ pub enum State {
     Degraded {
         /// Why.
         reason: String,
+        /// In the server's own words.
+        explanation: Option<Explanation>,
     },
     /// It cannot be reached. The last lists stand.
     Failed {
         /// Why.
         reason: String,
+        /// In the server's own words.
+        explanation: Option<Explanation>,
         /// Since when.
         since: std::time::SystemTime,
     },

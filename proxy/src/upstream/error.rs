@@ -2,7 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::hidden_text::deceives;
 
 /// The part of a call that took too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,17 +54,58 @@ pub struct Error {
     pub executed: bool,
     /// When to come again, where somebody said so.
     pub retry_after: Option<Duration>,
+    /// What was said with an HTTP status. Not part of Display: that goes to logs, statuses and callers.
+    pub explanation: Option<Explanation>,
+}
+
+/// How an upstream explains an HTTP status, in a line that can be printed. It is a stranger's text and may repeat what
+/// was sent, credentials too: for whoever sent them, and nobody else. Debug output holds none of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Explanation(Arc<str>);
+
+impl fmt::Debug for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Explanation")
+    }
+}
+
+impl Explanation {
+    /// In characters.
+    const LONGEST: usize = 300;
+
+    /// Reads the body of a refusal: the message of a JSON-RPC error, the description of an OAuth error (RFC 6749,
+    /// section 5.2), or the first line of a text. None of markup, and none where there is nothing.
+    pub(crate) fn read(body: &[u8]) -> Option<Self> {
+        let text = match serde_json::from_slice::<Value>(body) {
+            Ok(json) => {
+                let places = ["/error/message", "/error_description", "/message", "/error"];
+                places.into_iter().find_map(|place| json.pointer(place)?.as_str().map(str::to_owned))?
+            }
+            Err(_) => {
+                std::str::from_utf8(body).ok().filter(|text| !text.trim_start().starts_with('<'))?.to_owned()
+            }
+        };
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
+        let line: String = line.chars().filter(|letter| !deceives(*letter)).take(Self::LONGEST).collect();
+        (!line.is_empty()).then(|| Self(line.into()))
+    }
+
+    /// The line.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Error {
     /// A failure before anything was sent.
     pub(crate) fn unsent(kind: Kind) -> Self {
-        Self { kind, executed: false, retry_after: None }
+        Self { kind, executed: false, retry_after: None, explanation: None }
     }
 
     /// A failure after the request may have reached the upstream.
     pub(crate) fn sent(kind: Kind) -> Self {
-        Self { kind, executed: true, retry_after: None }
+        Self { kind, executed: true, retry_after: None, explanation: None }
     }
 
     pub(crate) fn connect(what: impl Into<Cow<'static, str>>) -> Self {
@@ -102,3 +148,27 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_explained_in_its_own_words_by_one_line_that_can_be_printed() {
+        let read = |body: &str| Explanation::read(body.as_bytes()).map(|one| one.as_str().to_owned());
+        let said = |text: &str| Some(text.to_owned());
+        let gateway =
+            r#"{"jsonrpc":"2.0","error":{"code":-32600,"message":"the API key has expired","data":{}}}"#;
+        assert_eq!(read(gateway), said("the API key has expired"));
+        assert_eq!(read(r#"{"error":"invalid_token","error_description":"too old"}"#), said("too old"));
+        assert_eq!(read(r#"{"error":"invalid_token"}"#), said("invalid_token"));
+        assert_eq!(read(r#"{"message":"Forbidden"}"#), said("Forbidden"));
+        assert_eq!(read("\r\n  no healthy upstream \nmore"), said("no healthy upstream"));
+        assert_eq!(read(r#"{"message":"\u001b[31mred\u202e\nforged"}"#), said("[31mred"));
+        assert_eq!(read(&"x".repeat(5000)).map(|one| one.len()), Some(300));
+        for nothing in ["", " \n", "<html>502</html>", "[1]", "{}", r#"{"error":{"message":7}}"#] {
+            assert_eq!(read(nothing), None, "{nothing}");
+        }
+        assert!(!format!("{:?}", Explanation::read(b"Bearer canary")).contains("canary"));
+    }
+}

@@ -17,7 +17,7 @@ use url::Url;
 use super::clients::Clients;
 use super::config::{Config, Timeouts};
 use super::egress::Guarded;
-use super::error::{Error, Kind};
+use super::error::{Error, Explanation, Kind};
 use super::events::EventStream;
 use super::inbox::Inbox;
 use super::service::{Place, Service};
@@ -284,7 +284,12 @@ impl Refused {
 
     pub(crate) fn to_error(&self) -> Error {
         let executed = self.status.is_server_error() || self.status == StatusCode::REQUEST_TIMEOUT;
-        Error { kind: Kind::Status(self.status.as_u16()), executed, retry_after: self.retry_after }
+        Error {
+            kind: Kind::Status(self.status.as_u16()),
+            executed,
+            retry_after: self.retry_after,
+            explanation: Explanation::read(&self.body),
+        }
     }
 }
 

@@ -343,19 +343,19 @@ impl Core {
     }
 
     fn failed(&self, error: &Error) {
-        let reason = error.to_string();
+        let (reason, explanation) = (error.to_string(), error.explanation.clone());
         self.publish(|observation| {
             let since = match observation.state {
                 State::Failed { since, .. } => since,
                 _ => SystemTime::now(),
             };
-            observation.state = State::Failed { reason, since };
+            observation.state = State::Failed { reason, explanation, since };
         });
     }
 
     fn degraded(&self, error: &Error) {
-        let reason = error.to_string();
-        self.publish(|observation| observation.state = State::Degraded { reason });
+        let (reason, explanation) = (error.to_string(), error.explanation.clone());
+        self.publish(|observation| observation.state = State::Degraded { reason, explanation });
     }
 
     /// It was found out whether a modern server also opens sessions.
