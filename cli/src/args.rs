@@ -124,8 +124,8 @@ pub(crate) struct CheckArgs {
     /// How diagnostics are written
     #[arg(short, long, value_enum, default_value_t = DiagnosticFormat::Text)]
     pub(crate) output: DiagnosticFormat,
-    /// Check objects for a cluster, as its operator compiles them. Services, and absent Secrets, are taken to be
-    /// there
+    /// Check objects for a cluster, as its operator compiles them. Services, and absent Secrets and ConfigMaps, are
+    /// taken to be there
     #[arg(long)]
     pub(crate) cluster: bool,
     /// With --cluster: the operator's namespace, whose policies may have a namespaceSelector

@@ -12,6 +12,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
+use mcpmesh_compiler::manifest;
+use mcpmesh_compiler::{Diagnostic, Install, Severity, compile};
+use mcpmesh_ir::EgressRule;
 
 use crate::args::{ImportArgs, SecretsTo};
 use crate::exit::{Failure, Outcome};
@@ -40,7 +43,9 @@ pub(crate) fn run(args: &ImportArgs) -> Outcome {
         (None, Some(_)) => SecretsTo::File,
         (None, None) => SecretsTo::Env,
     };
-    let imported = read(&args.file, &args.namespace, secrets)?;
+    let mut imported = read(&args.file, &args.namespace, secrets)?;
+    let mistakes = mistakes(&imported)?;
+    imported.notes.extend(mistakes);
     match &args.out {
         None => anstream::print!("{}", documents(&imported)?),
         Some(folder) => write(&imported, folder, secrets)?,
@@ -49,6 +54,22 @@ pub(crate) fn run(args: &ImportArgs) -> Outcome {
         note.say();
     }
     if imported.notes.iter().any(|note| note.error) { Err(Failure::Said) } else { Ok(()) }
+}
+
+/// What a compile finds wrong with the servers that were made: what a client takes, such as a range of versions, an
+/// McpServer may not.
+fn mistakes(imported: &Imported) -> anyhow::Result<Vec<Note>> {
+    let parsed = manifest::parse("", &documents(imported)?);
+    let install = Install { implied_gateway: true, remotes: EgressRule::private(), ..Install::default() };
+    let (inputs, gathered) = manifest::gather(&parsed.objects, install);
+    let all = parsed.diagnostics.into_iter().chain(gathered).chain(compile(&inputs).diagnostics);
+    let errors = all.filter(|found| found.severity == Severity::Error);
+    let note = |Diagnostic { object, path, message, help, .. }| {
+        let help = help.map(|help| format!("; {help}")).unwrap_or_default();
+        let server = object.map(|object| object.name).unwrap_or_default();
+        Note { error: true, server, message: format!("{path}: {message}{help}") }
+    };
+    Ok(errors.map(note).collect())
 }
 
 fn write(imported: &Imported, folder: &Path, secrets: SecretsTo) -> Outcome {

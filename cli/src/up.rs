@@ -212,11 +212,16 @@ impl Up {
             tracing::warn!("{OPENED}");
         }
         self.workloads.set(&loaded.compiled, &loaded.inputs);
+        let before = plane.endpoints();
         for rejection in plane.apply(&loaded.compiled) {
             tracing::error!("{rejection}");
         }
         files.applied = loaded;
         tracing::info!("the changed configuration is in force");
+        let endpoints = plane.endpoints();
+        if endpoints != before && !endpoints.is_empty() {
+            tracing::warn!("clients must be told: {} is now {}", before.join(", "), endpoints.join(", "));
+        }
     }
 
     fn announce(&self, plane: &DataPlane) {

@@ -381,6 +381,19 @@ fn a_key_is_revoked_in_a_folder_that_replaced_the_one_we_started_in() {
 }
 
 #[test]
+fn an_endpoint_that_moves_with_a_change_of_the_files_is_named() {
+    let folder = Folder::new(&[("one.yaml", &server("one", ""))]);
+    let up = folder.up();
+    up.wait_for_server("one  Ready");
+    let gateway = |name: &str| {
+        format!("apiVersion: mcpmesh.io/v1alpha1\nkind: McpGateway\nmetadata: {{name: {name}}}\nspec: {{}}\n")
+    };
+    folder.write("gateways.yaml", &format!("{}---\n{}", gateway("a"), gateway("b")));
+    let at = &up.endpoint;
+    folder.wait_for_log(&format!("clients must be told: {at} is now {at}/default/a, {at}/default/b"));
+}
+
+#[test]
 fn a_clients_configuration_is_served_where_there_is_no_yaml() {
     let config = r#"{"servers": {"My Server": {"command": "npx", "args": ["-y", "fake", "--from=client"]}}}"#;
     let folder = Folder::new(&[(".vscode/mcp.json", config)]);

@@ -71,7 +71,7 @@ pub(crate) fn compile(id: &PolicyId, object: &McpPolicy, inputs: &Inputs) -> Com
     let enforced = spec.mode == Mode::Enforce;
     let made = Resource::new(id.to_string(), &body).ok().filter(|_| !findings.has_errors());
     if made.is_none() {
-        let help = "mend the errors above";
+        let help = "mend its other errors";
         if enforced {
             let message = "the policy is invalid: until it is mended, nothing that it targets can be used";
             findings.error("", Reason::PolicyClosed, message, help);

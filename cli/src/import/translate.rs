@@ -128,7 +128,7 @@ impl Server<'_> {
                 let headers =
                     self.entry.headers.iter().map(|(name, value)| (name.clone(), value.to_string()));
                 let headers = headers.collect();
-                self.remote(url, headers)
+                self.remote(url, headers)?
             }
             (None, None) => return Err("has neither a command nor a url".to_owned()),
         };
@@ -139,6 +139,9 @@ impl Server<'_> {
                     format!("its {field} is left out, which an McpServer does not have: {advice}"),
                 );
             }
+        }
+        if self.entry.command.is_some() && self.entry.url.is_some() {
+            self.note(false, "has a command and a url: the url is left out".to_owned());
         }
         if self.entry.disabled {
             spec.insert("state".to_owned(), json!("Disabled"));
@@ -161,7 +164,7 @@ impl Server<'_> {
             Source::Remote { url, headers } => {
                 let headers = headers.into_iter().map(|(name, value)| (name, self.given(&value)));
                 let headers = headers.collect();
-                Ok(self.remote(&url, headers))
+                self.remote(&url, headers)
             }
             Source::Package { registry, name, version, args } => {
                 self.look_at(&args)?;
@@ -227,7 +230,10 @@ impl Server<'_> {
         }
     }
 
-    fn remote(&mut self, url: &str, headers: Vec<(String, String)>) -> Map<String, Json> {
+    fn remote(&mut self, url: &str, headers: Vec<(String, String)>) -> Result<Map<String, Json>, String> {
+        if url.contains("${") {
+            return Err(format!("its url {url:?} holds a reference, which only env and headers can hold"));
+        }
         let transport = match self.entry.transport.as_deref() {
             Some("sse") => "Sse",
             Some("http" | "streamable-http" | "streamableHttp" | "streamable_http") => "StreamableHttp",
@@ -241,7 +247,7 @@ impl Server<'_> {
         if !headers.is_empty() {
             spec.insert("credentials".to_owned(), json!({ "headers": headers }));
         }
-        spec
+        Ok(spec)
     }
 
     /// Values of headers come from Secrets only, so each is one.
@@ -254,6 +260,7 @@ impl Server<'_> {
             }
             _ => (None, value),
         };
+        self.look_at_defaults(value);
         let key = name.to_ascii_lowercase();
         let variable = format!("{}_{}", secrets::shout(&self.name), secrets::shout(name));
         match secrets::judge(name, value) {
@@ -269,6 +276,7 @@ impl Server<'_> {
     fn env(&mut self, env: Vec<(String, Option<String>)>) -> Vec<Json> {
         let mut entries = Vec::new();
         for (name, value) in env {
+            self.look_at_defaults(value.as_deref().unwrap_or_default());
             let value = match value {
                 Some(value) => secrets::judge(&name, &self.place.expand(&value)),
                 None => Value::Reference(format!("${{env:{name}}}")),
@@ -314,6 +322,20 @@ impl Server<'_> {
         let reference = format!("${{env:{variable}}}");
         self.variables.insert(variable, value.to_owned());
         reference
+    }
+
+    /// Of `${NAME:-default}` only the name is kept: a Secret's reference has no default.
+    fn look_at_defaults(&mut self, value: &str) {
+        for inside in
+            value.split("${").skip(1).filter_map(|rest| rest.split_once('}').map(|(inside, _)| inside))
+        {
+            if let Some((name, _)) = inside.split_once(":-") {
+                self.note(
+                    false,
+                    format!("the default of {name} is left out, which a reference here cannot have"),
+                );
+            }
+        }
     }
 
     /// Arguments stand in the object as they are.
