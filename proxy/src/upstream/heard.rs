@@ -9,9 +9,9 @@ use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Answerer, Back, Unsolicited};
+use super::link::SessionLink;
 use super::observe::{LONGEST_PAUSE, jitter};
 use super::reply::{Event, Reply};
-use super::session::SessionLink;
 use super::subscribe::{Subscription, missed};
 use super::wire;
 use super::{Core, Error, Outgoing};

@@ -8,9 +8,10 @@ use http::HeaderValue;
 
 use super::detect::{Live, Wire};
 use super::inbox::Unsolicited;
+use super::link::SessionLink;
 use super::reply::Event;
 use super::route::is_askable;
-use super::session::{Session, SessionLink, Slot};
+use super::session::{Session, Slot};
 use super::subscribe::missed;
 use super::wire::{self, Answer, MetaParts};
 use super::{Core, Error};

@@ -1,0 +1,146 @@
+//! What a legacy client's session is at the upstreams: the sessions that serve it there, and what it is subscribed to.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mcpmesh_ir::ServerId;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
+
+use super::inbox::Unsolicited;
+use super::session::{Epoch, Profile, Slot};
+use crate::mcp::meta::Capabilities;
+
+/// One legacy client's session, as upstreams see it. Each upstream session of it is opened when it
+/// is first needed; dropping the link ends them all.
+#[derive(Default)]
+pub struct SessionLink {
+    pub(crate) capabilities: Capabilities,
+    pub(crate) client_info: Option<Bytes>,
+    pub(crate) inbox: Option<mpsc::Sender<Unsolicited>>,
+    places: Mutex<HashMap<u64, Place>>,
+    subscribed: Mutex<BTreeSet<(ServerId, String)>>,
+}
+
+/// What a link has at one upstream.
+#[derive(Default)]
+struct Place {
+    slot: Arc<Slot>,
+    /// Since when its subscriptions are in force.
+    epoch: Option<Epoch>,
+    /// For whom it was last used, towards a server of the mesh.
+    assertion: Option<http::HeaderValue>,
+    /// What it listens to where the server is modern only; dropping one ends it.
+    listens: HashMap<String, DropGuard>,
+}
+
+impl std::fmt::Debug for SessionLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionLink").field("upstreams", &self.places.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl SessionLink {
+    /// A link without upstream sessions. `client_info`, if given, is shown to legacy upstreams in
+    /// place of the gateway's own. What a server says outside of any call goes to `inbox`; when it
+    /// is full, notifications are dropped and requests refused.
+    #[must_use]
+    pub fn new(
+        capabilities: Capabilities,
+        client_info: Option<Bytes>,
+        inbox: mpsc::Sender<Unsolicited>,
+    ) -> Arc<Self> {
+        Arc::new(Self { capabilities, client_info, inbox: Some(inbox), ..Self::default() })
+    }
+
+    /// Remembers, or forgets, that the client subscribed to this resource of this server: a session that takes the
+    /// place of a lost one does it again.
+    pub(crate) fn subscribe(&self, server: &ServerId, uri: &str, wanted: bool) {
+        let resource = (server.clone(), uri.to_owned());
+        let mut subscribed = self.subscribed.lock();
+        if wanted {
+            subscribed.insert(resource)
+        } else {
+            subscribed.remove(&resource)
+        };
+    }
+
+    /// The resources of this server that the client wants to hear of.
+    pub(crate) fn subscribed(&self, server: &ServerId) -> Vec<String> {
+        let subscribed = self.subscribed.lock();
+        subscribed.iter().filter(|(of, _)| of == server).map(|(_, uri)| uri.clone()).collect()
+    }
+
+    /// Whether the client subscribed to anything.
+    #[must_use]
+    pub fn has_subscriptions(&self) -> bool {
+        !self.subscribed.lock().is_empty()
+    }
+
+    /// Whether the client wants to hear of this resource: it subscribed to it, or to one that holds it
+    /// (2025-11-25, server/resources: an update may concern a sub-resource).
+    #[must_use]
+    pub fn is_subscribed(&self, server: &ServerId, uri: &str) -> bool {
+        self.subscribed.lock().iter().any(|(of, wanted)| of == server && uri.starts_with(wanted.as_str()))
+    }
+
+    /// The place of this upstream's session, and whether it is new.
+    pub(crate) fn slot(&self, upstream: u64) -> (Arc<Slot>, bool) {
+        match self.places.lock().entry(upstream) {
+            Entry::Occupied(place) => (Arc::clone(&place.get().slot), false),
+            Entry::Vacant(vacant) => (Arc::clone(&vacant.insert(Place::default()).slot), true),
+        }
+    }
+
+    /// Notes which session serves this link at an upstream, and for whom. Says whether what the last one heard has an
+    /// end.
+    pub(crate) fn moves(&self, upstream: u64, epoch: Epoch, assertion: Option<&http::HeaderValue>) -> bool {
+        let mut places = self.places.lock();
+        let place = places.entry(upstream).or_default();
+        place.assertion = assertion.cloned();
+        place.epoch.replace(epoch) != Some(epoch)
+    }
+
+    /// Its subscriptions at this upstream are not in force.
+    pub(crate) fn unsettle(&self, upstream: u64) {
+        if let Some(place) = self.places.lock().get_mut(&upstream) {
+            place.epoch = None;
+        }
+    }
+
+    /// For whom the upstream will be used.
+    pub(crate) fn assert(&self, upstream: u64, assertion: Option<http::HeaderValue>) {
+        self.places.lock().entry(upstream).or_default().assertion = assertion;
+    }
+
+    /// For whom the upstream was last used.
+    pub(crate) fn assertion(&self, upstream: u64) -> Option<http::HeaderValue> {
+        self.places.lock().get(&upstream).and_then(|place| place.assertion.clone())
+    }
+
+    /// Whether it listens to this resource of a modern server.
+    pub(crate) fn listens(&self, upstream: u64, uri: &str) -> bool {
+        self.places.lock().get(&upstream).is_some_and(|place| place.listens.contains_key(uri))
+    }
+
+    /// Begins or ends to listen.
+    pub(crate) fn listen(&self, upstream: u64, uri: &str, until: Option<DropGuard>) {
+        let mut places = self.places.lock();
+        let listens = &mut places.entry(upstream).or_default().listens;
+        match until {
+            Some(until) => listens.insert(uri.to_owned(), until),
+            None => listens.remove(uri),
+        };
+    }
+
+    pub(crate) fn profile(&self) -> Profile {
+        Profile {
+            capabilities: self.capabilities.raw().clone(),
+            info: self.client_info.clone(),
+            assertion: None,
+        }
+    }
+}
