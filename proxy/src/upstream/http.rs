@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use mcpmesh_ir::EgressRule;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::clients::Clients;
@@ -394,7 +395,13 @@ pub(crate) struct HttpLine {
     /// For whom it was opened.
     pub(crate) assertion: Option<HeaderValue>,
     pub(crate) inbox: Arc<Inbox>,
+    /// Places for messages that nobody waits for.
+    pub(crate) aside: Arc<Semaphore>,
 }
+
+/// Messages of a session that may be on their way without anybody waiting for them: a server that asks without end and
+/// takes no answer, or a client that tells without end, shall not fill the memory.
+pub(super) const ASIDE: usize = 256;
 
 impl HttpLine {
     /// Those of a message; of a call, with its trace.

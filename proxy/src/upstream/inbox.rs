@@ -80,13 +80,17 @@ impl Answerer {
     pub(crate) fn send_detached(&self, message: Bytes) {
         match &self.0 {
             Back::Channel(out) => {
-                // A full pipe to a server that does not read loses only courtesy.
+                // A full pipe to a server that does not read loses only courtesy; so does a session below.
                 let _ = out.try_send(Frame { call: None, body: message });
             }
             Back::Http(line) => {
-                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                let place = Arc::clone(&line.aside).try_acquire_owned();
+                if let (Ok(place), Ok(runtime)) = (place, tokio::runtime::Handle::try_current()) {
                     let line = Arc::clone(line);
-                    runtime.spawn(async move { line.say(message).await });
+                    runtime.spawn(async move {
+                        let _held = place;
+                        line.say(message).await
+                    });
                 }
             }
             Back::Nobody => {}

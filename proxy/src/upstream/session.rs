@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::Channel;
 use super::error::{Error, Kind, Phase};
 use super::events::EventStream;
-use super::http::{Answered, Http, HttpLine, Opened, Refused, Whole};
+use super::http::{ASIDE, Answered, Http, HttpLine, Opened, Refused, Whole};
 use super::inbox::{Answerer, Back, Inbox};
 use super::reply::{Bounds, Reply};
 use super::wire::{self, Answer};
@@ -197,8 +198,14 @@ impl Session {
         let (http, session, handshake) =
             opening.await.unwrap_or_else(|_| Err(Error::unsent(Kind::Timeout(Phase::FirstByte)).into()))?;
         let revision = handshake.revision;
-        let line =
-            Arc::new(HttpLine { http, session, revision, assertion: profile.assertion.clone(), inbox });
+        let line = Arc::new(HttpLine {
+            http,
+            session,
+            revision,
+            assertion: profile.assertion.clone(),
+            inbox,
+            aside: Arc::new(Semaphore::new(ASIDE)),
+        });
         let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
         Ok(Greeted { http: HttpSession { line, lost, stop, ears: Arc::default() }, handshake })
     }

@@ -72,6 +72,51 @@ async fn a_link_has_a_session_and_a_stream_of_its_own_that_end_with_it() {
 }
 
 #[tokio::test]
+async fn a_server_that_asks_without_end_and_takes_no_answer_costs_a_bounded_number_of_them() {
+    let (streams, answers) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+    let taken = Arc::new(tokio::sync::Semaphore::new(0));
+    let (open, count, takes) = (Arc::clone(&streams), Arc::clone(&answers), Arc::clone(&taken));
+    let fake = Fake::start(move |seen| {
+        let (open, count, takes) = (Arc::clone(&open), Arc::clone(&count), Arc::clone(&takes));
+        Box::pin(async move {
+            if seen.verb == Verb::GET {
+                let (feed, answer) = fed();
+                open.lock().unwrap().push(feed);
+                return answer;
+            }
+            if seen.verb != Verb::POST || seen.body.get("method").is_some() {
+                return legacy(&seen);
+            }
+            count.fetch_add(1, Ordering::Relaxed);
+            takes.acquire().await.unwrap().forget();
+            status(202, "")
+        })
+    })
+    .await;
+    let upstream = fake.upstream();
+    ready(&upstream).await;
+    fake::until("the observer's stream", || streams.lock().unwrap().len() == 1).await;
+    let feed = streams.lock().unwrap()[0].clone();
+    let ask = |id: &str| feed.send(data(&json!({"jsonrpc": "2.0", "id": id, "method": "ping"}))).unwrap();
+    let lists = || fake.methods().iter().filter(|method| *method == "POST tools/list").count();
+    let before = lists();
+    (0..2000).for_each(|_| ask("many"));
+    // What comes after them shows that all of them have been heard.
+    feed.send(data(&json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}))).unwrap();
+    fake::until("the list is read again", || lists() > before).await;
+    fake::until("as many answers as may wait", || answers.load(Ordering::Relaxed) >= 256).await;
+    taken.add_permits(1 << 20);
+    let of = |seen: &fake::Seen| seen.body["id"] == "last";
+    fake::until("there is room again", || {
+        ask("last");
+        fake.seen().iter().any(of)
+    })
+    .await;
+    let many = fake.seen().iter().filter(|seen| seen.body["id"] == "many").count();
+    assert_eq!(many, 256);
+}
+
+#[tokio::test]
 async fn a_changed_list_on_the_observers_stream_is_read_again() {
     let streams = Arc::new(Mutex::new(Vec::new()));
     let count = Arc::new(AtomicUsize::new(1));
