@@ -199,16 +199,39 @@ impl Peer {
         let raw = body.collect().await.map_err(|error| self.broken(&error))?;
         let mut message: Value = serde_json::from_slice(&raw).context("the answer is not JSON")?;
         if let Some(error) = message.get("error") {
-            let text = error.get("message").and_then(Value::as_str).unwrap_or("an error without a message");
-            let code = error.get("code").map(|code| format!(" ({code})")).unwrap_or_default();
             // It has answered: nobody need be told that it may not run.
-            return Err(Failure::failed(format!("{}: {text}{code}", self.title)));
+            return Err(Failure::failed(format!("{}: {}", self.title, words(error))));
         }
         Ok(message.get_mut("result").map(Value::take).unwrap_or_default())
     }
 }
 
+/// What a JSON-RPC error says: its message and code, and when to come again.
+fn words(error: &Value) -> String {
+    let text = error.get("message").and_then(Value::as_str).unwrap_or("an error without a message");
+    let code = error.get("code").map(|code| format!(" ({code})")).unwrap_or_default();
+    let wait = error.pointer("/data/retryAfterMs").and_then(Value::as_u64);
+    let wait = wait.map(|millis| format!("; come again in {} s", millis.div_ceil(1000))).unwrap_or_default();
+    format!("{text}{code}{wait}")
+}
+
 /// A reason without what the message around it says already.
 pub(crate) fn plain_reason(reason: &str) -> String {
     reason.strip_prefix("cannot connect to the upstream: ").unwrap_or(reason).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_error_says_when_to_come_again() {
+        let limited =
+            json!({"code": 42900, "message": "Rate limit exceeded", "data": {"retryAfterMs": 29_001}});
+        assert_eq!(words(&limited), "Rate limit exceeded (42900); come again in 30 s");
+        assert_eq!(words(&json!({"code": -32602, "message": "no"})), "no (-32602)");
+        assert_eq!(words(&json!(7)), "an error without a message");
+    }
 }

@@ -1,4 +1,5 @@
 //! An endpoint that answers with an HTTP status: the commands say what it said.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

@@ -238,7 +238,7 @@ impl Gatherer {
         let version = |name: &str| seen.secrets.get(name).map(|meta| meta.version.clone());
         let secrets: Api<v1::Secret> = Api::namespaced(self.client.clone(), name);
         read::all(&secrets, &wanted, version, &mut known.secrets).await?;
-        let version = |name: &str| seen.config_maps.get(name).map(|version| version.to_string());
+        let version = |name: &str| seen.config_maps.get(name).map(ToString::to_string);
         let maps: Api<v1::ConfigMap> = Api::namespaced(self.client.clone(), name);
         read::all(&maps, &references::config_maps(objects), version, &mut known.config_maps).await
     }
