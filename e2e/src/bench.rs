@@ -6,6 +6,7 @@ mod cold;
 mod config;
 mod load;
 mod mesh;
+mod neighbours;
 mod nginx;
 mod relay;
 mod report;
@@ -85,6 +86,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<String> {
         }
         if plan.has("W10") {
             findings.leaked = Some(workloads::leaked(&world).await?);
+            findings.neighbours = neighbours::neighbours(&world, plan)?;
         }
         findings.elapsed = began.elapsed();
         Ok(report::render(plan, &findings))

@@ -11,6 +11,26 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+/// Bytes from outside that are read where they came, in less than a millisecond.
+const SHORT: usize = 128 << 10;
+/// Threads beside each worker for what is long, and for the names of hosts.
+const APART: usize = 8;
+
+/// Reads so many bytes; many of them on a thread apart: the other connections of this one do not wait for it.
+pub async fn read<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if bytes <= SHORT {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and with it whoever waits.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 /// Where connections are served. Clones are the same threads; they end with the last.
 #[derive(Clone, Default)]
 pub struct Workers(Option<Arc<Threads>>);
@@ -86,7 +106,7 @@ impl Workers {
 
 impl Worker {
     fn start(number: usize, end: CancellationToken) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(APART).build()?;
         let handle = runtime.handle().clone();
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
@@ -156,6 +176,19 @@ mod tests {
             *seen.entry(told.recv().await.unwrap()).or_default() += 1;
         }
         assert!(seen.len() == 6 && seen.values().all(|count| *count == 3), "they moved: {seen:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_long_is_read_apart() {
+        let here = std::thread::current().id();
+        assert_eq!(read(SHORT, || std::thread::current().id()).await, here);
+        assert_ne!(read(SHORT + 1, || std::thread::current().id()).await, here);
+    }
+
+    #[tokio::test]
+    #[should_panic = "of the work"]
+    async fn a_panic_of_long_work_is_its_callers() {
+        read(SHORT + 1, || panic!("a panic of the work")).await;
     }
 
     #[tokio::test]

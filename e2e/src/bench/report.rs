@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Plan;
 use super::case::Case;
 use super::workloads::Latency;
-use super::{cold, mesh};
+use super::{cold, mesh, neighbours};
 
 /// All that was measured.
 #[derive(Default)]
@@ -25,6 +25,8 @@ pub(super) struct Findings<'w> {
     pub(super) keys: Option<(usize, f64)>,
     /// Refused calls that reached the server.
     pub(super) leaked: Option<u64>,
+    /// Calls beside hostile bodies.
+    pub(super) neighbours: Vec<neighbours::Beside>,
     /// W7 and W8.
     pub(super) mesh: Option<mesh::Found>,
     pub(super) elapsed: Duration,
@@ -253,6 +255,11 @@ fn flood_lines(findings: &Findings<'_>, lines: &mut Vec<Line>) {
         let reached = (format!("{leaked} calls"), leaked == 0);
         lines.push(line("W10", "what reaches the server", "nothing", reached, "-"));
     }
+    for beside in &findings.neighbours {
+        let what = format!("small calls beside 10 bodies a second: {}", beside.what);
+        let reached = format!("p50 {:.2}x, p99 {:.2}x", beside.p50, beside.p99);
+        lines.push(line("W10", what, "p99 <= 1.1x of alone", (reached, beside.p99 <= 1.1), SHARE));
+    }
 }
 
 fn details(out: &mut String, findings: &Findings<'_>) {
@@ -351,6 +358,7 @@ const GCRA: &str = "exact by construction";
 const MAP: &str =
     "a 16-byte key and an 8-byte state in a hash map that doubles; measured as growth of the whole process";
 const REFUSE: &str = "the HTTP and the JSON of the request, which are read before it is refused";
+const SHARE: &str = "two processors for the sender, the proxy, the server and the load";
 const PUSH: &str = "the API server's watch, on cores shared with it; then as the operator's";
 const OPERATOR: &str = "a compile of the namespace, at most one in 5 ms; TLS and decoding for each proxy";
 const RESOURCE: &str = "one resource, and the highest resourceVersion of each kind";

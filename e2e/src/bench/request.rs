@@ -64,7 +64,11 @@ impl Caller {
     }
 
     fn post(&self, path: &str, headers: &str, body: &Value) -> Bytes {
-        let body = body.to_string();
+        self.raw(path, headers, &body.to_string())
+    }
+
+    /// Any body.
+    pub(super) fn raw(&self, path: &str, headers: &str, body: &str) -> Bytes {
         let key = self.key.as_ref().map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
         Bytes::from(format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\

@@ -14,7 +14,7 @@ use super::running::Running;
 use super::upstream::{LARGE, TOOLS};
 use super::world::{IDENTITIES, PRINCIPALS, SERVERS, TIGHT, World, fetch, session};
 
-const PATH: &str = "/mcp/0";
+pub(super) const PATH: &str = "/mcp/0";
 const SMALL: &str = "It is 14:05 in Berlin";
 /// Calls in flight whose memory is measured.
 const STALLED: usize = 64;
@@ -248,7 +248,7 @@ pub(super) fn latency(world: &World, plan: &Plan, saturated: f64) -> anyhow::Res
     Ok(Latency { rate, rows: rows.collect() })
 }
 
-fn percentiles(mut took: Vec<Duration>) -> (f64, f64) {
+pub(super) fn percentiles(mut took: Vec<Duration>) -> (f64, f64) {
     took.sort_unstable();
     let at = |part: usize| took.get(took.len() * part / 100).copied().map_or(f64::NAN, micros);
     (at(50), at(99))

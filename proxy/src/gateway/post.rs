@@ -20,6 +20,7 @@ use crate::mcp::envelope::Message as One;
 use crate::mcp::envelope::{self, Incoming as Message, Limits, Method};
 use crate::mcp::era::{Classified, Era, Revision, classify};
 use crate::mcp::fault::Fault;
+use crate::workers;
 
 /// A request whose listener has been checked.
 pub struct Incoming<B> {
@@ -165,7 +166,8 @@ fn too_large() -> Answer {
 
 impl Exchange {
     async fn post(self, body: Bytes) -> Answer {
-        match envelope::parse(body, &Limits::default()) {
+        let parsed = workers::read(body.len(), || envelope::parse(body, &Limits::default())).await;
+        match parsed {
             Ok(Message::One(message)) => self.one(message).await,
             Ok(Message::Batch(messages)) => self.batch(messages).await,
             Err(refusal) => {

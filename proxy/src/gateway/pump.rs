@@ -27,6 +27,7 @@ use crate::mcp::rewrite::{
 use crate::mcp::sse;
 use crate::session::Session;
 use crate::upstream::{self, Body, Event, Kind, Reply};
+use crate::workers;
 
 /// Bytes of a response that are read before it is taken for none that asks the client something.
 const LONGEST_QUESTION: usize = 64 << 10;
@@ -180,10 +181,14 @@ impl Pump {
 
     /// The response whole, as the client reads it.
     pub(super) async fn whole(&mut self, body: Body) -> (Bytes, StatusCode) {
-        match body.collect().await.map(|raw| rewrite_whole(&raw, self.rules.clone())) {
-            Ok(Ok((bytes, outcome))) => self.finished(bytes, &outcome),
-            Ok(Err(bad)) => self.refused(bad),
-            Err(error) => self.failed(&fault_of(&error)),
+        let raw = match body.collect().await {
+            Ok(raw) => raw,
+            Err(error) => return self.failed(&fault_of(&error)),
+        };
+        let rules = self.rules.clone();
+        match workers::read(raw.len(), move || rewrite_whole(&raw, rules)).await {
+            Ok((bytes, outcome)) => self.finished(bytes, &outcome).await,
+            Err(bad) => self.refused(bad),
         }
     }
 
@@ -200,7 +205,7 @@ impl Pump {
         self.failed(&unusable(bad))
     }
 
-    fn finished(&mut self, bytes: Bytes, outcome: &Outcome) -> (Bytes, StatusCode) {
+    async fn finished(&mut self, bytes: Bytes, outcome: &Outcome) -> (Bytes, StatusCode) {
         self.over = true;
         if self.is_translated() {
             if outcome.result_type.as_deref() == Some("input_required") {
@@ -212,8 +217,9 @@ impl Pump {
         }
         self.record.answered(outcome);
         let bytes = if self.method == Method::CompletionComplete { cut_completion(&bytes) } else { bytes };
-        let bytes = if downgrade::is_needed(self.target()) {
-            downgrade::response(&bytes, self.target())
+        let target = self.target();
+        let bytes = if downgrade::is_needed(target) {
+            workers::read(bytes.len(), move || downgrade::response(&bytes, target)).await
         } else {
             bytes
         };
