@@ -9,18 +9,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Bytes from outside that are read where they came, in less than a millisecond.
 const SHORT: usize = 128 << 10;
-/// Threads beside each worker for what is long, and for the names of hosts.
-const APART: usize = 8;
+/// So much that is long is read at once in the process: the workers keep most of the processors.
+static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// Reads so many bytes; many of them on a thread apart: the other connections of this one do not wait for it.
 pub async fn read<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
     if bytes <= SHORT {
         return work();
     }
+    let _turn = TURNS.acquire().await;
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
@@ -106,7 +108,7 @@ impl Workers {
 
 impl Worker {
     fn start(number: usize, end: CancellationToken) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(APART).build()?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
