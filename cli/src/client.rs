@@ -208,7 +208,8 @@ impl Peer {
 
 /// What a JSON-RPC error says: its message and code, and when to come again.
 fn words(error: &Value) -> String {
-    let text = error.get("message").and_then(Value::as_str).unwrap_or("an error without a message");
+    let said = error.get("message").and_then(Value::as_str).and_then(Explanation::of);
+    let text = said.as_ref().map_or("an error without a message", Explanation::as_str);
     let code = error.get("code").map(|code| format!(" ({code})")).unwrap_or_default();
     let wait = error.pointer("/data/retryAfterMs").and_then(Value::as_u64);
     let wait = wait.map(|millis| format!("; come again in {} s", millis.div_ceil(1000))).unwrap_or_default();
@@ -232,6 +233,7 @@ mod tests {
             json!({"code": 42900, "message": "Rate limit exceeded", "data": {"retryAfterMs": 29_001}});
         assert_eq!(words(&limited), "Rate limit exceeded (42900); come again in 30 s");
         assert_eq!(words(&json!({"code": -32602, "message": "no"})), "no (-32602)");
+        assert_eq!(words(&json!({"code": 1, "message": "\u{1b}[2Jgone"})), "[2Jgone (1)", "a terminal obeys");
         assert_eq!(words(&json!(7)), "an error without a message");
     }
 }

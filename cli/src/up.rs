@@ -219,7 +219,7 @@ impl Up {
         files.applied = loaded;
         tracing::info!("the changed configuration is in force");
         let endpoints = plane.endpoints();
-        if endpoints != before && !endpoints.is_empty() {
+        if endpoints != before && !before.is_empty() && !endpoints.is_empty() {
             tracing::warn!("clients must be told: {} is now {}", before.join(", "), endpoints.join(", "));
         }
     }

@@ -112,7 +112,8 @@ pub fn json(code: StatusCode, chunks: impl IntoIterator<Item = Bytes>) -> Answer
 }
 
 /// Reads what is left of a request that is answered already and throws it away: a connection that is closed before all
-/// is read may take the answer with it. Within bounds, and not before a client that is not sending.
+/// is read may take the answer with it. Within bounds; a client that sends nothing more has its answer half a
+/// second later.
 pub async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
     if body.is_end_stream() {
         return;

@@ -250,7 +250,7 @@ where
         Box::pin(async move {
             let answer = match contradiction {
                 true => two_lengths(&serving),
-                false => guarded(&serving, request, &way).await,
+                false => answered(&serving, request, &way).await,
             };
             Ok::<_, Infallible>(if serving.readiness.is_leaving() { last(answer, version) } else { answer })
         })
@@ -276,16 +276,30 @@ fn last(mut answer: Answer, version: Version) -> Answer {
     answer
 }
 
-/// A panic ends its own request and nothing else.
-async fn guarded(serving: &Serving, request: Request<Body>, way: &Way) -> Answer {
-    let Ok(_admitted) = serving.admission.try_acquire() else {
-        let message = "too many requests are being answered".into();
-        let fault = Fault::Unavailable { message, retry_after: Some(Duration::from_secs(1)) };
-        let answer = web::fault(&fault, Era::Modern, None);
-        serving.log.refused(None, "", "overloaded", &answer);
-        return answer;
+/// Answers a request, and reads what it has not read of it.
+async fn answered(serving: &Serving, request: Request<Body>, way: &Way) -> Answer {
+    let (parts, mut body) = request.into_parts();
+    let expects = parts.headers.contains_key(EXPECT);
+    let answer = match serving.admission.try_acquire() {
+        Ok(_admitted) => guarded(serving, parts, &mut body, way).await,
+        Err(_) => {
+            let message = "too many requests are being answered".into();
+            let fault = Fault::Unavailable { message, retry_after: Some(Duration::from_secs(1)) };
+            let answer = web::fault(&fault, Era::Modern, None);
+            serving.log.refused(None, "", "overloaded", &answer);
+            answer
+        }
     };
-    match AssertUnwindSafe(route(serving, request, way)).catch_unwind().await {
+    // Its place is another's by now. Who waits for a word before it sends the rest gets this one.
+    if !expects {
+        web::discard(body).await;
+    }
+    answer
+}
+
+/// A panic ends its own request and nothing else.
+async fn guarded(serving: &Serving, parts: Parts, body: &mut Body, way: &Way) -> Answer {
+    match AssertUnwindSafe(route(serving, parts, body, way)).catch_unwind().await {
         Ok(answer) => answer,
         Err(_) => {
             serving.metrics.panics.inc();
@@ -295,18 +309,7 @@ async fn guarded(serving: &Serving, request: Request<Body>, way: &Way) -> Answer
     }
 }
 
-async fn route(serving: &Serving, request: Request<Body>, way: &Way) -> Answer {
-    let (parts, mut body) = request.into_parts();
-    let expects = parts.headers.contains_key(EXPECT);
-    let answer = routed(serving, parts, &mut body, way).await;
-    // Who waits for a word before it sends the rest gets this one.
-    if !expects {
-        web::discard(body).await;
-    }
-    answer
-}
-
-async fn routed(serving: &Serving, parts: Parts, body: &mut Body, way: &Way) -> Answer {
+async fn route(serving: &Serving, parts: Parts, body: &mut Body, way: &Way) -> Answer {
     let host = web::host(&parts.headers, &parts.uri);
     let routes = serving.routes.load();
     let Some(route) = routes.find(way, parts.uri.path(), host).cloned() else {

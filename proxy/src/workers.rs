@@ -22,7 +22,12 @@ pub async fn read<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Se
     if bytes <= SHORT {
         return work();
     }
-    let _turn = TURNS.acquire().await;
+    // Never closed. The turn is over with the work, even when nobody waits for it any more.
+    let turn = TURNS.acquire().await;
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {

@@ -1,6 +1,7 @@
 //! Clients with sessions: 2025-03-26, 2025-06-18 and 2025-11-25 over Streamable HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{join_all, ready};
@@ -35,6 +36,8 @@ const SESSION_LIFE: u64 = 7 * 24 * 3600;
 const SIDE_BY_SIDE: usize = 8;
 /// Messages of servers that wait for a session's task.
 const INBOX: usize = 64;
+/// For a server to be told that roots changed: one that does not read keeps it from the others no longer.
+const ROOTS_TIME: Duration = Duration::from_secs(10);
 
 /// What a session id says under its seal.
 #[derive(Serialize)]
@@ -255,7 +258,13 @@ impl Exchange {
             }
             Method::NotificationsProgress => question::progressed(session, said),
             Method::NotificationsRootsListChanged if session.roots.changed() => {
-                tokio::spawn(tell_of_roots(self.clone(), Arc::clone(session)));
+                let (exchange, session) = (self.clone(), Arc::clone(session));
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = tell_of_roots(exchange, &session) => {}
+                        () = session.ended() => {}
+                    }
+                });
             }
             _ => {}
         }
@@ -382,17 +391,17 @@ fn resumable(stream: &Arc<EventStream>, revision: Revision) -> Answer {
 
 /// Says to every server of the session that the client's roots changed; it is not charged, so a client that says it
 /// without end costs each server one message at a time, and the slowest sets the pace.
-async fn tell_of_roots(mut exchange: Exchange, session: Arc<Session>) {
+async fn tell_of_roots(mut exchange: Exchange, session: &Session) {
     loop {
         let said = exchange.view.config.attached.iter().map(|attached| {
             // A server whose session is gone learns the roots when it has one again.
-            attached.upstream.notify(&session.link, &Method::NotificationsRootsListChanged, b"")
+            let notice = &Method::NotificationsRootsListChanged;
+            tokio::time::timeout(ROOTS_TIME, attached.upstream.notify(&session.link, notice, b""))
         });
         join_all(said).await;
-        if !session.roots.told() {
+        if !session.roots.told() || !exchange.refresh() {
             return;
         }
-        exchange.refresh();
     }
 }
 

@@ -159,7 +159,7 @@ where
 
 fn too_large() -> Answer {
     let mut answer = web::refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large");
-    // The rest of the body is not read.
+    // How much more of it would come is not known.
     answer.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     answer
 }

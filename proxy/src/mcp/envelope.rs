@@ -18,7 +18,7 @@ mod value;
 
 pub use method::Method;
 pub use params::Params;
-pub use value::IdValue;
+pub use value::{IdValue, number};
 
 /// What one HTTP body or one stdio line held.
 #[derive(Debug, Clone)]

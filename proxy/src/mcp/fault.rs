@@ -240,7 +240,8 @@ impl Fault {
             }
             Self::UnsupportedVersion { requested, by } => {
                 // A client may pick any of these for its next request of this form.
-                for (place, revision) in supported(*by).iter().enumerate() {
+                let others = supported(*by).iter().filter(|revision| revision.as_str() != &**requested);
+                for (place, revision) in others.enumerate() {
                     out.extend_from_slice(if place == 0 { br#","supported":["# } else { b"," });
                     json::push_text(out, revision.as_str());
                 }

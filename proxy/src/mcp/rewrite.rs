@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::envelope::{Id, Method};
+use super::envelope::{self, Id, Method};
 use super::era::{Era, Revision};
 use super::fault;
 use super::meta::{self, CapabilitySet};
@@ -199,8 +199,8 @@ struct Frame {
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     id: bool,
-    /// The id is null.
-    no_id: bool,
+    /// The id is not the one that we gave.
+    other_id: bool,
     result: bool,
     error: bool,
     result_type: bool,
@@ -407,13 +407,10 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Some servers send an integer back as a string, and null where they could not read it.
+    /// Only an error may have another id than ours: it may be about a request whose id the server could not read.
     fn id_done(&mut self, token: &[u8]) -> Result<(), Malformed> {
-        self.seen.no_id = token == b"null";
-        let Some(asked) = self.rules.asked else { return Ok(()) };
-        let bare = token.strip_prefix(b"\"").and_then(|token| token.strip_suffix(b"\"")).unwrap_or(token);
-        let said = std::str::from_utf8(bare).ok().and_then(|text| text.parse().ok());
-        if self.seen.no_id || said == Some(asked) { Ok(()) } else { Err(Malformed::Id) }
+        self.seen.other_id = self.rules.asked.is_some_and(|asked| envelope::number(token) != Some(asked));
+        if self.seen.other_id && self.seen.result { Err(Malformed::Id) } else { Ok(()) }
     }
 
     /// The code in the client's era, where it is another. A legacy client whose server is modern is told in words
@@ -422,8 +419,8 @@ impl Rewriter {
         let Some(code) = self.outcome.error_code else { return Ok(None) };
         let from_modern = self.rules.upstream == Era::Modern;
         match (code, self.rules.modern()) {
-            (fault::RESOURCE_NOT_FOUND, true) => Ok(Some(super::envelope::INVALID_PARAMS)),
-            (super::envelope::INVALID_PARAMS, false) if self.rules.reads_resource => {
+            (fault::RESOURCE_NOT_FOUND, true) => Ok(Some(envelope::INVALID_PARAMS)),
+            (envelope::INVALID_PARAMS, false) if self.rules.reads_resource => {
                 Ok(Some(fault::RESOURCE_NOT_FOUND))
             }
             (fault::HEADER_MISMATCH | fault::UNSUPPORTED_VERSION, modern) if modern || from_modern => {

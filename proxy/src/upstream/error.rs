@@ -85,6 +85,12 @@ impl Explanation {
                 std::str::from_utf8(body).ok().filter(|text| !text.trim_start().starts_with('<'))?.to_owned()
             }
         };
+        Self::of(&text)
+    }
+
+    /// The first line of a text.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
         let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
         let line: String = line.chars().filter(|letter| !deceives(*letter)).take(Self::LONGEST).collect();
         (!line.is_empty()).then(|| Self(line.into()))

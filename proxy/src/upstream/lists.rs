@@ -159,8 +159,14 @@ impl Core {
             return matches!(seen.state, State::Failed { .. }).then_some(Offered::Same);
         };
         let own = self.read_lists(&live, offers, Some(declared)).await;
-        // At first contact everyone's are on their way, too.
-        let seen = everyones.wait_for(|seen| seen.state != State::Connecting).await.ok()?.clone();
+        let seen = match seen.state {
+            // At first contact everyone's are on their way, too.
+            State::Connecting => {
+                everyones.wait_for(|seen| seen.state != State::Connecting).await.ok()?.clone()
+            }
+            // What came meanwhile is news for the next look.
+            _ => self.observation.borrow().clone(),
+        };
         match own {
             Ok(lists) if lists == seen.lists => Some(Offered::Same),
             Ok(lists) => {

@@ -52,7 +52,9 @@ pub(super) async fn run(core: Arc<Core>) {
         () = supervise(&core) => {}
         () = core.stop.cancelled() => {}
     }
-    core.live.send_replace(None);
+    if let Some(live) = core.live.send_replace(None) {
+        live.legacy.give_up();
+    }
     core.pool.clear();
     let links = std::mem::take(&mut *core.links.lock());
     for link in links.iter().filter_map(std::sync::Weak::upgrade) {
@@ -94,7 +96,7 @@ async fn serve(core: &Arc<Core>) -> (Option<Error>, bool) {
     core.live.send_replace(Some(Arc::clone(&live)));
     core.breaker.reset();
     let error = tokio::select! {
-        // In order: the connection that the probe left behind is for the lists.
+        // In order: the lists are asked for first.
         biased;
         error = keep_current(core, &live) => Some(error),
         error = died(&live) => Some(error),

@@ -25,6 +25,7 @@ use super::wire::{self, Said};
 use crate::mcp::envelope::{Id, Method};
 use crate::mcp::era::Era;
 use crate::mcp::sse;
+use crate::workers;
 
 /// Times that one call takes up a broken stream.
 const MAX_RESUMES: usize = 16;
@@ -462,16 +463,17 @@ impl Reply {
             note = note(&mut self.listening, &mut self.notes_over) => return Ok(Some(note)),
         };
         match next {
-            Ok(Some(event)) => Ok(self.heard(event)),
+            Ok(Some(event)) => Ok(self.heard(event).await),
             Ok(None) => Box::pin(self.resume(Error::sent(Kind::Reset))).await.map(|()| None),
             Err(error) if error.kind == Kind::Reset => Box::pin(self.resume(error)).await.map(|()| None),
             Err(error) => Err(error),
         }
     }
 
-    fn heard(&mut self, event: sse::Event) -> Option<Event> {
+    async fn heard(&mut self, event: sse::Event) -> Option<Event> {
         let raw = event.data;
-        match wire::look(&raw)? {
+        let looked_at = raw.clone();
+        match workers::read(raw.len(), move || wire::look(&looked_at)).await? {
             Said::Response(Some(id)) if id != self.id => None,
             Said::Response(_) => {
                 if let State::Events(events) = std::mem::replace(&mut self.state, State::Done) {

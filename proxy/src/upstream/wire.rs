@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::mcp::envelope::{Id, Method};
+use crate::mcp::envelope::{self, Id, Method};
 use crate::mcp::era::{Era, Revision};
 use crate::mcp::json::push_text;
 use crate::mcp::meta::{self, LogLevel, TraceContext};
@@ -208,9 +208,9 @@ struct NotedMeta<'a> {
     subscription: Option<&'a RawValue>,
 }
 
-/// Our ids and tokens are integers; some servers send them back as strings.
+/// Our ids and tokens are integers.
 fn number(raw: Option<&RawValue>) -> Option<u64> {
-    raw?.get().trim_matches('"').parse().ok()
+    envelope::number(raw?.get().as_bytes())
 }
 
 /// Looks at one message; `None` when it is none.

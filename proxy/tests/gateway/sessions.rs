@@ -53,10 +53,15 @@ async fn a_session_lives_from_initialize_to_delete() {
         let answered = gate.post(&headers, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
         assert_eq!((answered.status.as_u16(), answered.code()), (400, -32022), "{version}");
         assert_eq!(answered.json()["error"]["data"]["supported"], known);
+    }
+    for version in ["1999-01-01", "nonsense", "2026-07-28"] {
         for verb in ["GET", "DELETE"] {
-            let headers = [headers[0], headers[1], ("accept", "text/event-stream")];
-            let request = gate.request(verb, &headers, "");
-            assert_eq!(gate.ask(request).await.status, 400, "{verb} {version}");
+            let session = ("mcp-session-id", legacy.session.as_str());
+            let headers = [session, ("mcp-protocol-version", version), ("accept", "text/event-stream")];
+            let answered = gate.ask(gate.request(verb, &headers, "")).await;
+            assert_eq!((answered.status.as_u16(), answered.code()), (400, -32022), "{verb} {version}");
+            let known = answered.json()["error"]["data"]["supported"].clone();
+            assert!(known.as_array().is_some_and(|known| !known.contains(&json!(version))), "{known}");
         }
     }
     let twice = [("mcp-session-id", legacy.session.as_str()), ("mcp-session-id", legacy.session.as_str())];

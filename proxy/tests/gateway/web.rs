@@ -477,6 +477,17 @@ async fn what_is_refused_before_a_decision_is_one_line_of_the_access_log_and_one
 }
 
 #[tokio::test]
+async fn a_refused_request_that_goes_on_takes_nobodys_place() {
+    let fake = Fake::modern(&["echo"]).await;
+    let setup = Setup::open(&[&fake]).keys(&["alice"]);
+    let gate = Gate::with(&setup, |options| options.bounds.requests = 1).await;
+    let mut slow = TcpStream::connect(gate.proxy.data_addr()).await.unwrap();
+    slow.write_all(&raw("Authorization: Bearer wrong\r\nContent-Length: 100\r\n", "{")).await.unwrap();
+    super::harness::until("its refusal", || gate.log.text().contains("unknown_credentials")).await;
+    assert_eq!(gate.modern(Some("alice")).call("s0_echo", json!({})).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_request_that_is_not_admitted_is_told_so_and_counted() {
     let fake = Fake::modern(&["echo"]).await;
     let gate = Gate::with(&Setup::open(&[&fake]), |options| options.bounds.requests = 0).await;

@@ -157,6 +157,21 @@ async fn a_legacy_clients_first_call_gets_its_session_however_late_it_is_known_o
 }
 
 #[tokio::test]
+async fn a_legacy_clients_first_call_does_not_outlive_its_upstream() {
+    let fake = gated([("initialize", Gate::shut())]).await;
+    let upstream = fake.upstream();
+    ready(&upstream).await;
+    let link = link();
+    let mut first = Box::pin(upstream.send(linked(&link)));
+    assert!(poll!(first.as_mut()).is_pending());
+    upstream.stop();
+    assert!(
+        tokio::time::timeout(PATIENCE, first).await.is_ok(),
+        "it waits for what nobody looks for any more"
+    );
+}
+
+#[tokio::test]
 async fn a_server_that_never_answers_initialize_is_a_modern_one_and_nothing_fails() {
     let fake = gated([("initialize", Gate::shut())]).await;
     let mut config = fake.config("/mcp", Transport::Auto);

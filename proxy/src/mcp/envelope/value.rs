@@ -42,6 +42,19 @@ impl Id {
     }
 }
 
+/// The number that the JSON text of an id says, or that a string holds: some servers send an integer back as one.
+#[must_use]
+pub fn number(text: &[u8]) -> Option<u64> {
+    let said = match text.first()? {
+        b'"' => json::text(text)?,
+        _ => std::str::from_utf8(text).ok()?.into(),
+    };
+    if !said.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    plain_integer(&said)?.as_deref().unwrap_or(&said).parse().ok()
+}
+
 /// The digits of a JSON number, where it stands otherwise; `None` unless it is an integer.
 fn plain_integer(text: &str) -> Option<Option<String>> {
     let (sign, number) = text.strip_prefix('-').map_or(("", text), |number| ("-", number));
@@ -95,6 +108,16 @@ mod tests {
             for (other_at, other) in all.iter().enumerate() {
                 assert_eq!(value(one) == value(other), at == other_at, "{one} {other}");
             }
+        }
+    }
+
+    #[test]
+    fn a_number_is_the_same_however_a_server_sends_it_back() {
+        for text in ["17", "17.0", "1.7e1", r#""17""#, r#""\u0031\u0037""#] {
+            assert_eq!(number(text.as_bytes()), Some(17), "{text}");
+        }
+        for text in ["null", "-17", "17.5", r#""+17""#, r#""17a""#, r#""""#, "{}", r#""gw-17""#] {
+            assert_eq!(number(text.as_bytes()), None, "{text}");
         }
     }
 

@@ -85,7 +85,10 @@ impl TraceContext {
     pub fn parse(parent: &str, state: Option<&str>) -> Option<Self> {
         Some(Self {
             parent: TraceParent::parse(parent.trim())?,
-            state: state.filter(|text| is_state(text)).map(Into::into),
+            state: state
+                .map(|text| text.trim_matches([' ', '\t']))
+                .filter(|text| is_state(text))
+                .map(Into::into),
         })
     }
 

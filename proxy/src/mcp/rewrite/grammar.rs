@@ -142,6 +142,7 @@ impl Rewriter {
         self.lane = match self.slot {
             Slot::Document if byte != b'{' => return Err(HERE),
             Slot::Inside(Place::Result | Place::Error) if byte != b'{' => return Err(HERE),
+            Slot::Inside(Place::Result) if self.seen.other_id => return Err(Malformed::Id),
             Slot::Id if container => return Err(HERE),
             Slot::ResultType if byte != b'"' => return Err(Malformed::ResultType),
             Slot::Uri | Slot::State if byte != b'"' => {
@@ -233,8 +234,7 @@ impl Rewriter {
         if !self.request && self.seen.result == self.seen.error {
             return Err(HERE);
         }
-        // Only an error may be about a request whose id the upstream could not read.
-        if self.rules.asked.is_some() && self.seen.result && (self.seen.no_id || !self.seen.id) {
+        if self.rules.asked.is_some() && self.seen.result && !self.seen.id {
             return Err(Malformed::Id);
         }
         if !self.seen.id {
