@@ -45,8 +45,8 @@ pub(super) fn neighbours(world: &World, plan: &Plan) -> anyhow::Result<Vec<Besid
         let hostile = Caller::with_key(&key_of(1)).raw(PATH, "", body);
         let mut ratios = Vec::new();
         for _ in 0..plan.repetitions {
-            let alone = percentiles(paced(address, &call, plan.scaled(2_000), CALLS)?);
-            let beside = percentiles(beside(address, &call, &hostile, plan)?);
+            let alone = percentiles(calls(address, &call, None, plan)?);
+            let beside = percentiles(calls(address, &call, Some(&hostile), plan)?);
             ratios.push((beside.0 / alone.0, beside.1 / alone.1));
         }
         let (p50, p99) = (median(ratios.iter().map(|one| one.0)), median(ratios.iter().map(|one| one.1)));
@@ -55,14 +55,23 @@ pub(super) fn neighbours(world: &World, plan: &Plan) -> anyhow::Result<Vec<Besid
     Ok(found)
 }
 
-fn beside(address: SocketAddr, call: &Bytes, hostile: &Bytes, plan: &Plan) -> anyhow::Result<Vec<Duration>> {
+/// Calls of the neighbour, alone or beside hostile bodies.
+fn calls(
+    address: SocketAddr,
+    call: &Bytes,
+    hostile: Option<&Bytes>,
+    plan: &Plan,
+) -> anyhow::Result<Vec<Duration>> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let sending = scope.spawn(|| send(address, hostile, &over));
-        let took = paced(address, call, plan.scaled(2_000), CALLS);
+        let panicked = |_| anyhow::anyhow!("a thread of the load ended in a panic");
+        let sending = hostile.map(|hostile| scope.spawn(|| send(address, hostile, &over)));
+        let took = scope.spawn(|| paced(address, call, plan.scaled(2_000), CALLS)).join();
         over.store(true, Ordering::Relaxed);
-        sending.join().map_err(|_| anyhow::anyhow!("the sender ended in a panic"))??;
-        took
+        if let Some(sending) = sending {
+            sending.join().map_err(panicked)??;
+        }
+        took.map_err(panicked)?
     })
 }
 
