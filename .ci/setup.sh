@@ -39,6 +39,17 @@ install_cargo_deny() {
   rm -rf "$cache/tools/target" "$log"
 }
 
+# fill_registries: of the test cluster. A network that fails for a moment fails hundreds of downloads.
+fill_registries() {
+  local attempt
+  for attempt in 1 2 3; do
+    if e2e/cluster/packages/registry fill >/dev/null; then return; fi
+    say "filling the test cluster's package registries failed (attempt $attempt of 3)"
+    sleep $((attempt * 10))
+  done
+  fail "the test cluster's package registries cannot be filled"
+}
+
 command -v cc >/dev/null || fail "a C compiler is missing (apt-get install build-essential)"
 cargo --version >/dev/null 2>&1 ||
   fail "cargo is missing, or the toolchain of rust-toolchain.toml is (https://rustup.rs, then: rustup toolchain install)"
@@ -51,3 +62,4 @@ if [ "${1:-}" != run ]; then install_cargo_deny; fi
 if [ "${1:-}" = build ]; then exit; fi
 if [ "${1:-}" != run ]; then e2e/cluster/setup.sh; fi
 e2e/setup.sh
+if [ "${1:-}" != run ] && e2e/cluster/cluster can 2 >/dev/null 2>&1; then fill_registries; fi

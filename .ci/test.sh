@@ -9,6 +9,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 log="$(mktemp -d)"
 trap 'rm -rf "$log"' EXIT
 passed=0 failed=0 not_run=0 summary=
+free() { df --output=avail -BG . | tail -1 | tr -dc 0-9; }
+at_start="$(free)"
 
 # step NAME COMMAND...
 step() {
@@ -43,6 +45,7 @@ tier() {
 
 # done_with: the table, and the verdict as the exit code.
 done_with() {
+  summary+="disk             $(free) GiB free at the end, $at_start at the start"$'\n'
   printf '\n%s\n' "$summary"
   printf '%d passed, %d failed, %d not run\n' "$passed" "$failed" "$not_run"
   [ "$failed" = 0 ]
