@@ -44,8 +44,9 @@ generate: ## Write manifests/crds from the Rust types, manifests/install.yaml fr
 	.ci/chart.sh
 
 check-generated: ## Fail where generated files differ from what their sources make
+	@$(CARGO) build --locked --quiet --workspace --bins
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && \
-	$(CARGO) run --locked --quiet -p mcpmesh-crds --bin crdgen "$$made/manifests/crds" && \
+	"$${CARGO_TARGET_DIR:-target}/$$(rustc --print host-tuple)/debug/crdgen" "$$made/manifests/crds" && \
 	.ci/chart.sh "$$made" && \
 	diff -ru manifests/crds "$$made/manifests/crds" && \
 	diff -u manifests/install.yaml "$$made/manifests/install.yaml" && \

@@ -4,35 +4,47 @@
 use std::future::Future;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::Semaphore;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Bytes from outside that are read where they came, in less than a millisecond.
 const SHORT: usize = 128 << 10;
-/// So much that is long is read at once in the process: the workers keep most of the processors.
-static TURNS: Semaphore = Semaphore::const_new(2);
+/// Threads that read what is long, in the whole process.
+const LONG_READERS: usize = 2;
+/// How far they stand back for the workers (`nice`): theirs are the processors that those leave.
+const STAND_BACK: i32 = 10;
+
+/// Never driven: only its threads for what blocks are used. Nobody else may use them, for a thread that once stood back
+/// cannot come forward again.
+static READERS: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
+    let stand_back = || {
+        // Refused, they read all the same.
+        let _ = rustix::process::nice(STAND_BACK);
+    };
+    Builder::new_current_thread()
+        .thread_name("long-reader")
+        .max_blocking_threads(LONG_READERS)
+        .on_thread_start(stand_back)
+        .build()
+});
 
 /// Reads so many bytes; many of them on a thread apart: the other connections of this one do not wait for it.
 pub async fn read<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
     if bytes <= SHORT {
         return work();
     }
-    // Never closed. The turn is over with the work, even when nobody waits for it any more.
-    let turn = TURNS.acquire().await;
-    let work = move || {
-        let _turn = turn;
-        work()
-    };
-    match tokio::task::spawn_blocking(work).await {
+    let Ok(readers) = READERS.as_ref() else { return work() };
+    // Nobody waits for it any more: it does not begin.
+    match AbortOnDropHandle::new(readers.spawn_blocking(work)).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and with it whoever waits.
+            // The process ends, and with it whoever waits.
             Err(_) => std::future::pending().await,
         },
     }

@@ -75,8 +75,10 @@ fn calls(
     })
 }
 
-/// Each body over a connection of its own, until it is over.
+/// Each body over a connection of its own, until it is over. Who sends them would be on a machine of its own: here it
+/// stands back for all others.
 fn send(address: SocketAddr, hostile: &Bytes, over: &AtomicBool) -> anyhow::Result<()> {
+    rustix::process::nice(19)?;
     while !over.load(Ordering::Relaxed) {
         let began = Instant::now();
         let mut stream = TcpStream::connect(address)?;
