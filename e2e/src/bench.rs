@@ -142,6 +142,14 @@ pub fn relay(listen: SocketAddr, to: SocketAddr) -> anyhow::Result<()> {
     runtime.block_on(async { relay::serve(tokio::net::TcpListener::bind(listen).await?, to).await })
 }
 
+/// Serves as the sender of hostile bodies, which it reads from its input.
+///
+/// # Errors
+/// When one is not refused.
+pub fn hostile(to: SocketAddr) -> anyhow::Result<()> {
+    neighbours::send(to)
+}
+
 fn current_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }

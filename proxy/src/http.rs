@@ -18,6 +18,7 @@ use crate::mcp::envelope::Id;
 use crate::mcp::era::Era;
 use crate::mcp::fault::Fault;
 use crate::mcp::sse;
+use crate::workers;
 
 /// A pause in an event stream after which a comment is sent.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
@@ -126,8 +127,8 @@ pub async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
                 Some(_) => left -= length,
                 None => return,
             }
-            // All of it may lie there already: the thread's other connections have a turn after each piece.
-            tokio::task::yield_now().await;
+            // All of it may lie there already.
+            workers::give_way().await;
         }
     };
     // What is over then is closed.

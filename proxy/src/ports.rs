@@ -3,29 +3,33 @@
 //! A port that stays keeps its socket and its connections; only what new connections get changes. One that goes is
 //! free at once, and its connections end as those of a process that drains do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mcpmesh_ir::GatewayId;
+use mcpmesh_ir::gateway::Listener;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::certificate::{Kind, Names, Security, Served};
+use crate::certificate::{Kind, Names, Security};
 use crate::listener::{self, Door, Entrance, Serving};
+use crate::routes::{Route, Routes};
 
+/// The one address, among the ports.
+const ONE: u16 = 0;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
 /// Where clients come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bind {
-    /// One address for all listeners, whatever their ports and TLS (`mcpmesh up`, where `--listen` stands for them):
-    /// plain HTTP. Port 0 picks one.
+    /// One address for all listeners, whatever their ports (`mcpmesh up`, where `--listen` stands for them). Port 0
+    /// picks one.
     One(SocketAddr),
     /// Every port that a listener names, at this address.
     Listeners(IpAddr),
@@ -88,7 +92,7 @@ impl Ports {
             let door = Door { port: None, entrance: Entrance::Plain };
             let (port, accepting) = open(address, door)?;
             ports.waiting = Some((accepting, port.stop.clone()));
-            ports.open.insert(0, port);
+            ports.open.insert(ONE, port);
         }
         Ok(ports)
     }
@@ -99,14 +103,19 @@ impl Ports {
         self.open.values().next().map_or(self.bind.address(), |port| port.address)
     }
 
-    /// Opens what the listeners name and is not open, closes what they name no more. Gateways come in order: the
-    /// first decides whether a port is plain, TLS or of the mesh.
-    pub fn sync(&mut self, wanted: &[(GatewayId, &[Served])]) -> Vec<Unserved> {
-        if let Some((accepting, stop)) = self.waiting.take() {
-            self.accept(accepting, stop);
-        }
-        let Bind::Listeners(ip) = self.bind else { return Vec::new() };
-        let (doors, mut unserved) = doors(wanted);
+    /// Opens what the routes' listeners name and is not open, closes what they name no more. Gateways come in order:
+    /// the first decides whether a port is plain, TLS or of the mesh, and has the place that two want.
+    pub fn sync(&mut self, routes: &Routes) -> Vec<Unserved> {
+        let (mut doors, mut unserved) = doors(routes, self.bind);
+        let Bind::Listeners(ip) = self.bind else {
+            if let (Some((door, _)), Some(port)) = (doors.remove(&ONE), self.open.get(&ONE)) {
+                port.door.store(Arc::new(door));
+            }
+            if let Some((accepting, stop)) = self.waiting.take() {
+                self.accept(accepting, stop);
+            }
+            return unserved;
+        };
         self.open.retain(|port, _| doors.contains_key(port));
         for (number, (door, gateways)) in doors {
             if let Some(port) = self.open.get(&number) {
@@ -154,42 +163,69 @@ fn open(address: SocketAddr, door: Door) -> std::io::Result<(Port, listener::Acc
 
 type Doors = BTreeMap<u16, (Door, Vec<GatewayId>)>;
 
+/// What the routes to one port have in common.
+struct Behind {
+    kind: Kind,
+    names: Names,
+    gateways: Vec<GatewayId>,
+    /// Whose each host and path is.
+    places: HashMap<(Option<String>, String), GatewayId>,
+}
+
+impl Behind {
+    fn new(kind: Kind) -> Self {
+        Self { kind, names: Names::default(), gateways: Vec::new(), places: HashMap::new() }
+    }
+
+    /// Takes a route, or says why it cannot be.
+    fn add(&mut self, Route { listener, security, gateway }: &Route, port: &str) -> Result<(), String> {
+        let Listener { name, hostname, path, .. } = listener;
+        if self.kind != security.kind() {
+            let first = self.gateways.first().map(ToString::to_string).unwrap_or_default();
+            return Err(format!("listener {name} wants another kind of TLS on {port} than {first} does"));
+        }
+        let place = (hostname.clone(), path.clone());
+        let owner = self.places.entry(place).or_insert_with(|| gateway.id.clone());
+        if *owner != gateway.id {
+            return Err(format!(
+                "listener {name} has the path {path} on {port} that {owner} has: give it another"
+            ));
+        }
+        if let Security::Secret(certificate) = security {
+            self.names.add(hostname.as_deref(), certificate);
+        }
+        if !self.gateways.contains(&gateway.id) {
+            self.gateways.push(gateway.id.clone());
+        }
+        Ok(())
+    }
+}
+
 /// What stands behind each port, and for whom.
-fn doors(wanted: &[(GatewayId, &[Served])]) -> (Doors, Vec<Unserved>) {
-    let mut ports: BTreeMap<u16, (Kind, Names, Vec<GatewayId>)> = BTreeMap::new();
+fn doors(routes: &Routes, bind: Bind) -> (Doors, Vec<Unserved>) {
+    let number = |listener: &Listener| match bind {
+        Bind::One(_) => ONE,
+        Bind::Listeners(_) => listener.port,
+    };
+    let said = |port: u16| if port == ONE { "the one address".to_owned() } else { format!("port {port}") };
+    let mut ports: BTreeMap<u16, Behind> = BTreeMap::new();
     let mut unserved = Vec::new();
-    for (gateway, served) in wanted {
-        for Served { listener, security } in *served {
-            let (kind, names, gateways) = ports
-                .entry(listener.port)
-                .or_insert_with(|| (security.kind(), Names::default(), vec![gateway.clone()]));
-            if *kind != security.kind() {
-                let reason = format!(
-                    "listener {} wants another kind of TLS on port {} than {} does",
-                    listener.name,
-                    listener.port,
-                    gateways.first().map(ToString::to_string).unwrap_or_default(),
-                );
-                unserved.push(Unserved { gateway: gateway.clone(), reason });
-                continue;
-            }
-            if let Security::Secret(certificate) = security {
-                names.add(listener.hostname.as_deref(), certificate);
-            }
-            if !gateways.contains(gateway) {
-                gateways.push(gateway.clone());
-            }
+    for route in routes.iter() {
+        let port = number(&route.listener);
+        let behind = ports.entry(port).or_insert_with(|| Behind::new(route.security.kind()));
+        if let Err(reason) = behind.add(route, &said(port)) {
+            unserved.push(Unserved { gateway: route.gateway.id.clone(), reason });
         }
     }
     let mut doors = Doors::new();
-    for (port, (kind, names, gateways)) in ports {
+    for (port, Behind { kind, names, gateways, .. }) in ports {
         let entrance = match kind {
             Kind::Plain => Entrance::Plain,
             Kind::Mesh => Entrance::Mesh,
             Kind::Tls => match names.config() {
                 Ok(config) => Entrance::Tls(config),
                 Err(error) => {
-                    let reason = format!("TLS cannot be set up on port {port}: {error}");
+                    let reason = format!("TLS cannot be set up on {}: {error}", said(port));
                     unserved.extend(
                         gateways.into_iter().map(|gateway| Unserved { gateway, reason: reason.clone() }),
                     );
@@ -197,7 +233,7 @@ fn doors(wanted: &[(GatewayId, &[Served])]) -> (Doors, Vec<Unserved>) {
                 }
             },
         };
-        doors.insert(port, (Door { port: Some(port), entrance }, gateways));
+        doors.insert(port, (Door { port: (port != ONE).then_some(port), entrance }, gateways));
     }
     (doors, unserved)
 }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
 use crate::catalog::reached;
+use crate::certificate::Kind;
 use crate::config::{Rejection, prepare};
 use crate::gateway::{Bounds, Gateway, Shell};
 use crate::limit::Registry;
@@ -250,8 +251,14 @@ impl Proxy {
         });
         let mut all: Vec<_> = gateways.values().cloned().collect();
         all.sort_by(|a, b| a.id.cmp(&b.id));
-        self.routes.store(Arc::new(Routes::new(self.routing, &all)));
-        rejected.extend(listen(ports, &all));
+        let routes = Arc::new(Routes::new(self.routing, &all));
+        self.routes.store(Arc::clone(&routes));
+        rejected.extend(
+            ports
+                .sync(&routes)
+                .into_iter()
+                .map(|one| Rejection::new(ResourceKind::Gateway, &one.gateway.to_string(), &one.reason)),
+        );
         self.retire(&mut inner, &all);
         let certificate = certificate(&all);
         self.watch(&mut inner, certificate);
@@ -349,6 +356,19 @@ impl Proxy {
         routes.iter().map(|route| (route.gateway.id.clone(), route.listener.path.clone())).collect()
     }
 
+    /// The URLs of what is served at [`Bind::One`], by gateway and path, with this host and port.
+    #[must_use]
+    pub fn urls(&self, authority: &str) -> Vec<String> {
+        let routes = self.routes.load();
+        let kind = routes.iter().next().map(|route| route.security.kind());
+        let served = routes.iter().filter(|route| Some(route.security.kind()) == kind);
+        let scheme = if kind == Some(Kind::Plain) { "http" } else { "https" };
+        let mut urls: Vec<_> =
+            served.map(|route| format!("{scheme}://{authority}{}", route.listener.path)).collect();
+        urls.dedup();
+        urls
+    }
+
     fn tidy(self: &Arc<Self>) {
         let proxy = Arc::downgrade(self);
         let stop = self.stop.clone();
@@ -394,16 +414,6 @@ impl Proxy {
             tracing::warn!("the access log could not be flushed");
         }
     }
-}
-
-/// Opens and closes ports for these gateways.
-fn listen(ports: &mut Ports, gateways: &[Arc<Gateway>]) -> Vec<Rejection> {
-    let configs: Vec<_> =
-        gateways.iter().map(|gateway| (gateway.id.clone(), Arc::clone(&gateway.view().config))).collect();
-    let wanted: Vec<_> =
-        configs.iter().map(|(id, config)| (id.clone(), config.listeners.as_slice())).collect();
-    let unserved = ports.sync(&wanted).into_iter();
-    unserved.map(|one| Rejection::new(ResourceKind::Gateway, &one.gateway.to_string(), &one.reason)).collect()
 }
 
 fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {

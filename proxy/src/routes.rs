@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mcpmesh_ir::gateway::Listener;
 
-use crate::certificate::{Kind, Served};
+use crate::certificate::{Security, Served};
 use crate::gateway::Gateway;
 use crate::listener::Way;
 
@@ -22,8 +22,8 @@ pub enum Routing {
 pub struct Route {
     /// As the gateway says, with the path in force.
     pub listener: Listener,
-    /// What a connection must have done.
-    pub kind: Kind,
+    /// How a connection comes.
+    pub security: Security,
     /// Where it leads.
     pub gateway: Arc<Gateway>,
 }
@@ -44,7 +44,7 @@ impl Routes {
                 if several {
                     listener.path.clone_from(&own);
                 }
-                Arc::new(Route { listener, kind: security.kind(), gateway: Arc::clone(gateway) })
+                Arc::new(Route { listener, security, gateway: Arc::clone(gateway) })
             })
         });
         Self(routes.collect())
@@ -55,8 +55,9 @@ impl Routes {
     #[must_use]
     pub fn find(&self, way: &Way, path: &str, host: Option<&str>) -> Option<&Arc<Route>> {
         // A connection that is open since before its port changed its kind leads nowhere any more.
-        let here =
-            |route: &Route| way.port.is_none_or(|port| port == route.listener.port && way.kind == route.kind);
+        let here = |route: &Route| {
+            way.port.is_none_or(|port| port == route.listener.port) && way.kind == route.security.kind()
+        };
         let at = || self.0.iter().filter(|route| route.listener.path == path && here(route));
         let named = |route: &&Arc<Route>| {
             let name = route.listener.hostname.as_deref();

@@ -50,6 +50,13 @@ pub async fn read<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Se
     }
 }
 
+/// Gives way between the pieces of what is long: to the other connections of this thread, and to the other threads of
+/// this processor, which would else wait until a slice of its time is over.
+pub async fn give_way() {
+    std::thread::yield_now();
+    tokio::task::yield_now().await;
+}
+
 /// Where connections are served. Clones are the same threads; they end with the last.
 #[derive(Clone, Default)]
 pub struct Workers(Option<Arc<Threads>>);

@@ -67,15 +67,7 @@ impl DataPlane {
 
     /// The URLs of all gateways.
     pub(super) fn endpoints(&self) -> Vec<String> {
-        let address = self.proxy.data_addr();
-        let mut urls: Vec<_> = self
-            .proxy
-            .paths()
-            .into_iter()
-            .map(|(_, path)| format!("http://{}{path}", reachable(address)))
-            .collect();
-        urls.dedup();
-        urls
+        self.proxy.urls(&reachable(self.proxy.data_addr()).to_string())
     }
 
     pub(super) fn metrics_url(&self) -> String {

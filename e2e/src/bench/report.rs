@@ -257,7 +257,10 @@ fn flood_lines(findings: &Findings<'_>, lines: &mut Vec<Line>) {
     }
     for beside in &findings.neighbours {
         let what = format!("small calls beside 10 bodies a second: {}", beside.what);
-        let reached = format!("p50 {:.2}x, p99 {:.2}x", beside.p50, beside.p99);
+        let mut reached = format!("p50 {:.2}x, p99 {:.2}x", beside.p50, beside.p99);
+        if let Some(nginx) = beside.nginx {
+            let _ = write!(reached, "; nginx, which refuses it unread: p99 {nginx:.2}x");
+        }
         lines.push(line("W10", what, "p99 <= 1.1x of alone", (reached, beside.p99 <= 1.1), SHARE));
     }
 }

@@ -42,6 +42,11 @@ enum Role {
         /// The server.
         to: SocketAddr,
     },
+    /// A sender of hostile bodies.
+    Hostile {
+        /// Where to.
+        to: SocketAddr,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -49,6 +54,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.role {
         Some(Role::Upstream { listen }) => bench::upstream(listen),
         Some(Role::Relay { listen, to }) => bench::relay(listen, to),
+        Some(Role::Hostile { to }) => bench::hostile(to),
         None => {
             tracing_subscriber::fmt().with_writer(std::io::stderr).init();
             let plan = Plan {

@@ -153,8 +153,8 @@ where
             all.extend_from_slice(&std::mem::take(&mut first));
         }
         all.extend_from_slice(&data);
-        // All of a long body may lie there already: the thread's other connections have a turn after each piece.
-        tokio::task::yield_now().await;
+        // All of a long body may lie there already.
+        workers::give_way().await;
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
 }

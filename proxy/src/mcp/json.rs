@@ -80,6 +80,9 @@ pub fn check(text: &[u8], limits: &Limits) -> Result<(), Error> {
     scan(text, limits, &mut Verdict).map(|_| ())
 }
 
+/// Bytes that are scanned before whoever else wants the processor has it: a long text takes milliseconds.
+const TURN: usize = 16 << 10;
+
 /// Keys that one object holds before a hash set takes over from comparing them one by one.
 const COMPARED: usize = 16;
 
@@ -142,8 +145,13 @@ impl<'a> Scanner<'a> {
     fn document<S: Sink<'a>>(&mut self, sink: &mut S) -> Result<Range<usize>, Error> {
         let text = self.text.as_bytes();
         let mut at = skip_space(text, 0);
+        let mut turn = TURN;
         loop {
             let start = at;
+            if at > turn {
+                std::thread::yield_now();
+                turn = at + TURN;
+            }
             at = match text.get(at) {
                 Some(b'{') => match self.open(true, at, sink)? {
                     Opened::Empty(end) => end,

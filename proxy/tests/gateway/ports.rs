@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use mcpmesh_ir::gateway::{Listener, ListenerTls};
-use mcpmesh_ir::{Resource, ResourceKind, Secret, SecretId, Snapshot};
+use mcpmesh_ir::gateway::{Gateway, Listener, ListenerTls};
+use mcpmesh_ir::{GatewayId, Resource, ResourceKind, Secret, SecretId, Snapshot};
+use mcpmesh_proxy::routes::Routing;
 use mcpmesh_proxy::{Bind, Options, Proxy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -161,4 +162,61 @@ async fn a_listener_without_a_usable_pair_is_not_served_and_never_plain() {
         let asked = ask_tls((ip, 20444).into(), root.client(), "a.test", discover("a.test", &[])).await;
         assert!(asked.is_ok());
     }
+}
+
+/// All listeners at one address, as on one machine.
+async fn one_address(setup: &Setup, routing: Routing) -> Gate {
+    Gate::with(setup, |options| options.routing = routing).await
+}
+
+#[tokio::test]
+async fn the_one_address_is_tls_where_the_listener_says_so_and_never_plain_beside_it() {
+    let (root, fake) = (Root::new(), Fake::start(Speaks::Modern, Catalogue::tools(&["read"])).await);
+    let setup = Setup::open(&[&fake]);
+    let gate = one_address(&setup, Routing::OneMachine).await;
+    let address = gate.proxy.data_addr();
+    assert_eq!(gate.proxy.urls("here"), ["http://here/mcp"]);
+    let good = root.pair("a.test");
+    let plain = Listener { path: "/plain".to_owned(), ..listener(8081, None, None) };
+    let listeners = [listener(8443, None, Some("good")), plain];
+    let rejected = gate.proxy.apply(vec![with(&setup, &listeners, &[("good", &good)])]);
+    assert_eq!(rejected.len(), 1, "{rejected:?}");
+    assert!(rejected[0].reason.contains("another kind of TLS on the one address"), "{}", rejected[0]);
+    assert_eq!(gate.proxy.urls("here"), ["https://here/mcp"]);
+    let asked = ask_tls(address, root.client(), "a.test", discover("localhost", &[])).await;
+    assert_eq!(asked.unwrap().0.status, 200);
+    let mut raw = TcpStream::connect(address).await.unwrap();
+    raw.write_all(b"GET /plain HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut said = Vec::new();
+    let _ = raw.read_to_end(&mut said).await;
+    assert!(!said.starts_with(b"HTTP"), "plain: {}", String::from_utf8_lossy(&said));
+    // A certificate that is gone closes it; a connection without TLS leads nowhere still.
+    let (bad, key) = ("x".to_owned(), good.1.clone());
+    gate.proxy.apply(vec![with(&setup, &listeners[..1], &[("good", &(bad, key))])]);
+    let mut raw = TcpStream::connect(address).await.unwrap();
+    raw.write_all(b"POST /mcp HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    let mut said = Vec::new();
+    let _ = raw.read_to_end(&mut said).await;
+    assert!(!said.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&said));
+}
+
+#[tokio::test]
+async fn a_place_that_two_gateways_want_is_the_firsts_and_the_other_is_told() {
+    let fake = Fake::start(Speaks::Modern, Catalogue::tools(&["read"])).await;
+    let setup = Setup::open(&[&fake]);
+    let gate = one_address(&setup, Routing::Listeners).await;
+    let first = setup.snapshot();
+    let second = |path: &str| {
+        let id: GatewayId = "a/second".parse().unwrap();
+        let change = |gateway: &mut Gateway| {
+            gateway.id = id.clone();
+            gateway.listeners = vec![Listener { path: path.to_owned(), ..listener(8080, None, None) }];
+        };
+        Snapshot::new(id.clone(), changed(setup.snapshot(), change, vec![]).resources)
+    };
+    assert_eq!(gate.proxy.apply(vec![first.clone(), second("/second")]), []);
+    let rejected = gate.proxy.apply(vec![first, second("/mcp")]);
+    assert_eq!(rejected.len(), 1, "{rejected:?}");
+    let reason = &rejected[0].reason;
+    assert!(rejected[0].name == "a/second" && reason.contains("that a/gw has"), "{}", rejected[0]);
 }
