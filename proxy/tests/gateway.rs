@@ -12,7 +12,6 @@ mod gateway {
 
     mod access;
     mod audiences;
-    mod ending;
     mod eras;
     mod failures;
     mod floods;
@@ -21,6 +20,7 @@ mod gateway {
     mod mesh;
     mod parser;
     mod ports;
+    mod process;
     mod property;
     mod questions;
     mod reload;

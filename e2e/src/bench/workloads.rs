@@ -106,17 +106,19 @@ pub(super) async fn lists<'w>(world: &'w World, plan: &Plan) -> anyhow::Result<[
         .collect();
     let name = |kind: &str, number: usize| format!("/static/{kind}-{}.json", user(number));
     let mut cases = Vec::new();
-    for (kind, requests) in [("warm", anyone), ("filtered", identities)] {
+    for (kind, name_of, running, requests) in
+        [("warm", "off", &world.lists, anyone), ("filtered", "on", &world.lists_on, identities)]
+    {
         let mut files = Vec::new();
         for (number, request) in requests.iter().enumerate() {
             let path = name(kind, number);
-            let body = fetch(&world.lists, request).await?;
+            let body = fetch(running, request).await?;
             std::fs::write(world.folder.path().join(path.trim_start_matches('/')), body)?;
             files.push(get(&path));
         }
         let contestants = vec![
             Contestant::new("nginx", &world.nginx, files, "\"s50_tool_9\""),
-            Contestant::new("off", &world.lists, requests, "\"s50_tool_9\""),
+            Contestant::new(name_of, running, requests, "\"s50_tool_9\""),
         ];
         cases.push(Case::new(format!("W4 {kind}, 16"), 16, plan.scaled(1_500), contestants));
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
-use mcpmesh_ir::policy::{AccessRule, Dimension, Effect, Rate, To};
+use mcpmesh_ir::policy::{AccessRule, Dimension, Effect, Limit, Rate, To};
 use tempfile::TempDir;
 
 use super::config::{Draft, endless, group, key_of, limit, rule, servers, tools, user};
@@ -35,8 +35,10 @@ pub(super) struct World {
     pub(super) off: Running,
     /// API keys, rules, limits, metrics and an access log.
     pub(super) on: Running,
-    /// `/all` and `/some`: 50 servers for anyone, and for 20 identities that each see half of them.
+    /// `/all`: 50 servers for anyone.
     pub(super) lists: Running,
+    /// `/some`: the same for 20 identities that each see half of them, with limits and a log.
+    pub(super) lists_on: Running,
     /// `/free`, `/hot`, `/tight` and `/keys`.
     pub(super) limits: Running,
     pub(super) folder: TempDir,
@@ -59,7 +61,8 @@ impl World {
         let world = Self {
             off: proxy("off", &[Draft::open("off", "/mcp/0", 0..1)], false)?,
             on: proxy("on", &[guarded()], true)?,
-            lists: proxy("lists", &[Draft::open("all", "/all", 1..SERVERS + 1), some()], false)?,
+            lists: proxy("lists", &[Draft::open("all", "/all", 1..SERVERS + 1)], false)?,
+            lists_on: proxy("lists-on", &[some()], true)?,
             limits: proxy("limits", &limited(), false)?,
             upstream,
             relay,
@@ -78,7 +81,7 @@ impl World {
         listed(&self.off, &anyone, "/mcp/0", "small").await?;
         listed(&self.on, &key, "/mcp/0", "small").await?;
         listed(&self.lists, &anyone, "/all", &last).await?;
-        listed(&self.lists, &Caller::with_key(&key_of(1)), "/some", &last).await?;
+        listed(&self.lists_on, &Caller::with_key(&key_of(1)), "/some", &last).await?;
         listed(&self.limits, &anyone, "/hot", "small").await?;
         listed(&self.limits, &key, "/keys", &last).await
     }
@@ -161,11 +164,15 @@ fn guarded() -> Draft {
         let globs = [&*format!("{name}_*"), "read_*"];
         access.push(rule(&name, Effect::Allow, vec![group(name.clone())], tools(&globs)));
     }
-    let limits = vec![
+    Draft { users: IDENTITIES, access, limits: counted(), ..Draft::open("on", "/mcp/0", 0..1) }
+}
+
+/// Limits that are never reached.
+fn counted() -> Vec<Limit> {
+    vec![
         limit("caller", &[Dimension::Principal], endless()),
         limit("tool", &[Dimension::Server, Dimension::Tool], endless()),
-    ];
-    Draft { users: IDENTITIES, access, limits, ..Draft::open("on", "/mcp/0", 0..1) }
+    ]
 }
 
 fn some() -> Draft {
@@ -177,7 +184,7 @@ fn some() -> Draft {
         rule(&user(number), Effect::Allow, vec![group(user(number))], servers(seen))
     };
     let access = (0..IDENTITIES).map(allows).collect();
-    Draft { users: IDENTITIES, access, ..Draft::open("some", "/some", 1..SERVERS + 1) }
+    Draft { users: IDENTITIES, access, limits: counted(), ..Draft::open("some", "/some", 1..SERVERS + 1) }
 }
 
 fn limited() -> [Draft; 4] {

@@ -82,6 +82,8 @@ pub fn check(text: &[u8], limits: &Limits) -> Result<(), Error> {
 
 /// Bytes that are scanned before whoever else wants the processor has it: a long text takes milliseconds.
 const TURN: usize = 16 << 10;
+/// The same in members, whose names are kept.
+const TURN_MEMBERS: usize = 256;
 
 /// Keys that one object holds before a hash set takes over from comparing them one by one.
 const COMPARED: usize = 16;
@@ -90,15 +92,16 @@ struct Frame {
     object: bool,
     start: usize,
     first_key: usize,
-    many: Option<Many>,
+    many: Option<Box<Many>>,
 }
 
 /// The keys of a large object, by a hash that nobody outside can foresee: a tenth of the memory, and two keys that
-/// share one (once in a billion objects of the largest kind) are refused, never let through.
+/// share one (once in a billion objects of the largest kind) are refused, never let through. In several sets: to make
+/// a larger one of a set takes as long as it is large.
 #[derive(Default)]
 struct Many {
     state: RandomState,
-    hashes: HashSet<u64, BuildHasherDefault<Hashed>>,
+    hashes: [HashSet<u64, BuildHasherDefault<Hashed>>; 16],
 }
 
 /// Does not hash again what is a hash.
@@ -117,7 +120,10 @@ impl Hasher for Hashed {
 
 impl Many {
     fn insert(&mut self, key: &str) -> bool {
-        self.hashes.insert(self.state.hash_one(key))
+        let hash = self.state.hash_one(key);
+        // Not by the bits that a set goes by.
+        let set = self.hashes.get_mut((hash >> 32 & 15) as usize);
+        set.is_some_and(|set| set.insert(hash))
     }
 }
 
@@ -232,6 +238,9 @@ impl<'a> Scanner<'a> {
         if self.members > self.limits.members {
             return Err(Error::Members);
         }
+        if self.members.is_multiple_of(TURN_MEMBERS) {
+            std::thread::yield_now();
+        }
         let key = Key { text, at };
         sink.key(self.stack.len(), &key)?;
         self.remember(key)?;
@@ -252,7 +261,7 @@ impl<'a> Scanner<'a> {
             return Err(Error::Duplicate(at));
         }
         if seen.len() >= COMPARED {
-            let many = frame.many.insert(Many::default());
+            let many = frame.many.insert(Box::default());
             for one in self.keys.drain(frame.first_key..).chain([key]) {
                 many.insert(&one);
             }

@@ -146,7 +146,7 @@ pub(crate) struct Process {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:17020")]
     pub(crate) metrics: SocketAddr,
     /// The configuration in force, without secrets: /config_dump. Loopback only.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:17000")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:17000", value_parser = admin)]
     pub(crate) admin: SocketAddr,
     /// One JSON line a request: a file, or - for standard output.
     #[arg(long, value_name = "FILE")]
@@ -168,6 +168,15 @@ fn server(text: &str) -> Result<ServerId, String> {
     match text.parse() {
         Ok(FleetId::Server(id)) => Ok(id),
         _ => Err("a sidecar's fleet is server/NAMESPACE/NAME".to_owned()),
+    }
+}
+
+fn admin(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|error| format!("{error}"))?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("the admin port is for loopback only".to_owned())
     }
 }
 

@@ -1,4 +1,5 @@
-//! How the process ends after SIGTERM: at once or late, as `--drain-delay` says, and never in the middle of a call.
+//! The process: what it reads again on SIGHUP, and how it ends after SIGTERM, at once or late, as `--drain-delay` says,
+//! and never in the middle of a call.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -13,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::client::META;
 use super::fake::{self, Fake, Seen};
@@ -25,14 +26,20 @@ struct Running {
     child: Child,
     data: SocketAddr,
     metrics: SocketAddr,
-    _folder: tempfile::TempDir,
+    admin: SocketAddr,
+    /// What it logs once it serves.
+    said: mpsc::UnboundedReceiver<String>,
+    folder: tempfile::TempDir,
 }
+
+/// The configuration's file.
+const CONFIG: &str = "mesh.json";
 
 impl Running {
     /// Serves one server, which has a tool `read`, with more arguments.
     async fn start(fake: &Fake, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("mesh.json");
+        let config = folder.path().join(CONFIG);
         std::fs::write(&config, serde_json::to_vec(&[Setup::open(&[fake]).snapshot()]).unwrap()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_mcpmesh-proxy"));
         command.arg("--config").arg(config).args(more).env_remove("RUST_LOG");
@@ -52,9 +59,15 @@ impl Running {
         });
         let serving = serving.await;
         // The pipe is read on, or the process would wait for it.
-        tokio::spawn(async move { while log.next_line().await.is_ok_and(|line| line.is_some()) {} });
+        let (tell, said) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = log.next_line().await {
+                let _ = tell.send(line);
+            }
+        });
         let at = |name: &str| serving[name].as_str().unwrap().parse().unwrap();
-        let running = Self { child, data: at("data"), metrics: at("metrics"), _folder: folder };
+        let running =
+            Self { child, data: at("data"), metrics: at("metrics"), admin: at("admin"), said, folder };
         running.says(StatusCode::OK).await;
         // How long it takes to know the server is not what is tested.
         soon("the tool answers", async { while !answers(&call(running.data, "s0_read").await) {} }).await;
@@ -62,7 +75,17 @@ impl Running {
     }
 
     fn terminate(&self) {
-        kill_process(Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap(), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap(), signal).unwrap();
+    }
+
+    /// Has the process read this in place of its configuration.
+    fn reread(&self, config: impl AsRef<[u8]>) {
+        std::fs::write(self.folder.path().join(CONFIG), config).unwrap();
+        self.signal(Signal::HUP);
     }
 
     /// Waits until `/readyz` says this.
@@ -136,4 +159,30 @@ async fn without_a_delay_the_process_ends_once_the_call_in_flight_has_its_answer
     assert!(answers(&answered));
     let ended = soon("the end", running.child.wait()).await.unwrap();
     assert!(ended.success(), "{ended}");
+}
+
+#[tokio::test]
+async fn sighup_reads_the_file_again_and_one_that_cannot_be_read_changes_nothing() {
+    let fake = Fake::modern(&["read"]).await;
+    let mut running = Running::start(&fake, &[]).await;
+    running.reread("no snapshots");
+    let kept = "kept the configuration in force";
+    soon(kept, async { while !running.said.recv().await.unwrap().contains(kept) {} }).await;
+    assert!(answers(&call(running.data, "s0_read").await));
+    let other = Setup { allowed_origins: vec!["https://app.test".into()], ..Setup::open(&[&fake]) };
+    running.reread(serde_json::to_vec(&[other.snapshot()]).unwrap());
+    let dump =
+        || Request::get(format!("http://{}/config_dump", running.admin)).body(Full::default()).unwrap();
+    let shown = async || String::from_utf8(on_new_connection(dump()).await.body.to_vec()).unwrap();
+    soon("the new configuration", async { while !shown().await.contains("https://app.test") {} }).await;
+    assert!(answers(&call(running.data, "s0_read").await));
+}
+
+#[tokio::test]
+async fn an_admin_port_for_others_is_wrong_use() {
+    let words = ["--config", "none.json", "--admin", "0.0.0.0:1"];
+    let output = Command::new(env!("CARGO_BIN_EXE_mcpmesh-proxy")).args(words).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the admin port is for loopback only"), "{said}");
 }
