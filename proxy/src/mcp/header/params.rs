@@ -228,5 +228,6 @@ fn integer(text: &str) -> Option<i64> {
         let whole = number.fract() == 0.0 && number.abs() <= MAX_SAFE as f64;
         whole.then_some(number as i64)
     })?;
-    (number.abs() <= MAX_SAFE).then_some(number)
+    // The smallest integer has no absolute value of its own type.
+    (number.unsigned_abs() <= MAX_SAFE.unsigned_abs()).then_some(number)
 }

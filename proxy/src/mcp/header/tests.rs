@@ -101,6 +101,10 @@ fn params_are_mirrored_from_the_exact_path() {
     assert_eq!(built, params(&[("region", "=?base64?ZcO8?="), ("rows", "42")]));
     assert_eq!(mirrored.check(&built, Some(arguments.as_bytes())), Ok(()));
     assert!(mirrored.build(None).is_empty());
+    for unsafe_integer in ["9007199254740992", "-9007199254740992", "-9223372036854775808", "-1e300"] {
+        let arguments = format!(r#"{{"limits":{{"rows":{unsafe_integer}}}}}"#);
+        assert!(mirrored.build(Some(arguments.as_bytes())).is_empty(), "{unsafe_integer}");
+    }
 }
 
 #[test]
@@ -110,6 +114,7 @@ fn threat_header_against_body_params_must_equal_the_arguments() {
         |pairs: &[(&str, &str)], arguments: &str| mirrored.check(&params(pairs), Some(arguments.as_bytes()));
     assert_eq!(check(&[], "{}"), Ok(()));
     assert_eq!(check(&[("rows", "42.0")], r#"{"limits":{"rows":42}}"#), Ok(()));
+    assert_eq!(check(&[("rows", "-9007199254740991")], r#"{"limits":{"rows":-9007199254740991.0}}"#), Ok(()));
     assert_eq!(check(&[("dry-run", "true")], r#"{"dry":true}"#), Ok(()));
     assert_eq!(check(&[("unknown", "x")], "{}"), Ok(()));
     for (pairs, arguments) in [
@@ -122,6 +127,10 @@ fn threat_header_against_body_params_must_equal_the_arguments() {
         (&[("region", "1")], r#"{"region":1}"#),
         (&[("rows", "43")], r#"{"limits":{"rows":42}}"#),
         (&[("rows", "9007199254740993")], r#"{"limits":{"rows":9007199254740992}}"#),
+        (&[("rows", "9007199254740992")], r#"{"limits":{"rows":9007199254740992}}"#),
+        (&[("rows", "-9007199254740992")], r#"{"limits":{"rows":-9007199254740992}}"#),
+        (&[("rows", "-9223372036854775808")], r#"{"limits":{"rows":-9223372036854775808}}"#),
+        (&[("rows", "-9223372036854775808")], r#"{"limits":{"rows":1}}"#),
         (&[("dry-run", "True")], r#"{"dry":true}"#),
     ] {
         let mut given = HeaderMap::new();
