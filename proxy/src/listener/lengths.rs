@@ -1,44 +1,36 @@
 //! Sees a `Content-Length` beside a `Transfer-Encoding`, which hyper takes out before anyone can look (RFC 9112, 6.3).
 //!
-//! Every line that a head can say a length with is counted on its way in; every request that came with a length is
-//! counted when it is served. A chunked request that leaves more lines than requests has one of its own. A line in a
-//! body counts too, so the error is on the strict side: JSON has no line that begins like that.
+//! A head has no empty line in it, so both stand between two empty lines of the connection wherever one request has both,
+//! and never where they are of two. What a body holds counts too, so the error is on the strict side: JSON has no line
+//! that begins like either.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::TRANSFER_ENCODING;
 use http::{HeaderMap, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How a line begins that says a length: a parser of heads takes neither space before the name nor before the colon.
-const LINE: &[u8] = b"content-length:";
+const LENGTH: &[u8] = b"content-length:";
+/// How one begins that says that there are chunks.
+const CODING: &[u8] = b"transfer-encoding:";
+/// Bytes of a line that tell which it is.
+const LONGEST: usize = CODING.len();
 
-/// What both sides of a connection know of its lengths.
+/// What both sides of a connection know of its lengths: whether some head of it said both.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Lengths(Arc<Counts>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    said: AtomicU64,
-    served: AtomicU64,
-}
+pub(super) struct Lengths(Arc<AtomicBool>);
 
 impl Lengths {
-    /// Whether this request, the next of its connection, says where its body ends in two ways.
+    /// Whether this request, the next of its connection, says where its body ends in two ways. One that came in the same
+    /// breath before such a request is taken for it: nothing of that connection is answered any more.
     pub(super) fn contradict(&self, version: Version, headers: &HeaderMap) -> bool {
         // HTTP/2 has frames and no chunks.
-        if version >= Version::HTTP_2 {
-            return false;
-        }
-        if headers.contains_key(CONTENT_LENGTH) {
-            self.0.served.fetch_add(1, Ordering::Relaxed);
-        }
-        headers.contains_key(TRANSFER_ENCODING)
-            && self.0.said.load(Ordering::Relaxed) > self.0.served.load(Ordering::Relaxed)
+        version < Version::HTTP_2 && headers.contains_key(TRANSFER_ENCODING) && self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -58,34 +50,45 @@ impl<S> Watched<S> {
     }
 }
 
-/// Where in a line the last read ended.
+/// Where the last read ended, and what stands since the last empty line.
 #[derive(Debug, Default)]
 struct Scan {
-    /// Bytes of [`LINE`] that have been seen since the line began; none inside of another line.
-    matched: Option<usize>,
+    /// The first bytes of the line, in small letters.
+    line: [u8; LONGEST],
+    /// How many of them there are; all: the rest of the line says nothing more.
+    known: usize,
+    length: bool,
+    coding: bool,
 }
 
 impl Scan {
-    /// How many lines that say a length are completed by these bytes.
-    fn count(&mut self, mut bytes: &[u8]) -> u64 {
-        let mut found = 0;
-        loop {
-            if let Some(matched) = self.matched {
-                let wanted = LINE.get(matched..).unwrap_or_default();
-                let same = bytes.iter().zip(wanted).take_while(|(a, b)| a.eq_ignore_ascii_case(b)).count();
-                bytes = bytes.get(same..).unwrap_or_default();
-                if same == wanted.len() {
-                    found += 1;
-                } else if bytes.is_empty() {
-                    self.matched = Some(matched + same);
-                    return found;
-                }
-                self.matched = None;
+    /// Whether these bytes complete a head that says both.
+    fn finds_both(&mut self, mut bytes: &[u8]) -> bool {
+        let mut both = false;
+        while let Some((&byte, rest)) = bytes.split_first() {
+            bytes = rest;
+            if byte == b'\n' {
+                self.end_line();
+            } else if let Some(place) = self.line.get_mut(self.known) {
+                *place = byte.to_ascii_lowercase();
+                self.known += 1;
+                let line = self.line.get(..self.known).unwrap_or_default();
+                self.length |= line == LENGTH;
+                self.coding |= line == CODING;
+                both |= self.length && self.coding;
+            } else {
+                let Some(end) = memchr::memchr(b'\n', bytes) else { return both };
+                bytes = bytes.get(end..).unwrap_or_default();
             }
-            let Some(end) = memchr::memchr(b'\n', bytes) else { return found };
-            bytes = bytes.get(end + 1..).unwrap_or_default();
-            self.matched = Some(0);
         }
+        both
+    }
+
+    fn end_line(&mut self) {
+        if matches!(self.line.get(..self.known), Some(b"" | b"\r")) {
+            (self.length, self.coding) = (false, false);
+        }
+        self.known = 0;
     }
 }
 
@@ -97,9 +100,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
-        let said = self.scan.count(into.filled().get(before..).unwrap_or_default());
-        if said > 0 {
-            self.lengths.0.said.fetch_add(said, Ordering::Relaxed);
+        if self.scan.finds_both(into.filled().get(before..).unwrap_or_default()) {
+            self.lengths.0.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
     }
@@ -135,34 +137,59 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 mod tests {
     use super::*;
 
-    fn counted(pieces: &[&[u8]]) -> u64 {
+    fn found(pieces: &[&[u8]]) -> bool {
         let mut scan = Scan::default();
-        pieces.iter().map(|piece| scan.count(piece)).sum()
+        pieces.iter().filter(|piece| scan.finds_both(piece)).count() > 0
     }
 
-    #[test]
-    fn lines_are_counted_in_any_letters_and_however_they_are_cut() {
-        let head = b"POST / HTTP/1.1\r\ncOnTeNt-LeNgTh: 1\r\nX-Content-Length: 2\r\nContent-Length:3\nContent-Lengths: 4\r\n\
-                     Content-\nContent-Length : 5\r\n\nContent-Length:\r\n\r\n";
-        assert_eq!(counted(&[head]), 3);
-        for cut in 0..head.len() {
-            assert_eq!(counted(&[&head[..cut], &head[cut..]]), 3, "cut at {cut}");
+    /// However they are cut.
+    fn finds(bytes: &[u8]) -> bool {
+        let whole = found(&[bytes]);
+        for cut in 0..bytes.len() {
+            assert_eq!(found(&[&bytes[..cut], &bytes[cut..]]), whole, "cut at {cut}");
         }
-        let bytes: Vec<_> = head.chunks(1).collect();
-        assert_eq!(counted(&bytes), 3);
+        assert_eq!(found(&bytes.chunks(1).collect::<Vec<_>>()), whole);
+        whole
     }
 
     #[test]
-    fn a_chunked_request_contradicts_itself_only_with_a_length_of_its_own() {
+    fn a_head_with_both_is_found_in_any_letters_and_order_and_after_anything() {
+        for lines in [
+            "cOnTeNt-LeNgTh: 1\r\nX: y\r\nTransfer-Encoding: chunked",
+            "transfer-encoding:chunked\r\nA-Line-That-Is-Longer-Than-Both: x\nContent-Length:3",
+        ] {
+            let head = format!("POST / HTTP/1.1\r\n{lines}\r\n\r\n");
+            assert!(finds(head.as_bytes()), "{lines}");
+            for before in [
+                "\r\n",
+                "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+                "POST / HTTP/1.1\r\n\r\n5\r\n{\n\n}\n\r\n0\r\n\r\n",
+            ] {
+                assert!(finds(format!("{before}{head}").as_bytes()), "{before} {lines}");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_and_codings_of_requests_that_follow_each_other_are_none_of_each_others() {
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+        let plain = "POST / HTTP/1.1\nContent-Length: 2\n\n{}";
+        for both in [[chunked, plain], [plain, chunked], [chunked, chunked], [plain, plain]] {
+            assert!(!finds(both.concat().as_bytes()), "{both:?}");
+        }
+        let others = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX-Content-Length: 1\r\nContent-Lengths: 1\r\n\
+                      Content-\nContent-Length : 5\r\n\r\n";
+        assert!(!finds(others.as_bytes()));
+    }
+
+    #[test]
+    fn only_a_chunked_request_can_contradict_itself() {
         let lengths = Lengths::default();
-        let plain = HeaderMap::from_iter([(CONTENT_LENGTH, "1".parse().unwrap())]);
+        let plain = HeaderMap::from_iter([(http::header::CONTENT_LENGTH, "1".parse().unwrap())]);
         let chunked = HeaderMap::from_iter([(TRANSFER_ENCODING, "chunked".parse().unwrap())]);
-        let said = |lines| lengths.0.said.fetch_add(lines, Ordering::Relaxed);
         assert!(!lengths.contradict(Version::HTTP_11, &chunked));
-        said(1);
+        lengths.0.store(true, Ordering::Relaxed);
         assert!(!lengths.contradict(Version::HTTP_11, &plain));
-        assert!(!lengths.contradict(Version::HTTP_11, &chunked));
-        said(1);
         assert!(!lengths.contradict(Version::HTTP_2, &chunked));
         assert!(lengths.contradict(Version::HTTP_11, &chunked));
     }

@@ -107,6 +107,13 @@ async fn chunks_and_lengths_take_turns_on_one_connection() {
         assert_eq!(status(&answer), 200, "{number}: {answer}");
     }
     assert_eq!(fake.calls().len(), 5);
+    // All at once, too.
+    stream.write_all(&[chunked.clone(), plain.clone(), plain, chunked].concat()).await.unwrap();
+    let mut answers = String::new();
+    while answers.matches("HTTP/1.1 ").count() < 4 {
+        answers.push_str(&soon("an answer", answer(&mut stream)).await);
+    }
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 4, "{answers}");
 }
 
 /// Reads until an answer of known or chunked length is whole.
