@@ -152,6 +152,14 @@ pub fn events(stream: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'sta
     answer
 }
 
+/// A stream of server-sent events that is over: of a request to which nothing may be said.
+#[must_use]
+pub fn no_events() -> Answer {
+    let mut answer = events(futures_util::stream::empty());
+    *answer.body_mut() = Payload::empty();
+    answer
+}
+
 /// Fills the pauses of an event stream with comments, so that nothing on the way closes it.
 pub fn kept_alive(
     events: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static,

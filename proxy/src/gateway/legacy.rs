@@ -165,7 +165,7 @@ impl Exchange {
         begun.await.unwrap_or_else(|_| {
             if cancelled.is_cancelled() {
                 // Cancelled before it was answered: nothing may be said any more.
-                return web::events(futures_util::stream::empty());
+                return web::no_events();
             }
             panics.inc();
             tracing::error!("a request ended in a panic");
@@ -273,7 +273,6 @@ impl Exchange {
     /// The requests of a batch, some side by side; one array of their responses, written as they come (2025-03-26,
     /// basic).
     pub(super) async fn legacy_batch(self, session: Arc<Session>, messages: Vec<Message>) -> Answer {
-        let asks = messages.iter().any(|message| matches!(message, Message::Request(_)));
         // No streams inside a batch: what comes before a response has no place in the array.
         let mut headers = (*self.headers).clone();
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
@@ -281,11 +280,7 @@ impl Exchange {
         let answers = futures_util::stream::iter(messages)
             .map(move |message| Box::pin(exchange.clone().legacy(Arc::clone(&session), message)))
             .buffered(SIDE_BY_SIDE);
-        if asks {
-            return web::json_stream(array(answers));
-        }
-        answers.for_each(|_| std::future::ready(())).await;
-        web::status(StatusCode::ACCEPTED)
+        gathered(answers).await
     }
 
     /// A GET: the session's own stream, or one that is taken up again.
@@ -370,16 +365,15 @@ impl Drop for Closing {
     }
 }
 
-/// The bodies of these answers as one JSON array.
-fn array(
-    answers: impl Stream<Item = Answer> + Send + 'static,
-) -> impl Stream<Item = Result<Bytes, web::BodyError>> + Send + 'static {
-    let piece = |text: &'static [u8]| once(ready(Ok(Bytes::from_static(text))));
+/// The bodies of these answers as one JSON array, without those that say nothing: notifications, and calls that were
+/// cancelled. Where none says anything there is no array (JSON-RPC 2.0, 6).
+async fn gathered(answers: impl Stream<Item = Answer> + Send + 'static) -> Answer {
     let bodies = answers.map(Answer::into_body).filter(|body| ready(!body.is_end_stream()));
-    let members = bodies.enumerate().flat_map(move |(index, body)| {
-        piece(if index == 0 { b"" } else { b"," }).chain(BodyDataStream::new(body))
-    });
-    piece(b"[").chain(members).chain(piece(b"]"))
+    let mut bodies = Box::pin(bodies);
+    let Some(first) = bodies.next().await else { return web::status(StatusCode::ACCEPTED) };
+    let piece = |text: &'static [u8]| once(ready(Ok(Bytes::from_static(text))));
+    let others = bodies.flat_map(move |body| piece(b",").chain(BodyDataStream::new(body)));
+    web::json_stream(piece(b"[").chain(BodyDataStream::new(first)).chain(others).chain(piece(b"]")))
 }
 
 /// The stream of a call, primed where the revision knows how to resume one that broke before its first event.
@@ -414,4 +408,28 @@ async fn legacy_response(session: &Session, response: &Response) -> Answer {
         }
     }
     web::status(StatusCode::ACCEPTED)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    async fn text(answers: Vec<Answer>) -> (StatusCode, Bytes) {
+        let (head, body) = gathered(futures_util::stream::iter(answers)).await.into_parts();
+        (head.status, body.collect().await.unwrap().to_bytes())
+    }
+
+    #[tokio::test]
+    async fn what_says_nothing_has_no_place_in_a_batchs_array() {
+        let said = |text: &'static str| web::json(StatusCode::OK, [Bytes::from_static(text.as_bytes())]);
+        let silent = || [web::no_events(), web::status(StatusCode::ACCEPTED)];
+        let streamed = web::json_stream(once(ready(Ok(Bytes::from_static(b"3")))));
+        let [cancelled, notified] = silent();
+        let [last, other] = silent();
+        let answers = vec![cancelled, said("1"), notified, said("2"), streamed, last, other];
+        assert_eq!(text(answers).await, (StatusCode::OK, Bytes::from_static(b"[1,2,3]")));
+        assert_eq!(text(silent().into()).await, (StatusCode::ACCEPTED, Bytes::new()));
+    }
 }

@@ -357,6 +357,22 @@ async fn a_batch_is_answered_as_one_in_its_revision_and_refused_in_all_others() 
 }
 
 #[tokio::test]
+async fn a_cancelled_call_leaves_nothing_in_the_answer_of_its_batch() {
+    let (fake, gate) = gate().await;
+    fake.hook(|seen| (seen.method() == "tools/call").then(|| std::future::pending().boxed()));
+    let old = gate.legacy(None, "2025-03-26").await;
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "s0_echo"}});
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}});
+    let ping = json!({"jsonrpc": "2.0", "id": 2, "method": "ping"});
+    for batch in [json!([call, cancel, ping]), json!([ping, call, cancel])] {
+        let answered = old.post(batch).await;
+        assert_eq!(answered.json(), json!([{"jsonrpc": "2.0", "id": 2, "result": {}}]));
+    }
+    let nothing = old.post(json!([call, cancel])).await;
+    assert_eq!((nothing.status.as_u16(), nothing.body.len()), (202, 0));
+}
+
+#[tokio::test]
 async fn headers_speak_of_every_message_of_a_batch() {
     let (fake, gate) = gate().await;
     let old = gate.legacy(None, "2025-03-26").await;
