@@ -266,7 +266,7 @@ impl Gateway {
 
     /// Ends sessions that nobody uses.
     pub fn tidy(&self) {
-        self.sessions.expire(self.shell.bounds.session_idle);
+        self.sessions.expire(self.shell.bounds.session_idle, now());
         self.audiences.tidy();
     }
 

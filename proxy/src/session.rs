@@ -1,8 +1,8 @@
 //! Sessions of legacy clients: what `initialize` settled, the calls in flight, the server's questions that wait
 //! for an answer, and the event streams (2025-11-25, basic/lifecycle and basic/transports).
 //!
-//! A session lives on the process that opened it. Its id is a sealed handle bound to the caller: possession is not
-//! authentication, every request is authenticated and compared with the session's owner.
+//! A session lives on the process that opened it, which finds it by its id. The id is a sealed handle, so that nobody can
+//! make one up; possession is not authentication: every request is authenticated and compared with the session's owner.
 
 mod relay;
 mod stream;
@@ -35,6 +35,8 @@ const KEPT_STREAMS: usize = 32;
 pub struct Terms {
     /// The sealed id.
     pub id: String,
+    /// When the id is over, in seconds since 1970, however busy the session is: as its seal says.
+    pub expires: u64,
     /// The negotiated revision.
     pub revision: Revision,
     /// [`mcpmesh_ir::policy::Identity::principal`] of the owner.
@@ -203,6 +205,10 @@ impl Session {
         self.calls.lock().is_empty() && !self.outbox.is_read()
     }
 
+    fn is_over(&self, now: u64) -> bool {
+        now >= self.terms.expires
+    }
+
     fn end(&self) {
         self.ended.cancel();
         self.outbox.close();
@@ -268,30 +274,35 @@ impl Sessions {
         true
     }
 
-    /// The session of this id, if it is this principal's: another's is as unknown as none.
+    /// The session of this id, if it is this principal's and its id is not over at `now` (seconds since 1970): another's
+    /// is as unknown as none.
     #[must_use]
-    pub fn get(&self, id: &str, principal: &str) -> Option<Arc<Session>> {
-        let session =
-            self.open.lock().get(id).filter(|session| session.terms.principal == principal).cloned()?;
+    pub fn get(&self, id: &str, principal: &str, now: u64) -> Option<Arc<Session>> {
+        let its = |session: &&Arc<Session>| session.terms.principal == principal && !session.is_over(now);
+        let session = self.open.lock().get(id).filter(its).cloned()?;
         *session.seen.lock() = Instant::now();
         Some(session)
     }
 
     /// Ends a session of this principal.
     pub fn remove(&self, id: &str, principal: &str) -> bool {
-        let Some(session) = self.get(id, principal) else { return false };
-        self.open.lock().remove(id);
-        session.end();
-        true
+        let ended = {
+            let mut open = self.open.lock();
+            let its = open.get(id).is_some_and(|session| session.terms.principal == principal);
+            its.then(|| open.remove(id)).flatten()
+        };
+        ended.map(|session| session.end()).is_some()
     }
 
-    /// Ends sessions that nobody used for `idle`.
-    pub fn expire(&self, idle: Duration) {
-        let now = Instant::now();
+    /// Ends sessions that nobody used for `idle`, and those whose ids are over at `now` (seconds since 1970) once their
+    /// last call is answered.
+    pub fn expire(&self, idle: Duration, now: u64) {
         let expired: Vec<_> = {
             let mut open = self.open.lock();
-            let stale =
-                |session: &Session| now.duration_since(*session.seen.lock()) > idle && session.is_idle();
+            let stale = |session: &Session| {
+                let unused = session.seen.lock().elapsed() > idle && session.is_idle();
+                unused || (session.is_over(now) && session.calls.lock().is_empty())
+            };
             let ids: Vec<_> = open.iter().filter(|(_, one)| stale(one)).map(|(id, _)| id.clone()).collect();
             ids.iter().filter_map(|id| open.remove(id)).collect()
         };
@@ -312,5 +323,48 @@ impl Sessions {
         for session in all {
             session.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Label, Metrics};
+
+    const OPENED: u64 = 1_800_000_000;
+
+    fn session(id: &str, expires: u64) -> Arc<Session> {
+        let (sender, _) = tokio::sync::mpsc::channel(1);
+        let (capabilities, revision) = (Capabilities::default(), Revision::V2025_11_25);
+        let link = SessionLink::new(capabilities.clone(), None, sender);
+        let terms = Terms { id: id.into(), expires, revision, principal: "alice".into(), capabilities };
+        Session::new(terms, link, Metrics::default().session(&Label::from("a/gw")))
+    }
+
+    #[test]
+    fn an_id_is_unknown_from_the_second_on_that_its_seal_names() {
+        let sessions = Sessions::default();
+        assert!(sessions.insert(session("id", OPENED + 60), 100));
+        assert!(sessions.get("id", "alice", OPENED + 59).is_some());
+        assert!(sessions.get("id", "bob", OPENED).is_none());
+        assert!(sessions.get("id", "alice", OPENED + 60).is_none());
+        assert!(!sessions.remove("id", "bob"));
+        assert!(sessions.remove("id", "alice"));
+        assert!(sessions.get("id", "alice", OPENED).is_none());
+    }
+
+    #[test]
+    fn a_session_whose_id_is_over_ends_after_its_last_call_though_somebody_reads_its_stream() {
+        let sessions = Sessions::default();
+        let (old, new) = (session("old", OPENED), session("new", OPENED + 60));
+        assert!(sessions.insert(Arc::clone(&old), 100) && sessions.insert(Arc::clone(&new), 100));
+        let _read = old.outbox.read(0);
+        let call = old.begin(&Id::from(1)).unwrap();
+        sessions.expire(Duration::from_secs(3600), OPENED);
+        assert!(!old.ended.is_cancelled() && !call.token().is_cancelled());
+        drop(call);
+        sessions.expire(Duration::from_secs(3600), OPENED);
+        assert!(old.ended.is_cancelled() && !new.ended.is_cancelled());
+        assert_eq!(sessions.all().len(), 1);
     }
 }

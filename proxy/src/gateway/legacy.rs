@@ -30,7 +30,7 @@ use crate::mcp::meta::{Capabilities, LogLevel};
 use crate::session::{Call, EventStream, Session, Terms};
 use crate::upstream::SessionLink;
 
-/// Seconds that a session id can be opened; whether the session lives is another question.
+/// Seconds that a session id is good for, however busy its session is.
 const SESSION_LIFE: u64 = 7 * 24 * 3600;
 /// Messages of a batch that are answered at once: what one client may ask for at a time is bounded, and so is memory.
 const SIDE_BY_SIDE: usize = 8;
@@ -39,7 +39,8 @@ const INBOX: usize = 64;
 /// For a server to be told that roots changed: one that does not read keeps it from the others no longer.
 const ROOTS_TIME: Duration = Duration::from_secs(10);
 
-/// What a session id says under its seal.
+/// What a session id says under its seal: to whoever gets a request of a session of another process. The process that
+/// opened it knows all this by the id.
 #[derive(Serialize)]
 struct Facts<'a> {
     revision: &'a str,
@@ -90,11 +91,12 @@ impl Exchange {
             nonce: hex::encode(nonce),
         };
         let binding = Gateway::binding(&self.view, &principal);
-        let sealed = shell.ring.seal(Purpose::Session, &binding, now() + SESSION_LIFE, &facts);
+        let expires = now() + SESSION_LIFE;
+        let sealed = shell.ring.seal(Purpose::Session, &binding, expires, &facts);
         let id = sealed.map_err(|_| Fault::Internal)?;
         let (sender, inbox) = mpsc::channel(INBOX);
         let link = SessionLink::new(capabilities.without_tasks(), request.params.bytes("clientInfo"), sender);
-        let terms = Terms { id, revision, principal, capabilities };
+        let terms = Terms { id, expires, revision, principal, capabilities };
         let session = Session::new(terms, link, shell.metrics.session(&self.gateway.label));
         if !self.gateway.sessions.insert(Arc::clone(&session), shell.bounds.sessions) {
             return Err(Fault::Unavailable {
@@ -111,7 +113,7 @@ impl Exchange {
     /// The session that the request names.
     pub(super) fn session(&self) -> Result<Arc<Session>, NoSession> {
         let id = web::single(&self.headers, &SESSION_ID).ok_or(NoSession::Unnamed)?;
-        self.gateway.sessions.get(id, &self.caller.principal).ok_or(NoSession::Unknown)
+        self.gateway.sessions.get(id, &self.caller.principal, now()).ok_or(NoSession::Unknown)
     }
 
     pub(super) fn without_session(&self, missing: NoSession, id: Option<&Id>) -> Answer {
