@@ -16,4 +16,4 @@ pub use list::{List, ListKind};
 pub use names::{Claim, Names, allot};
 pub use section::Entry;
 pub use view::{Abilities, Attached, Config, Routed, View};
-pub(crate) use view::{reached, settled};
+pub(crate) use view::{reached, settled, takes_subscriptions};

@@ -117,7 +117,7 @@ pub struct Abilities {
     pub prompts: bool,
     /// Some server has resources.
     pub resources: bool,
-    /// Some server takes resource subscriptions.
+    /// Some server takes resource subscriptions of such a client.
     pub subscribe: bool,
     /// Some server completes arguments.
     pub completions: bool,
@@ -302,16 +302,16 @@ impl View {
     }
 
     /// What the servers can do together of which the caller sees something, or that have nothing yet; all of them
-    /// without a caller.
+    /// without a caller. What does not work in the client's era is not among it.
     #[must_use]
-    pub fn abilities(&self, caller: Option<&Caller>) -> Abilities {
+    pub fn abilities(&self, era: Era, caller: Option<&Caller>) -> Abilities {
         let hidden = |server: usize| {
             let has_something =
                 ListKind::ALL.into_iter().any(|kind| self.objects(kind, server).next().is_some());
             has_something && caller.is_some_and(|caller| !self.sees(caller, server))
         };
         let visible = self.observed.iter().enumerate().filter(|(server, _)| !hidden(*server));
-        Abilities::of(visible.map(|(_, observation)| &**observation))
+        Abilities::of(era, visible.map(|(_, observation)| &**observation))
     }
 
     fn objects(&self, kind: ListKind, server: usize) -> impl Iterator<Item = Object<'_>> {
@@ -356,19 +356,25 @@ impl Entry {
 
 impl Abilities {
     /// A server that has not been heard of yet may have anything.
-    fn of<'o>(observed: impl Iterator<Item = &'o Observation>) -> Self {
+    fn of<'o>(era: Era, observed: impl Iterator<Item = &'o Observation>) -> Self {
         let mut all = Self::default();
         for observation in observed {
             let (offers, unknown) = (observation.offers, !settled(observation));
             all.tools |= offers.tools || unknown;
             all.prompts |= offers.prompts || unknown;
             all.resources |= offers.resources || unknown;
-            all.subscribe |= offers.subscribe;
+            all.subscribe |= offers.subscribe && takes_subscriptions(era, observation);
             all.completions |= offers.completions;
             all.logging |= offers.logging;
         }
         all
     }
+}
+
+/// Whether a client of this era can subscribe to resources of a server: sessions serve legacy clients whatever the server
+/// speaks, and a `subscriptions/listen` leads to modern servers alone.
+pub(crate) fn takes_subscriptions(era: Era, observation: &Observation) -> bool {
+    era == Era::Legacy || observation.eras.modern
 }
 
 /// Whether a server has answered once: its lists are known.

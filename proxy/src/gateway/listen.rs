@@ -16,9 +16,10 @@ use super::answer;
 use super::post::Exchange;
 use super::pump::updated;
 use super::session_task::TOLD;
+use crate::catalog::takes_subscriptions;
 use crate::http::{self as web, Answer};
 use crate::mcp::envelope::{Id, Request};
-use crate::mcp::era::Revision;
+use crate::mcp::era::{Era, Revision};
 use crate::mcp::fault::Fault;
 use crate::mcp::{json, sse};
 use crate::metrics::Open;
@@ -132,8 +133,9 @@ impl Exchange {
         for uri in uris {
             let Some(routed) = self.view.resource(uri) else { continue };
             let object = Object::Resource { uri: &routed.uri };
-            let modern = self.view.observed.get(routed.server).is_some_and(|seen| seen.eras.modern);
-            if modern && self.allows(routed.server, object) {
+            let seen = self.view.observed.get(routed.server);
+            let takes = seen.is_some_and(|seen| takes_subscriptions(Era::Modern, seen));
+            if takes && self.allows(routed.server, object) {
                 by_server.entry(routed.server).or_default().push((uri.clone(), routed.uri.clone()));
             }
         }

@@ -106,7 +106,7 @@ impl Exchange {
         Ok(answer::result(
             &request.id,
             Era::Modern,
-            [versions, self.capabilities(), self.instructions(), self.caching()],
+            [versions, self.capabilities(Era::Modern), self.instructions(), self.caching()],
         ))
     }
 
@@ -114,12 +114,13 @@ impl Exchange {
     pub(super) fn handshake(&self, request: &Request, revision: Revision) -> Vec<Bytes> {
         let version = answer::member("protocolVersion", &answer::text(revision.as_str()));
         let info = answer::member("serverInfo", answer::SERVER_INFO.as_bytes());
-        answer::result(&request.id, Era::Legacy, [version, self.capabilities(), info, self.instructions()])
+        let capabilities = self.capabilities(Era::Legacy);
+        answer::result(&request.id, Era::Legacy, [version, capabilities, info, self.instructions()])
     }
 
-    fn capabilities(&self) -> Bytes {
+    fn capabilities(&self, era: Era) -> Bytes {
         let Abilities { tools, prompts, resources, subscribe, completions, logging } =
-            self.view.abilities(self.viewer());
+            self.view.abilities(era, self.viewer());
         let with_subscribe = if subscribe { r#","subscribe":true"# } else { "" };
         let parts = [
             (tools, r#""tools":{"listChanged":true}"#.to_owned()),
