@@ -92,9 +92,10 @@ impl Exchange {
         ring.seal(Purpose::Cursor, &binding, now() + CURSOR_LIFE, cursor).map_err(|_| Fault::Internal)
     }
 
-    /// Lists are filtered by caller, so they are private; they are as fresh as the least fresh part.
+    /// Lists are filtered by caller, so they are private; they stay fresh for as long as the part that is stale first.
     fn caching(&self) -> Bytes {
-        let ttl = self.view.observed.iter().map(|observation| observation.lists.ttl_ms).min().unwrap_or(0);
+        let now = tokio::time::Instant::now();
+        let ttl = self.view.observed.iter().map(|observation| observation.ttl_left(now)).min().unwrap_or(0);
         Bytes::from(format!(r#""ttlMs":{ttl},"cacheScope":"private""#))
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::error::{Error, Explanation, Kind};
 use super::remark::Remark;
@@ -143,6 +144,8 @@ pub struct Observation {
     pub lists: Lists,
     /// Grows whenever a list, the capabilities or the instructions change; not with `state`.
     pub generation: u64,
+    /// Since when the lists are known to be so: before they were asked for.
+    pub listed: Instant,
     /// How many of its objects, its instructions being one, carry hidden characters in what is shown of them.
     pub hiding: usize,
 }
@@ -191,6 +194,7 @@ impl Default for Observation {
             instructions: None,
             lists: Lists::default(),
             generation: 0,
+            listed: Instant::now(),
             hiding: 0,
         }
     }
@@ -211,7 +215,14 @@ impl Observation {
         objects.count() + usize::from(instructions)
     }
 
-    /// The same but for `state` and `generation`?
+    /// For how many milliseconds yet the lists may be taken for current (2026-07-28, server/utilities/caching).
+    #[must_use]
+    pub fn ttl_left(&self, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(self.listed).as_millis();
+        self.lists.ttl_ms.saturating_sub(u64::try_from(age).unwrap_or(u64::MAX))
+    }
+
+    /// The same but for `state`, `generation` and when it was seen?
     pub(crate) fn offers_the_same(&self, other: &Self) -> bool {
         self.eras == other.eras
             && self.server_info == other.server_info
@@ -379,6 +390,17 @@ mod tests {
         );
         assert_eq!(told[1], r#"left out the tool "slow\n", which runs as a task only"#);
         assert_eq!(told.len(), 2);
+    }
+
+    #[test]
+    fn what_is_left_of_a_lists_ttl_is_less_with_its_age_and_never_less_than_nothing() {
+        let listed = Instant::now();
+        let lists = Lists { ttl_ms: 10_000, ..Lists::default() };
+        let seen = Observation { listed, lists, ..Observation::default() };
+        let after = |millis| seen.ttl_left(listed + std::time::Duration::from_millis(millis));
+        assert_eq!([0, 1, 4_000, 10_000, 10_001, 86_400_000].map(after), [10_000, 9_999, 6_000, 0, 0, 0]);
+        let before = listed.checked_sub(std::time::Duration::from_secs(1)).unwrap();
+        assert_eq!(seen.ttl_left(before), 10_000, "what was asked for later is not fresher than fresh");
     }
 
     #[test]

@@ -380,6 +380,7 @@ impl Core {
     /// Reads all lists and publishes them.
     async fn publish_lists(self: &Arc<Self>, live: &Arc<Live>, handshake: Handshake) -> Result<(), Error> {
         let offers = Offers::read(&handshake.capabilities);
+        let listed = Instant::now();
         let lists = self.read_lists(live, offers, None).await?;
         self.remark(&lists);
         self.publish(|observation| {
@@ -394,6 +395,7 @@ impl Core {
                 instructions: handshake.instructions,
                 lists,
                 generation: observation.generation,
+                listed,
                 hiding: observation.hiding,
             };
         });
