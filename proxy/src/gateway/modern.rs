@@ -101,8 +101,10 @@ impl Exchange {
             record.trace(trace.parent.trace_id);
         }
         let attached = self.view.config.attached.get(plan.server).ok_or(Fault::Internal)?;
-        record.asked();
-        let reply = attached.upstream.send(plan.outgoing).await.map_err(|error| fault_of(&error))?;
+        record.waits();
+        let sent = attached.upstream.send(plan.outgoing).await;
+        record.heard();
+        let reply = sent.map_err(|error| fault_of(&error))?;
         Ok((reply, plan.rules, attached.id.clone()))
     }
 }

@@ -1,13 +1,13 @@
 //! A request to the endpoint, from its first header to the room that answers it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method as Verb, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mcpmesh_ir::policy::Caller;
+use tokio::time::Instant;
 
 use super::audience::Audience;
 use super::legacy::NoSession;
@@ -44,12 +44,15 @@ pub(super) struct Exchange {
     pub(super) caller: Arc<Caller>,
     pub(super) credential: Credential,
     pub(super) headers: Arc<HeaderMap>,
+    /// When the head was there.
     pub(super) started: Instant,
+    /// When all of the body was there.
+    pub(super) whole: Instant,
 }
 
 impl Exchange {
     pub(super) fn record(&self, method: Method) -> Record {
-        Record::new(&self.gateway, &self.caller, method, self.started)
+        Record::new(&self.gateway, &self.caller, method, (self.started, self.whole))
     }
 }
 
@@ -67,7 +70,10 @@ impl Gateway {
         match verb {
             Verb::POST => match self.read(&exchange, body).await {
                 // A body that took its time is judged by what is in force now, not when its head came.
-                Ok(body) if exchange.refresh() => exchange.post(body).await,
+                Ok(body) if exchange.refresh() => {
+                    exchange.whole = Instant::now();
+                    exchange.post(body).await
+                }
                 Ok(_) => self.unknown(Refusal::Unknown),
                 Err(answer) => answer,
             },
@@ -89,6 +95,7 @@ impl Gateway {
             .and_then(identify)
             .map_err(|refusal| self.unknown(refusal))?;
         let headers = Arc::new(headers);
+        let started = Instant::now();
         Ok(Exchange {
             gateway: Arc::clone(self),
             view,
@@ -96,7 +103,8 @@ impl Gateway {
             caller,
             credential,
             headers,
-            started: Instant::now(),
+            started,
+            whole: started,
         })
     }
 

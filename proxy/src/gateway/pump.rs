@@ -32,6 +32,9 @@ use crate::workers;
 /// Bytes of a response that are read before it is taken for none that asks the client something.
 const LONGEST_QUESTION: usize = 64 << 10;
 
+/// A response as it comes.
+type Pieces = BoxStream<'static, Result<Bytes, upstream::Error>>;
+
 /// See the module. Boxed from the start: it is handed on by value.
 pub(super) struct Pump {
     reply: Reply,
@@ -103,7 +106,10 @@ impl Pump {
     /// The next message or the end.
     pub(super) async fn step(&mut self) -> Step {
         loop {
-            match self.reply.next().await {
+            self.record.waits();
+            let next = self.reply.next().await;
+            self.record.heard();
+            match next {
                 Some(Ok(Event::Notification { method, raw })) => {
                     if let Some(message) = self.notification(&method, &raw) {
                         return Step::Message(message);
@@ -181,7 +187,10 @@ impl Pump {
 
     /// The response whole, as the client reads it.
     pub(super) async fn whole(&mut self, body: Body) -> (Bytes, StatusCode) {
-        let raw = match body.collect().await {
+        self.record.waits();
+        let collected = body.collect().await;
+        self.record.heard();
+        let raw = match collected {
             Ok(raw) => raw,
             Err(error) => return self.failed(&fault_of(&error)),
         };
@@ -295,13 +304,10 @@ impl Pump {
     }
 
     /// A response that may turn out to be a question: one that is longer than any question is sent on as it comes.
-    async fn answer_looked_at(
-        mut self: Box<Self>,
-        mut stream: BoxStream<'static, Result<Bytes, upstream::Error>>,
-    ) -> Answer {
+    async fn answer_looked_at(mut self: Box<Self>, mut stream: Pieces) -> Answer {
         let (mut chunks, mut read) = (Vec::new(), 0);
         while read <= LONGEST_QUESTION {
-            match stream.next().await {
+            match self.piece(&mut stream).await {
                 Some(Ok(chunk)) => {
                     read += chunk.len();
                     chunks.push(chunk);
@@ -320,13 +326,10 @@ impl Pump {
         self.answer_stream(begun.chain(stream).boxed()).await
     }
 
-    async fn answer_stream(
-        mut self: Box<Self>,
-        mut stream: BoxStream<'static, Result<Bytes, upstream::Error>>,
-    ) -> Answer {
+    async fn answer_stream(mut self: Box<Self>, mut stream: Pieces) -> Answer {
         let mut rewriter = Rewriter::new(self.rules.clone());
         let mut pieces = Vec::new();
-        let first = match stream.next().await {
+        let first = match self.piece(&mut stream).await {
             Some(Ok(chunk)) => {
                 let read = rewriter.feed_bytes(&chunk, &mut pieces).and_then(|()| self.judge(&rewriter));
                 read.map_err(|bad| self.refused(bad))
@@ -353,6 +356,14 @@ impl Pump {
                 Streamed { pump: self, rewriter, stream, ahead: ahead.flatten() }.run(pieces),
             ),
         }
+    }
+
+    /// The next piece of a response that streams.
+    async fn piece(&mut self, stream: &mut Pieces) -> Option<Result<Bytes, upstream::Error>> {
+        self.record.waits();
+        let piece = stream.next().await;
+        self.record.heard();
+        piece
     }
 
     /// Everything from `first` on as server-sent events; the response ends the stream.
@@ -389,7 +400,7 @@ impl Pump {
 struct Streamed {
     pump: Box<Pump>,
     rewriter: Rewriter,
-    stream: BoxStream<'static, Result<Bytes, upstream::Error>>,
+    stream: Pieces,
     ahead: Option<Result<Bytes, upstream::Error>>,
 }
 
@@ -403,7 +414,7 @@ impl Streamed {
             let mut state = state?;
             let next = match state.ahead.take() {
                 Some(ahead) => Some(ahead),
-                None => state.stream.next().await,
+                None => state.pump.piece(&mut state.stream).await,
             };
             let mut pieces = Vec::new();
             match next {

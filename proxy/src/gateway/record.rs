@@ -2,10 +2,11 @@
 //! a client that goes away is recorded too.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mcpmesh_ir::PolicyId;
 use mcpmesh_ir::policy::{AuditNote, Caller, Decision, Verdict};
+use tokio::time::Instant;
 
 use super::Gateway;
 use crate::access_log;
@@ -23,8 +24,9 @@ pub(super) struct Record {
     method: Method,
     revision: Option<Revision>,
     started: Instant,
-    asked: Option<Instant>,
-    answered: Option<Instant>,
+    /// When the request was there as a whole.
+    whole: Instant,
+    server_time: ServerTime,
     server: Option<Label>,
     object: Option<String>,
     outcome: &'static str,
@@ -42,7 +44,7 @@ impl Record {
         gateway: &Arc<Gateway>,
         caller: &Arc<Caller>,
         method: Method,
-        started: Instant,
+        (started, whole): (Instant, Instant),
     ) -> Self {
         Self {
             gateway: Arc::clone(gateway),
@@ -50,8 +52,8 @@ impl Record {
             method,
             revision: None,
             started,
-            asked: None,
-            answered: None,
+            whole,
+            server_time: ServerTime::default(),
             server: None,
             object: None,
             outcome: "cancelled",
@@ -121,14 +123,18 @@ impl Record {
         self.audit = Some(format!("deny: rate_limited by {}/{}", exceeded.policy, exceeded.limit));
     }
 
-    /// From here on the time is the server's.
-    pub(super) fn asked(&mut self) {
-        self.asked = Some(Instant::now());
+    /// From here on the server is waited for.
+    pub(super) fn waits(&mut self) {
+        self.server_time.begin(Instant::now());
+    }
+
+    /// What was waited for is here: from here on the time is ours, or the client's who reads.
+    pub(super) fn heard(&mut self) {
+        self.server_time.end(Instant::now());
     }
 
     pub(super) fn done(&mut self, outcome: &'static str) {
         self.outcome = outcome;
-        self.answered = Some(Instant::now());
     }
 
     pub(super) fn answered(&mut self, outcome: &Outcome) {
@@ -155,6 +161,27 @@ impl Record {
     }
 }
 
+/// How long a server was waited for: neither for the client to read what came, nor for us to make it the client's.
+#[derive(Debug, Default)]
+struct ServerTime {
+    asked: Option<Instant>,
+    waiting: Option<Instant>,
+    waited: Duration,
+}
+
+impl ServerTime {
+    fn begin(&mut self, now: Instant) {
+        self.asked.get_or_insert(now);
+        self.waiting.get_or_insert(now);
+    }
+
+    fn end(&mut self, now: Instant) {
+        if let Some(since) = self.waiting.take() {
+            self.waited += now.saturating_duration_since(since);
+        }
+    }
+}
+
 fn audit_text(note: &AuditNote<'_>) -> String {
     let verdict = match note.verdict {
         Verdict::Allow => "allow",
@@ -176,9 +203,11 @@ fn audit_text(note: &AuditNote<'_>) -> String {
 impl Drop for Record {
     fn drop(&mut self) {
         let total = self.started.elapsed();
-        let end = self.answered.unwrap_or_else(Instant::now);
-        let upstream = self.asked.map(|asked| end.saturating_duration_since(asked));
-        let own = self.asked.map_or(total, |asked| asked.saturating_duration_since(self.started));
+        // A client that goes away does so while its server is waited for.
+        self.heard();
+        let upstream = self.server_time.asked.map(|_| self.server_time.waited);
+        let asked = self.server_time.asked.unwrap_or_else(Instant::now);
+        let own = asked.saturating_duration_since(self.whole);
         self.gateway.shell.metrics.operation(&Done {
             gateway: &self.gateway.label,
             server: self.server.as_ref(),
@@ -217,5 +246,26 @@ impl Record {
             upstream_us: upstream.map(micros),
             trace_id: self.trace_id.take(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_time_is_what_it_was_waited_for_and_no_pause_in_between() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut time = ServerTime::default();
+        time.begin(at(1));
+        time.begin(at(2));
+        time.end(at(4));
+        time.end(at(5));
+        assert_eq!((time.asked, time.waited), (Some(at(1)), Duration::from_secs(3)));
+        // The client reads for a minute, then the rest comes.
+        time.begin(at(64));
+        time.end(at(65));
+        assert_eq!((time.asked, time.waited), (Some(at(1)), Duration::from_secs(4)));
     }
 }
