@@ -5,6 +5,7 @@
 
 mod definition;
 mod item;
+mod left_out;
 mod list;
 mod names;
 mod resource;
@@ -12,6 +13,7 @@ mod section;
 mod view;
 
 pub use definition::{digest, observed};
+pub use left_out::Why;
 pub use list::{List, ListKind};
 pub use names::{Claim, Names, allot};
 pub use section::Entry;

@@ -35,7 +35,7 @@ pub use post::Incoming;
 use self::audience::Audiences;
 use self::listen::Listens;
 use crate::access_log::AccessLog;
-use crate::catalog::{Attached, Config, View, settled};
+use crate::catalog::{Attached, Config, View, Why, settled};
 use crate::mcp::handle::{Binding, KeyRing};
 use crate::metrics::{Label, Shared};
 use crate::session::Sessions;
@@ -124,6 +124,7 @@ impl Gateway {
     #[must_use]
     pub fn start(config: Arc<Config>, shell: Shell) -> Arc<Self> {
         let view = Arc::new(Self::see(&config, 0, None));
+        view.tell_left_out(&[]);
         let gateway = Arc::new(Self {
             id: config.gateway.id.clone(),
             label: config.gateway.id.to_string().into(),
@@ -165,7 +166,9 @@ impl Gateway {
     fn publish(self: &Arc<Self>, config: &Arc<Config>) {
         let before = self.view();
         let generation = before.generation + 1;
-        self.view.store(Arc::new(Self::see(config, generation, Some(&before))));
+        let view = Self::see(config, generation, Some(&before));
+        view.tell_left_out(&[&before]);
+        self.view.store(Arc::new(view));
         self.show((!Arc::ptr_eq(&before.config, config)).then_some(config));
         self.count_objects();
         self.changes.send_replace(generation);
@@ -173,9 +176,13 @@ impl Gateway {
 
     fn count_objects(&self) {
         let view = self.view.load();
-        for (attached, seen) in view.config.attached.iter().zip(&view.observed) {
-            self.shell.metrics.quarantined(&self.label, &attached.label, attached.quarantined(seen));
-            self.shell.metrics.hiding(&self.label, &attached.label, seen.hiding);
+        let metrics = &self.shell.metrics;
+        for (server, (attached, seen)) in view.config.attached.iter().zip(&view.observed).enumerate() {
+            metrics.quarantined(&self.label, &attached.label, attached.quarantined(seen));
+            metrics.hiding(&self.label, &attached.label, seen.hiding);
+            for why in Why::ALL {
+                metrics.left_out(&self.label, &attached.label, why, view.left_out(server, why));
+            }
         }
     }
 

@@ -18,6 +18,8 @@ mod configuration;
 
 pub use configuration::Configuration;
 
+use crate::catalog::Why;
+
 /// An identity as metrics and logs write it, `namespace/name`: written once, not for each request.
 pub type Label = Arc<str>;
 
@@ -34,6 +36,13 @@ struct Operation {
 struct OfServer {
     gateway: Label,
     server: Label,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LeftOut {
+    gateway: Label,
+    server: Label,
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -84,6 +93,7 @@ pub struct Metrics {
     servers: Family<State, Gauge>,
     quarantined: Family<OfServer, Gauge>,
     hiding: Family<OfServer, Gauge>,
+    left_out: Family<LeftOut, Gauge>,
     sessions: Family<OfGateway, Gauge>,
     streams: Family<OfGateway, Gauge>,
     /// Requests that are being answered.
@@ -119,6 +129,7 @@ impl Default for Metrics {
             servers: Family::default(),
             quarantined: Family::default(),
             hiding: Family::default(),
+            left_out: Family::default(),
             sessions: Family::default(),
             streams: Family::default(),
             in_flight: Gauge::default(),
@@ -134,22 +145,28 @@ impl Default for Metrics {
     }
 }
 
+impl OfServer {
+    fn new(gateway: &Label, server: &Label) -> Self {
+        Self { gateway: Arc::clone(gateway), server: Arc::clone(server) }
+    }
+}
+
 impl Metrics {
     fn register_requests(&mut self) {
         let registry = &mut self.registry;
         registry.register(
             "mcp_server_operation_duration_seconds",
-            "Time from the first byte of a request to the end of its answer",
+            "Time from the head of a request to the end of its answer",
             self.operations.clone(),
         );
         registry.register(
             "mcpmesh_upstream_duration_seconds",
-            "Time a request spent at its MCP server",
+            "Time for which the MCP server of a request was waited for",
             self.upstream.clone(),
         );
         registry.register(
             "mcpmesh_gateway_duration_seconds",
-            "Time a request spent in the gateway itself, before its server was asked",
+            "Time from a whole request until its MCP server was asked",
             self.overhead.clone(),
         );
         registry.register(
@@ -186,6 +203,11 @@ impl Metrics {
             "mcpmesh_hidden_text_objects",
             "Objects from whose texts hidden characters were taken out",
             self.hiding.clone(),
+        );
+        registry.register(
+            "mcpmesh_left_out_objects",
+            "Objects that a server lists and its gateway does not, by reason",
+            self.left_out.clone(),
         );
         registry.register("mcpmesh_sessions", "Open sessions of legacy clients", self.sessions.clone());
         registry.register("mcpmesh_streams", "Open event streams to clients", self.streams.clone());
@@ -275,18 +297,26 @@ impl Metrics {
 
     /// Shows how many tools of a server are quarantined; none: it has no lock.
     pub fn quarantined(&self, gateway: &Label, server: &Label, tools: Option<usize>) {
-        show(&self.quarantined, gateway, server, tools);
+        show(&self.quarantined, &OfServer::new(gateway, server), tools);
     }
 
     /// Shows how many objects of a server hide something in their texts.
     pub fn hiding(&self, gateway: &Label, server: &Label, objects: usize) {
-        show(&self.hiding, gateway, server, (objects > 0).then_some(objects));
+        show(&self.hiding, &OfServer::new(gateway, server), (objects > 0).then_some(objects));
+    }
+
+    /// Shows how many objects of a server are not listed for a reason.
+    pub fn left_out(&self, gateway: &Label, server: &Label, why: Why, objects: usize) {
+        let (gateway, server) = (Arc::clone(gateway), Arc::clone(server));
+        let count = (objects > 0).then_some(objects);
+        show(&self.left_out, &LeftOut { gateway, server, reason: why.label() }, count);
     }
 
     /// A gateway does not have this server any more.
     pub fn forget_objects(&self, gateway: &Label, server: &Label) {
-        show(&self.quarantined, gateway, server, None);
-        show(&self.hiding, gateway, server, None);
+        show(&self.quarantined, &OfServer::new(gateway, server), None);
+        show(&self.hiding, &OfServer::new(gateway, server), None);
+        Why::ALL.into_iter().for_each(|why| self.left_out(gateway, server, why, 0));
     }
 
     /// Shows the state of a server.
@@ -328,11 +358,11 @@ pub struct Done<'a> {
     pub method: &'static str,
     /// `ok`, `tool_error`, `denied`, `limited`, `unknown`, `invalid`, `upstream_error`, `cancelled`, `internal`.
     pub outcome: &'static str,
-    /// From the request's first byte to the answer's last.
+    /// From the request's head to the answer's last byte.
     pub total: Duration,
-    /// Ours, before the server was asked.
+    /// Ours, from the whole request until the server was asked.
     pub own: Duration,
-    /// At the server.
+    /// For which the server was waited for.
     pub upstream: Option<Duration>,
 }
 
@@ -358,15 +388,17 @@ impl Drop for Open {
 /// The metrics as everyone holds them.
 pub type Shared = Arc<Metrics>;
 
-/// A server's number, or nothing of it.
-fn show(gauge: &Family<OfServer, Gauge>, gateway: &Label, server: &Label, count: Option<usize>) {
-    let labels = OfServer { gateway: Arc::clone(gateway), server: Arc::clone(server) };
+/// A number, or nothing of it.
+fn show<L>(gauge: &Family<L, Gauge>, labels: &L, count: Option<usize>)
+where
+    L: Clone + Eq + std::hash::Hash,
+{
     match count {
         Some(count) => {
-            gauge.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+            gauge.get_or_create(labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         None => {
-            gauge.remove(&labels);
+            gauge.remove(labels);
         }
     }
 }

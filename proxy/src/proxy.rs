@@ -20,7 +20,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
-use crate::catalog::reached;
+use crate::catalog::{Config, reached};
 use crate::certificate::Kind;
 use crate::config::{Rejection, prepare};
 use crate::gateway::{Bounds, Gateway, Shell};
@@ -128,7 +128,7 @@ pub struct ServerStatus {
     pub state: State,
     /// Revisions that it speaks, newest first.
     pub protocol: Vec<&'static str>,
-    /// How many tools it has.
+    /// How many of its tools are listed.
     pub tools: usize,
 }
 
@@ -261,7 +261,7 @@ impl Proxy {
         );
         self.retire(&mut inner, &all);
         let certificate = certificate(&all);
-        self.watch(&mut inner, certificate);
+        self.watch(&mut inner, &all, certificate);
         drop(inner);
         self.shell.metrics.config_applied.set(jiff::Timestamp::now().as_duration().as_secs_f64());
         self.shell.metrics.config_rejected.set(i64::try_from(rejected.len()).unwrap_or(i64::MAX));
@@ -285,15 +285,16 @@ impl Proxy {
     }
 
     /// Tells the state of the servers whenever one changes, until the next configuration.
-    fn watch(&self, inner: &mut Inner, certificate: Certificate) {
+    fn watch(&self, inner: &mut Inner, gateways: &[Arc<Gateway>], certificate: Certificate) {
         inner.watching.cancel();
         let until = CancellationToken::new();
         inner.watching = until.clone();
         let upstreams = inner.upstreams.all();
         let (servers, metrics) = (self.servers.clone(), Arc::clone(&self.shell.metrics));
         let readiness = Arc::clone(&self.telling.ready);
+        let configs: Vec<_> = gateways.iter().map(|gateway| Arc::clone(&gateway.view().config)).collect();
         let tell = move |upstreams: &[(ServerId, Arc<Upstream>)]| {
-            let all: Vec<_> = upstreams.iter().map(|(id, upstream)| status(id, upstream)).collect();
+            let all: Vec<_> = upstreams.iter().map(|(id, upstream)| status(id, upstream, &configs)).collect();
             for one in news(&servers.borrow(), &all) {
                 metrics.server_state(&one.id, word(&one.state), &STATES);
             }
@@ -416,13 +417,15 @@ impl Proxy {
     }
 }
 
-fn status(id: &ServerId, upstream: &Upstream) -> ServerStatus {
+fn status(id: &ServerId, upstream: &Upstream, configs: &[Arc<Config>]) -> ServerStatus {
     let observation = upstream.observation().borrow().clone();
+    // Which tools a server has is its own McpServer's to say: every gateway that has it says the same.
+    let attached = configs.iter().flat_map(|config| &config.attached).find(|attached| attached.id == *id);
     ServerStatus {
         id: id.clone(),
         state: observation.state.clone(),
         protocol: observation.eras.revisions(),
-        tools: observation.lists.tools.len(),
+        tools: attached.map_or(0, |attached| attached.listed(&observation)),
     }
 }
 

@@ -7,6 +7,7 @@ use mcpmesh_ir::catalog::Hints;
 use mcpmesh_ir::gateway::Naming;
 
 use super::item;
+use super::left_out::{LeftOut, Why};
 use super::names::{Claim, allot};
 use super::view::Attached;
 use crate::hidden_text::{Named, deceives, stripped};
@@ -78,30 +79,30 @@ struct Unnamed<'a> {
 type Observed<'a> = &'a [(&'a Attached, &'a Observation)];
 
 /// The tools that the servers' rules let exist.
-pub(super) fn tools(naming: Naming, observed: Observed<'_>, before: Option<&Before<'_>>) -> Section {
+pub(super) fn tools(
+    naming: Naming,
+    observed: Observed<'_>,
+    before: Option<&Before<'_>>,
+    left_out: &mut LeftOut,
+) -> Section {
     let mut unnamed = Vec::new();
     for (server, (attached, observation)) in observed.iter().enumerate() {
         for item in observation.lists.tools.iter().filter(|item| attached.exposes(item)) {
-            let rename = attached.rules.overrides.get(&item.key).and_then(|change| change.rename.as_deref());
-            unnamed.push(Unnamed { server, item, base: rename.unwrap_or(&item.key) });
+            unnamed.push(Unnamed { server, item, base: attached.base(item) });
         }
     }
-    named(naming, (observed, before), &unnamed, |attached, item, advertised| {
+    named(naming, (observed, before), (&unnamed, left_out), |attached, item, advertised| {
         let change = attached.rules.overrides.get(&item.key);
         let schema = json::member(&item.raw, "inputSchema").unwrap_or(b"{}");
-        let headers = match ParamHeaders::from_schema(schema) {
-            Ok(headers) => headers,
-            Err(invalid) => {
-                tracing::warn!(server = %attached.id, tool = ?item.key, %invalid, "tool left out");
-                return None;
-            }
-        };
+        let headers = ParamHeaders::from_schema(schema).map_err(|_| Why::Headers)?;
         let wrap = (naming == Naming::Always).then_some(attached.prefix.as_str());
-        Some(Entry {
+        let shown = item::tool(&item.raw, advertised, change, wrap);
+        let shown = shown.and_then(|raw| stripped(&raw, Named::Identifier));
+        Ok(Entry {
             server: 0,
             key: item.key.clone(),
             advertised: advertised.to_owned(),
-            raw: stripped(&item::tool(&item.raw, advertised, change, wrap)?, Named::Identifier)?,
+            raw: shown.ok_or(Why::Definition)?,
             source: item.raw.clone(),
             pinned: change.map(|change| change.annotations).unwrap_or_default(),
             claimed: item::hints(&item.raw),
@@ -111,7 +112,12 @@ pub(super) fn tools(naming: Naming, observed: Observed<'_>, before: Option<&Befo
 }
 
 /// The prompts.
-pub(super) fn prompts(naming: Naming, observed: Observed<'_>, before: Option<&Before<'_>>) -> Section {
+pub(super) fn prompts(
+    naming: Naming,
+    observed: Observed<'_>,
+    before: Option<&Before<'_>>,
+    left_out: &mut LeftOut,
+) -> Section {
     let mut unnamed = Vec::new();
     for (server, (_, observation)) in observed.iter().enumerate() {
         unnamed.extend(observation.lists.prompts.iter().map(|item| Unnamed {
@@ -120,9 +126,10 @@ pub(super) fn prompts(naming: Naming, observed: Observed<'_>, before: Option<&Be
             base: &item.key,
         }));
     }
-    named(naming, (observed, before), &unnamed, |_, item, advertised| {
-        let raw = item::renamed(&item.raw, "name", advertised)?;
-        Some(plain(item, advertised, stripped(&raw, Named::Identifier)?))
+    named(naming, (observed, before), (&unnamed, left_out), |_, item, advertised| {
+        let raw = item::renamed(&item.raw, "name", advertised);
+        let raw = raw.and_then(|raw| stripped(&raw, Named::Identifier)).ok_or(Why::Definition)?;
+        Ok(plain(item, advertised, raw))
     })
 }
 
@@ -142,8 +149,8 @@ fn plain(item: &Item, advertised: &str, raw: Bytes) -> Entry {
 fn named(
     naming: Naming,
     (observed, before): (Observed<'_>, Option<&Before<'_>>),
-    unnamed: &[Unnamed<'_>],
-    make: impl Fn(&Attached, &Item, &str) -> Option<Entry>,
+    (unnamed, left_out): (&[Unnamed<'_>], &mut LeftOut),
+    make: impl Fn(&Attached, &Item, &str) -> Result<Entry, Why>,
 ) -> Section {
     let prefix = |server: usize| observed.get(server).map_or("", |(attached, _)| attached.prefix.as_str());
     let claims: Vec<_> =
@@ -153,14 +160,21 @@ fn named(
     let mut places = HashMap::new();
     for (claim, (object, advertised)) in unnamed.iter().zip(&names.advertised).enumerate() {
         let (Some(advertised), Some((attached, _))) = (advertised, observed.get(object.server)) else {
-            tracing::warn!(name = ?object.base, "its server lists this name twice: left out");
+            left_out.add(object.server, Why::Twice, object.base);
             continue;
         };
         let kept = before.and_then(|before| before.entry(naming, attached, object.item, advertised));
-        let made = || speakable(advertised).then(|| make(attached, object.item, advertised)).flatten();
-        let Some(entry) = kept.or_else(made) else { continue };
-        places.insert(claim, section.entries.len());
-        section.entries.push(Entry { server: object.server, ..entry });
+        let made = || match speakable(advertised) {
+            true => make(attached, object.item, advertised),
+            false => Err(Why::Name),
+        };
+        match kept.map_or_else(made, Ok) {
+            Ok(entry) => {
+                places.insert(claim, section.entries.len());
+                section.entries.push(Entry { server: object.server, ..entry });
+            }
+            Err(why) => left_out.add(object.server, why, object.base),
+        }
     }
     let resolve = names.resolve.into_iter();
     section.resolve = resolve.filter_map(|(name, claim)| Some((name, *places.get(&claim)?))).collect();
@@ -168,17 +182,13 @@ fn named(
 }
 
 /// Names of visible ASCII only: no line breaks, escapes, homoglyphs or zero-width characters.
-fn speakable(name: &str) -> bool {
+pub(super) fn speakable(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// URIs that would be refused when they are read, or that show something else than they are, are not listed.
 fn readable(uri: &str) -> bool {
-    let readable = !uri::refuse(uri) && !uri.chars().any(deceives);
-    if !readable {
-        tracing::warn!(?uri, "resource left out: it could not be read");
-    }
-    readable
+    !uri::refuse(uri) && !uri.chars().any(deceives)
 }
 
 /// Resources (`key` is `uri`) or templates (`uriTemplate`). In `Always` every URI is wrapped; in `OnConflict` those
@@ -188,45 +198,39 @@ pub(super) fn located(
     observed: Observed<'_>,
     kind: Located,
     before: Option<&Before<'_>>,
+    left_out: &mut LeftOut,
 ) -> Section {
-    let items = |observation: &'_ Observation| match kind {
-        Located::Resource => observation.lists.resources.clone(),
-        Located::Template => observation.lists.templates.clone(),
-    };
-    let all: Vec<(usize, _)> =
-        observed.iter().map(|(_, observation)| items(observation)).enumerate().collect();
-    let mut holders: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (server, items) in &all {
-        for item in items.iter() {
-            holders.entry(&item.key).or_default().push(*server);
+    let mut holders: HashMap<&str, usize> = HashMap::new();
+    for (_, observation) in observed {
+        for item in kind.of(observation) {
+            *holders.entry(&item.key).or_default() += 1;
         }
     }
     let mut section = Section::default();
-    for (server, items) in &all {
-        let Some((attached, _)) = observed.get(*server) else { continue };
-        for item in items.iter().filter(|item| readable(&item.key)) {
-            let own = holders.get(item.key.as_str()).map_or(0, Vec::len);
+    for (server, (attached, observation)) in observed.iter().enumerate() {
+        for item in kind.of(observation) {
+            if !readable(&item.key) {
+                left_out.add(server, Why::Uri, &item.key);
+                continue;
+            }
             let wrapped = kind.wrap(&attached.prefix, &item.key);
             // One that looks wrapped stays wrapped: it would be read at the server that it names.
-            let bare = naming == Naming::OnConflict && own == 1 && uri::unwrap(&item.key).is_none();
+            let alone = holders.get(item.key.as_str()) == Some(&1) && uri::unwrap(&item.key).is_none();
+            let bare = naming == Naming::OnConflict && alone;
             let advertised = if bare { item.key.clone() } else { wrapped.clone() };
             if section.resolve.contains_key(&wrapped) {
+                left_out.add(server, Why::Twice, &item.key);
                 continue;
             }
             let kept = before.and_then(|before| before.entry(naming, attached, item, &advertised));
-            let made = || {
-                let raw = if bare {
-                    Some(item.raw.clone())
-                } else {
-                    item::renamed(&item.raw, kind.member(), &advertised)
-                };
-                raw.and_then(|raw| stripped(&raw, Named::Text)).map(|raw| plain(item, &advertised, raw))
+            let Some(entry) = kept.or_else(|| kind.entry(item, &advertised)) else {
+                left_out.add(server, Why::Definition, &item.key);
+                continue;
             };
-            let Some(entry) = kept.or_else(made) else { continue };
             let place = section.entries.len();
             section.resolve.insert(wrapped, place);
             section.resolve.insert(advertised, place);
-            section.entries.push(Entry { server: *server, ..entry });
+            section.entries.push(Entry { server, ..entry });
         }
     }
     section
@@ -240,6 +244,22 @@ pub(super) enum Located {
 }
 
 impl Located {
+    fn of(self, observation: &Observation) -> &[Item] {
+        match self {
+            Self::Resource => &observation.lists.resources,
+            Self::Template => &observation.lists.templates,
+        }
+    }
+
+    /// One under this URI; none where its definition cannot be shown.
+    fn entry(self, item: &Item, advertised: &str) -> Option<Entry> {
+        let raw = match advertised == item.key {
+            true => Some(item.raw.clone()),
+            false => item::renamed(&item.raw, self.member(), advertised),
+        };
+        raw.and_then(|raw| stripped(&raw, Named::Text)).map(|raw| plain(item, advertised, raw))
+    }
+
     fn member(self) -> &'static str {
         match self {
             Self::Resource => "uri",

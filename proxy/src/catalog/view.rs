@@ -12,6 +12,7 @@ use mcpmesh_ir::{Gateway, ServerId};
 use quick_cache::sync::Cache;
 
 use super::definition::digest;
+use super::left_out::{LeftOut, Why};
 use super::list::{List, ListKind};
 use super::resource::could_expand;
 use super::section::{self, Before, Entry, Located, Section};
@@ -20,7 +21,7 @@ use crate::hidden_text::visible;
 use crate::identity::KeyTable;
 use crate::limit::Limiter;
 use crate::mcp::era::{Era, Revision};
-use crate::mcp::{downgrade, uri};
+use crate::mcp::{downgrade, json, uri};
 use crate::metrics::Label;
 use crate::upstream::{Item, Observation, State, Upstream};
 
@@ -90,6 +91,22 @@ impl Attached {
         self.lock.as_ref().is_some_and(|lock| lock.tools.get(&tool.key) != Some(&digest(&tool.raw)))
     }
 
+    /// What a tool is called before its prefix.
+    #[must_use]
+    pub fn base<'a>(&'a self, tool: &'a Item) -> &'a str {
+        let rename = self.rules.overrides.get(&tool.key).and_then(|change| change.rename.as_deref());
+        rename.unwrap_or(&tool.key)
+    }
+
+    /// How many of a server's tools gateways list.
+    #[must_use]
+    pub fn listed(&self, seen: &Observation) -> usize {
+        let shown = |tool: &&Item| {
+            self.exposes(tool) && section::speakable(self.base(tool)) && json::members(&tool.raw).is_some()
+        };
+        seen.lists.tools.iter().filter(shown).count()
+    }
+
     /// How many tools are not there because their definitions are not pinned; none without a lock.
     #[must_use]
     pub fn quarantined(&self, seen: &Observation) -> Option<usize> {
@@ -140,6 +157,7 @@ pub struct View {
     prompts: Section,
     resources: Section,
     templates: Section,
+    left_out: LeftOut,
     lists: Cache<ListKey, Arc<List>>,
     settled: bool,
 }
@@ -156,15 +174,41 @@ impl View {
         let naming = config.gateway.naming;
         let pairs: Vec<_> = config.attached.iter().zip(observed.iter().map(AsRef::as_ref)).collect();
         let of = |section: fn(&Self) -> &Section| before.map(|view| view.as_before(section(view)));
-        let tools = section::tools(naming, &pairs, of(|view| &view.tools).as_ref());
-        let prompts = section::prompts(naming, &pairs, of(|view| &view.prompts).as_ref());
+        let mut left_out = LeftOut::default();
+        let tools = section::tools(naming, &pairs, of(|view| &view.tools).as_ref(), &mut left_out);
+        let prompts = section::prompts(naming, &pairs, of(|view| &view.prompts).as_ref(), &mut left_out);
         let kept = of(|view| &view.resources);
-        let resources = section::located(naming, &pairs, Located::Resource, kept.as_ref());
+        let resources = section::located(naming, &pairs, Located::Resource, kept.as_ref(), &mut left_out);
         let kept = of(|view| &view.templates);
-        let templates = section::located(naming, &pairs, Located::Template, kept.as_ref());
+        let templates = section::located(naming, &pairs, Located::Template, kept.as_ref(), &mut left_out);
+        for (server, (_, observation)) in pairs.iter().enumerate() {
+            left_out.add_unread(server, &observation.lists);
+        }
         let lists = Cache::new(KEPT_LISTS);
         let settled = observed.iter().all(|observation| settled(observation));
-        Self { config, generation, observed, tools, prompts, resources, templates, lists, settled }
+        Self { config, generation, observed, tools, prompts, resources, templates, left_out, lists, settled }
+    }
+
+    /// How many objects of a server are not listed for this.
+    #[must_use]
+    pub fn left_out(&self, server: usize, why: Why) -> usize {
+        self.left_out.count(server, why)
+    }
+
+    /// Says in the log what servers list and this view does not, unless one of these views said so already.
+    pub fn tell_left_out(&self, before: &[&Self]) {
+        for (server, attached) in self.config.attached.iter().enumerate() {
+            let place = |view: &Self| view.config.attached.iter().position(|one| one.id == attached.id);
+            let known: Vec<_> =
+                before.iter().filter_map(|view| Some((&view.left_out, place(view)?))).collect();
+            for (why, objects, names) in self.left_out.news(server, &known) {
+                // A name may carry what would forge lines of the log: `Debug` escapes it.
+                tracing::warn!(
+                    gateway = %self.config.gateway.id, server = %attached.id, objects, ?names,
+                    "left out of this server's lists: {why}"
+                );
+            }
+        }
     }
 
     fn as_before<'a>(&'a self, section: &'a Section) -> Before<'a> {

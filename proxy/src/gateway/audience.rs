@@ -75,7 +75,11 @@ impl Audience {
         });
         let observed = observed.collect();
         self.view.store(match own {
-            true => Arc::new(View::new(Arc::clone(config), observed, everyones.generation, Some(everyones))),
+            true => {
+                let view = View::new(Arc::clone(config), observed, everyones.generation, Some(everyones));
+                view.tell_left_out(&[everyones, &self.view()]);
+                Arc::new(view)
+            }
             false => Arc::clone(everyones),
         });
         self.known.send_replace(known);

@@ -180,6 +180,10 @@ impl Lists {
         };
         *place = listing.items.into();
         self.remarks.extend(listing.remarks);
+        if listing.unreadable > 0 {
+            let (method, items) = (listing.method.label(), listing.unreadable);
+            self.remarks.insert(Remark::Unreadable { method, items });
+        }
     }
 }
 
@@ -243,6 +247,8 @@ pub(crate) struct Listing {
     pub(crate) ttl_ms: u64,
     pub(crate) scope: CacheScope,
     remarks: BTreeSet<Remark>,
+    /// Items that were left out because they have no name.
+    unreadable: usize,
 }
 
 #[derive(Deserialize)]
@@ -257,7 +263,7 @@ struct Page<'a> {
     cache_scope: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Keys<'a> {
     name: Option<String>,
@@ -280,6 +286,7 @@ impl Listing {
             ttl_ms: u64::MAX,
             scope: CacheScope::Public,
             remarks: BTreeSet::new(),
+            unreadable: 0,
         }
     }
 
@@ -318,13 +325,16 @@ impl Listing {
     }
 
     fn take(&mut self, raw: &RawValue) {
-        let Ok(keys) = serde_json::from_str::<Keys<'_>>(raw.get()) else { return };
+        let keys = serde_json::from_str::<Keys<'_>>(raw.get()).unwrap_or_default();
         let key = match self.method {
             Method::ResourcesList => keys.uri,
             Method::ResourcesTemplatesList => keys.uri_template,
             _ => keys.name,
         };
-        let Some(key) = key.filter(|key| !key.is_empty()) else { return };
+        let Some(key) = key.filter(|key| !key.is_empty()) else {
+            self.unreadable += 1;
+            return;
+        };
         if self.method == Method::ToolsList
             && let Some(remark) = uncallable(&key, keys.input_schema, keys.execution)
         {
@@ -360,14 +370,15 @@ mod tests {
             .page(br#"{"tools":[{"name":"a", "x": 1.0}],"nextCursor":"","ttlMs":5,"cacheScope":"public"}"#);
         assert_eq!(next.unwrap().unwrap(), "\"cursor\":\"\"", "an empty cursor is a cursor");
         let page =
-            br#"{"tools":[{"name":"a"},{"name":"b"},{"title":"nameless"}],"ttlMs":-1,"nextCursor":""}"#;
+            br#"{"tools":[{"name":"a"},{"name":"b"},{"title":"nameless"},{"name":"c","name":"d"}],"ttlMs":-1,"nextCursor":""}"#;
         assert_eq!(list.page(page).unwrap(), None, "a repeated cursor ends the list");
         assert_eq!((list.ttl_ms, list.scope), (0, CacheScope::Private));
         let mut lists = Lists::default();
         lists.take(list);
         assert_eq!(lists.tools.len(), 2);
         assert_eq!(lists.tools[0].raw, r#"{"name":"a", "x": 1.0}"#);
-        let remarks = [Remark::twice(&Method::ToolsList), Remark::cut(&Method::ToolsList)];
+        let unreadable = Remark::Unreadable { method: "tools/list", items: 2 };
+        let remarks = [Remark::twice(&Method::ToolsList), Remark::cut(&Method::ToolsList), unreadable];
         assert_eq!(lists.remarks, remarks.into());
     }
 

@@ -19,6 +19,13 @@ pub enum Remark {
         /// Its name.
         tool: String,
     },
+    /// Items of a list have no name that can be read, or name a member twice.
+    Unreadable {
+        /// The request that asks for the list.
+        method: &'static str,
+        /// How many.
+        items: usize,
+    },
     /// A list names one item twice: the first stands.
     Twice {
         /// The request that asks for the list.
@@ -53,6 +60,9 @@ impl fmt::Display for Remark {
                 )
             }
             Self::TaskOnly { tool } => write!(f, "left out the tool {tool:?}, which runs as a task only"),
+            Self::Unreadable { method, items } => {
+                write!(f, "{method} has {items} items without a name or with a member named twice: left out")
+            }
             Self::Twice { method } => write!(f, "{method} names one item twice; the first stands"),
             Self::Cut { method } => write!(f, "{method} has too many pages or repeats a cursor; cut"),
         }
