@@ -12,11 +12,14 @@ mod gateway {
 
     mod access;
     mod audiences;
+    mod discovery;
     mod eras;
     mod failures;
     mod floods;
+    mod handles;
     mod leaks;
     mod listens;
+    mod measures;
     mod mesh;
     mod parser;
     mod ports;
@@ -28,6 +31,7 @@ mod gateway {
     mod sessions;
     mod streams;
     mod subscriptions;
+    mod tools;
     mod translate;
     mod web;
     pub(crate) mod wire;

@@ -18,6 +18,7 @@ fn hiding(fakes: &[&Fake]) -> Setup {
         vec![
             rule("tool", Effect::Deny, anyone(), tools(&["hidden"])),
             rule("resource", Effect::Deny, anyone(), resources("file:///hidden")),
+            rule("unseen", Effect::Deny, anyone(), resources("file:///unseen")),
             rule("prompt", Effect::Deny, anyone(), prompts("hidden")),
         ],
     ))
@@ -73,6 +74,46 @@ async fn a_denied_resource_is_denied_in_every_spelling_that_its_server_may_read(
     }
 }
 
+/// A method and its parameters.
+type Asked = (&'static str, Value);
+
+/// Requests that name a tool or a prompt of server s0.
+fn forms(prefix: &str, name: &str) -> Vec<Asked> {
+    let named = format!("{prefix}{name}");
+    let reference = json!({"type": "ref/prompt", "name": named});
+    vec![
+        ("tools/call", json!({"name": named, "arguments": {}})),
+        ("tools/call", json!({"name": format!("s0_{name}")})),
+        ("prompts/get", json!({"name": named})),
+        ("completion/complete", json!({"ref": reference, "argument": {"name": "a", "value": ""}})),
+    ]
+}
+
+/// Requests that name a resource.
+fn places(uri: &str) -> Vec<Asked> {
+    let reference = json!({"type": "ref/resource", "uri": uri});
+    vec![
+        ("resources/read", json!({"uri": uri})),
+        ("completion/complete", json!({"ref": reference, "argument": {"name": "a", "value": ""}})),
+    ]
+}
+
+/// What is hidden beside what is not there. A URI that nobody lists is its server's to find or not, so what the policy
+/// hides is compared with what it would hide as well were it there, and with what leads to no server.
+fn hidden_and_absent(naming: Naming, prefix: &str) -> Vec<(Asked, Asked)> {
+    let [bare, unseen] = ["hidden", "unseen"].map(|name| format!("file:///{name}"));
+    let wrapped = wrap("s0", &bare);
+    let mut all = vec![
+        (forms(prefix, "hidden"), forms(prefix, "absent")),
+        (places(&wrapped), places(&wrap("s0", &unseen))),
+        (places(&wrapped), places(&wrap("s9", &bare))),
+    ];
+    if naming == Naming::OnConflict {
+        all.push((places(&bare), places(&unseen)));
+    }
+    all.into_iter().flat_map(|(hidden, absent)| hidden.into_iter().zip(absent)).collect()
+}
+
 #[tokio::test]
 async fn what_is_hidden_answers_as_what_is_not_there_in_every_form() {
     let catalogue = Catalogue::tools(&["shown", "hidden"])
@@ -84,32 +125,8 @@ async fn what_is_hidden_answers_as_what_is_not_there_in_every_form() {
         let modern = gate.modern(None);
         let prefix = if naming == Naming::Always { "s0_" } else { "" };
         assert_eq!(modern.tools().await, [format!("{prefix}shown")]);
-        let uri = |name: &str| match naming {
-            Naming::Always => format!("mcpmesh://s0/file%3A%2F%2F%2F{name}"),
-            Naming::OnConflict => format!("file:///{name}"),
-        };
-        let forms = |name: &str| {
-            let named = format!("{prefix}{name}");
-            vec![
-                ("tools/call", json!({"name": named, "arguments": {}})),
-                ("tools/call", json!({"name": format!("s0_{name}")})),
-                ("prompts/get", json!({"name": named})),
-                ("resources/read", json!({"uri": uri(name)})),
-                ("resources/read", json!({"uri": format!("mcpmesh://s0/file%3A%2F%2F%2F{name}")})),
-                (
-                    "completion/complete",
-                    json!({"ref": {"type": "ref/prompt", "name": named}, "argument": {"name": "a", "value": ""}}),
-                ),
-                (
-                    "completion/complete",
-                    json!({"ref": {"type": "ref/resource", "uri": uri(name)}, "argument": {"name": "a", "value": ""}}),
-                ),
-            ]
-        };
         for revision in ["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"] {
-            // In OnConflict a URI that nobody lists may yet be read at the only server: the policy alone decides.
-            for ((method, hidden), (_, absent)) in forms("hidden").into_iter().zip(forms("absent")) {
-                let by_uri = hidden.to_string().contains("file");
+            for ((method, hidden), (_, absent)) in hidden_and_absent(naming, prefix) {
                 let (hidden, absent) = if revision == "2026-07-28" {
                     (modern.ask(method, hidden).await, modern.ask(method, absent).await)
                 } else {
@@ -117,10 +134,10 @@ async fn what_is_hidden_answers_as_what_is_not_there_in_every_form() {
                     (legacy.ask(method, hidden).await, legacy.ask(method, absent).await)
                 };
                 assert!(hidden.json()["error"].is_object(), "{revision} {method}");
-                if by_uri {
-                    continue;
-                }
-                let text = |body: &[u8]| String::from_utf8_lossy(body).replace("absent", "hidden");
+                let text = |body: &[u8]| {
+                    let text = String::from_utf8_lossy(body).replace("mcpmesh://s9/", "mcpmesh://s0/");
+                    text.replace("absent", "hidden").replace("unseen", "hidden")
+                };
                 assert_eq!(text(&hidden.body), text(&absent.body), "{revision} {method}");
                 assert_eq!(hidden.status, absent.status, "{revision} {method}");
                 let head = |headers: &http::HeaderMap| {
@@ -261,7 +278,7 @@ async fn a_round_trip_belongs_to_its_caller_its_tool_and_its_arguments() {
     let first = alice.call("s0_ask", arguments.clone()).await.json();
     assert_eq!(first["result"]["resultType"], "input_required", "{first}");
     let state = first["result"]["requestState"].as_str().unwrap().to_owned();
-    assert!(!state.contains("own"));
+    assert!(!state.contains("state"));
     let again = |name: &str, arguments: Value, state: &str| {
         json!({"name": name, "arguments": arguments, "requestState": state,
                "inputResponses": {"q": {"action": "accept", "content": {"name": "Bob"}}}})
