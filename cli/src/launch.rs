@@ -1,5 +1,7 @@
 //! From a workload to the command line that runs it on this machine, or to what is missing here.
 
+mod engine;
+
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use std::time::Duration;
 use mcpmesh_compiler::workload::{Environment, Launch, Transport, Workload};
 use mcpmesh_proxy::process::{self, Inherited, Plan};
 use url::Url;
+
+pub(crate) use engine::{SUBCOMMAND as ENGINE, run as become_engine};
 
 /// How long a container engine may take to say that it is there.
 const ENGINE_ANSWERS: Duration = Duration::from_secs(5);
@@ -28,6 +32,13 @@ pub(crate) enum Error {
     EngineDown(&'static str),
     #[error("no free port on 127.0.0.1: {0}")]
     NoPort(String),
+    #[error(
+        "the variable {0} would steer the container engine itself, and its value has a line break, with which it cannot \
+         be given to the container alone: rename it, or write its value in one line"
+    )]
+    LineBreak(String),
+    #[error("cannot tell where this program is: {0}")]
+    NoSelf(String),
 }
 
 /// What to run, and where it answers when it speaks HTTP.
@@ -59,12 +70,14 @@ pub(crate) async fn prepare(workload: &Workload, environment: Environment) -> Re
                 Transport::StreamableHttp { port, path } => Some(Published::new(*port, path)?),
             };
             let run = Run { name: &name, image, command, args, port: port.as_ref() };
-            let argv = run.argv(path, &environment);
+            let variables = Variables::of(environment)?;
             tracing::debug!(server = %workload.server, engine, container = name, "runs a container");
-            let container = argv.first().cloned().map(|engine| (engine, name));
-            let Environment(mut variables) = environment;
-            variables.retain(|(name, _)| !steers_client(name));
-            let plan = plan(argv, Environment(variables), container);
+            let mut argv = run.argv(&path, &variables.by_name);
+            if !variables.by_file.is_empty() {
+                let own = std::env::current_exe().map_err(|error| Error::NoSelf(error.to_string()))?;
+                argv.splice(0..0, [own.into(), ENGINE.into()]);
+            }
+            let plan = plan(argv, variables.of_process(), Some((path.into(), name)));
             Ok(Launched { plan, url: port.map(|port| port.url) })
         }
     }
@@ -172,7 +185,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn argv(&self, engine: PathBuf, environment: &Environment) -> Vec<OsString> {
+    /// The variables by name, so that no value stands in a process list.
+    fn argv(&self, engine: &Path, variables: &[(String, String)]) -> Vec<OsString> {
         let mut argv: Vec<OsString> = vec![engine.into()];
         let mut add = |words: &[&str]| argv.extend(words.iter().map(OsString::from));
         add(&["run", "--interactive", "--rm", "--init", "--name", self.name]);
@@ -180,13 +194,8 @@ impl Run<'_> {
         if let Some(port) = self.port {
             add(&["--publish", &format!("127.0.0.1:{}:{}", port.outside, port.inside)]);
         }
-        for (name, value) in &environment.0 {
-            // By name, so that no value stands in a process list; but what would steer the engine's own client.
-            if steers_client(name) {
-                add(&["--env", &format!("{name}={value}")]);
-            } else {
-                add(&["--env", name]);
-            }
+        for (name, _) in variables {
+            add(&["--env", name]);
         }
         if let Some((entry, _)) = self.command.split_first() {
             add(&["--entrypoint", entry]);
@@ -199,13 +208,57 @@ impl Run<'_> {
     }
 }
 
+/// A container's variables, by how it gets them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Variables {
+    /// From the environment of the engine's client.
+    by_name: Vec<(String, String)>,
+    /// Lines of a file: in its environment they would steer the client.
+    by_file: String,
+}
+
+impl Variables {
+    fn of(Environment(all): Environment) -> Result<Self, Error> {
+        let mut variables = Self::default();
+        for (name, value) in all {
+            if !steers_client(&name) {
+                variables.by_name.push((name, value));
+            } else if value.contains(['\n', '\r']) {
+                return Err(Error::LineBreak(name));
+            } else {
+                variables.by_file.push_str(&format!("{name}={value}\n"));
+            }
+        }
+        Ok(variables)
+    }
+
+    /// What the process gets that becomes the engine's client.
+    fn of_process(self) -> Environment {
+        let Self { by_name: mut all, by_file } = self;
+        if !by_file.is_empty() {
+            all.push((engine::VARIABLES.to_owned(), by_file));
+        }
+        Environment(all)
+    }
+}
+
+/// What docker, podman, the dynamic linker and our own binary heed, or a part of them.
 fn steers_client(name: &str) -> bool {
+    const STARTS: [&str; 9] =
+        ["DOCKER_", "CONTAINER", "BUILDAH_", "STORAGE_", "LD_", "DYLD_", "XDG_", "SSL_CERT_", "MCPMESH_"];
+    const WHOLE: [&str; 9] = [
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "REGISTRY_AUTH_FILE",
+        "GODEBUG",
+    ];
     let upper = name.to_ascii_uppercase();
-    upper.starts_with("DOCKER_")
-        || upper.starts_with("CONTAINER")
-        || upper.starts_with("LD_")
-        || upper.starts_with("XDG_")
-        || ["PATH", "HOME", "TMPDIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"].contains(&upper.as_str())
+    STARTS.iter().any(|start| upper.starts_with(start)) || WHOLE.contains(&upper.as_str())
 }
 
 #[cfg(test)]

@@ -40,8 +40,12 @@ pub(crate) const LOG: &str = "MCPMESH_LOG";
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == shim::SUBCOMMAND) {
+    let first = words.next();
+    if first.as_ref().is_some_and(|word| word == shim::SUBCOMMAND) {
         return ExitCode::from(shim::run(words));
+    }
+    if first.as_ref().is_some_and(|word| word == launch::ENGINE) {
+        return ExitCode::from(launch::become_engine(words));
     }
     exit::report(run(Cli::parse().command))
 }

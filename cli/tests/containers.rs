@@ -24,6 +24,7 @@ impl Folder {
     fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         fs::create_dir(folder.path("mesh")).unwrap();
+        fs::create_dir(folder.path("tmp")).unwrap();
         fs::write(folder.path("mesh/boxed.yaml"), SERVER).unwrap();
         folder
     }
@@ -39,6 +40,7 @@ impl Folder {
             .args(["up", "mesh", "--listen", any, "--metrics", any, "--admin", any, "--state-dir", "state"])
             .env("PATH", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/engine:/usr/bin:/bin"))
             .env("DOCKER_HOST", self.0.path())
+            .env("TMPDIR", self.path("tmp"))
             .env("NO_COLOR", "1")
             .current_dir(self.0.path())
             .stdout(Stdio::piped())
@@ -93,6 +95,42 @@ fn a_container_is_run_called_and_removed_at_the_end() {
     kill_process(Pid::from_child(&up), Signal::TERM).unwrap();
     assert_eq!(up.wait().unwrap().code(), Some(0));
     folder.wait_for_removal();
+}
+
+#[test]
+fn a_secret_whose_name_would_steer_the_engine_reaches_the_container_alone() {
+    let folder = Folder::new();
+    let secret = "{name: DOCKER_PASSWORD, valueFrom: {secretKeyRef: {name: s, key: password}}}";
+    let server = SERVER.replace("env: [", &format!("env: [{secret}, {{name: HTTPS_PROXY, value: inside}}, "));
+    let values = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2}\n";
+    fs::write(folder.path("mesh/boxed.yaml"), format!("{server}---\n{values}")).unwrap();
+    let (mut up, _) = folder.up("server  boxed  Ready");
+    let told = folder.told();
+    assert!(told.iter().any(|line| line.starts_with("run --env-file /dev/fd/")), "{told:?}");
+    assert!(!told.iter().any(|line| line.contains("hunter2")), "{told:?}");
+    assert_eq!(
+        fs::read_to_string(folder.path("env-file")).unwrap(),
+        "DOCKER_PASSWORD=hunter2\nHTTPS_PROXY=inside\n"
+    );
+    let environment = fs::read_to_string(folder.path("environment")).unwrap();
+    assert!(environment.contains("TOKEN=canary"), "{environment}");
+    assert!(!environment.contains("hunter2") && !environment.contains("inside"), "{environment}");
+    // While the container runs, no file has it.
+    let temporary: Vec<_> = fs::read_dir(folder.path("tmp")).unwrap().collect();
+    assert!(temporary.is_empty(), "{temporary:?}");
+    up.kill().unwrap();
+    up.wait().unwrap();
+    folder.wait_for_removal();
+}
+
+#[test]
+fn a_line_break_that_cannot_be_given_to_the_container_is_a_condition_of_the_server() {
+    let folder = Folder::new();
+    let server = SERVER.replace("name: TOKEN, value: canary", "name: DOCKER_KEY, value: \"a\\nb\"");
+    fs::write(folder.path("mesh/boxed.yaml"), server).unwrap();
+    let (mut up, _) = folder.up("server  boxed  Failed  -  -  the variable DOCKER_KEY would steer");
+    up.kill().unwrap();
+    up.wait().unwrap();
 }
 
 #[test]

@@ -28,12 +28,27 @@ fn a_pypi_package_runs_with_whatever_of_uvx_uv_and_pipx_is_there() {
     assert_eq!(run("npx"), None);
 }
 
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    Environment(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+/// What can name something of the engine's own, each with a secret value.
+const STEERING: [&str; 8] = [
+    "DOCKER_PASSWORD",
+    "CONTAINER_HOST",
+    "LD_PRELOAD",
+    "XDG_RUNTIME_DIR",
+    "HTTPS_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "MCPMESH_LOG",
+];
+
 #[test]
 fn a_containers_secrets_are_not_on_its_command_line() {
-    let environment = Environment(vec![
-        ("TOKEN".to_owned(), "canary".to_owned()),
-        ("DOCKER_HOST".to_owned(), "inside".to_owned()),
-    ]);
+    let mut all = vec![("TOKEN", "canary")];
+    all.extend(STEERING.map(|name| (name, "canary")));
+    let variables = Variables::of(environment(&all)).unwrap();
     let published = Published::new(3000, "/mcp").unwrap();
     let run = Run {
         name: "mcpmesh-x",
@@ -42,10 +57,31 @@ fn a_containers_secrets_are_not_on_its_command_line() {
         args: &["-v".to_owned()],
         port: Some(&published),
     };
-    let argv = run.argv(PathBuf::from("docker"), &environment);
+    let argv = run.argv(Path::new("docker"), &variables.by_name);
     let line = words(&argv).join(" ");
     assert!(!line.contains("canary"), "{line}");
-    assert!(line.contains("--env TOKEN --env DOCKER_HOST=inside"), "{line}");
+    assert!(line.contains("--label app.kubernetes.io/managed-by=mcpmesh --publish"), "{line}");
+    assert!(line.contains(" --env TOKEN --entrypoint"), "{line}");
     assert!(line.contains(&format!("--publish 127.0.0.1:{}:3000", published.outside)), "{line}");
     assert!(line.ends_with("--entrypoint /bin/serve acme/mcp:1 --http -v"), "{line}");
+}
+
+#[test]
+fn what_would_steer_the_engine_is_not_in_its_environment() {
+    let all: Vec<_> = STEERING.iter().map(|name| (*name, "x=y #z")).chain([("TOKEN", "two\nlines")]).collect();
+    let variables = Variables::of(environment(&all)).unwrap();
+    assert_eq!(variables.by_name, [("TOKEN".to_owned(), "two\nlines".to_owned())]);
+    assert_eq!(variables.by_file, STEERING.map(|name| format!("{name}=x=y #z\n")).concat());
+    let Environment(process) = variables.of_process();
+    let names: Vec<_> = process.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["TOKEN", engine::VARIABLES]);
+}
+
+#[test]
+fn a_line_break_that_no_file_of_variables_can_hold_is_refused_with_the_name() {
+    for value in ["two\nlines", "return\r"] {
+        let error = Variables::of(environment(&[("DOCKER_KEY", value)])).unwrap_err();
+        assert_eq!(error, Error::LineBreak("DOCKER_KEY".to_owned()));
+        assert!(!error.to_string().contains("lines"), "{error}");
+    }
 }
