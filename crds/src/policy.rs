@@ -277,7 +277,7 @@ pub struct Limit {
 pub enum Dimension {
     /// Each authenticated caller; all unauthenticated callers share.
     Principal,
-    /// Each group that `from` names.
+    /// Each group that `from` names; all others whom it means share.
     Group,
     /// Each tool, prompt or resource.
     Tool,

@@ -187,7 +187,7 @@ pub struct Limit {
 pub enum Dimension {
     /// The authenticated caller with its issuer; all unauthenticated callers share one.
     Principal,
-    /// Each group of the caller that `from` names.
+    /// Each group of the caller that `from` names; who is in none of them, and meant all the same, shares one bucket.
     Group,
     /// The upstream tool, prompt or resource.
     Tool,

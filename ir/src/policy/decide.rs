@@ -228,14 +228,16 @@ impl Prepared {
 }
 
 impl PreparedLimit {
+    /// At least one for a caller that `from` means: by group, those that it names no group of share one.
     fn buckets<'p>(&'p self, caller: &'p Caller) -> impl Iterator<Item = Charge<'p>> {
         let by_group = self.per.contains(&Dimension::Group);
-        let groups = self
+        let mut groups = self
             .groups
             .iter()
             .filter(move |(subject, _)| by_group && caller.is(*subject))
-            .map(|(_, name)| Charge { limit: self, group: Some(name) });
-        let one = (!by_group).then_some(Charge { limit: self, group: None });
+            .map(|(_, name)| Charge { limit: self, group: Some(name) })
+            .peekable();
+        let one = groups.peek().is_none().then_some(Charge { limit: self, group: None });
         groups.chain(one)
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use mcpmesh_ir::catalog::Hints;
 use mcpmesh_ir::gateway::{Attachment, Level, LevelKind};
 use mcpmesh_ir::policy::{
-    AccessRule, AnnotationMatch, Effect, Identity, IssuerMatch, Mode, Object, Policy, Prepared, Reason,
-    Subject, Target, To, Verdict, decide,
+    AccessRule, AnnotationMatch, Dimension, Effect, Identity, IssuerMatch, Limit, Mode, Object, Policy,
+    Prepared, Rate, Reason, Subject, Target, To, Verdict, decide,
 };
 use mcpmesh_ir::{GatewayId, PolicyId, ServerId};
 use proptest::collection::vec;
@@ -100,6 +100,19 @@ fn world() -> impl Strategy<Value = World> {
             world
         },
     )
+}
+
+/// A limit on everything, of whomever, by whatever.
+fn limit() -> impl Strategy<Value = Limit> {
+    let all = vec![Dimension::Principal, Dimension::Group, Dimension::Tool, Dimension::Server];
+    let requests = Rate { count: 1, window_ms: 1000, burst: 1 };
+    (vec(subject(), 0..4), subsequence(all, 0..=4)).prop_map(move |(from, per)| Limit {
+        name: "limit".to_owned(),
+        from,
+        to: To::default(),
+        per,
+        requests,
+    })
 }
 
 fn callers() -> Vec<Identity> {
@@ -252,6 +265,26 @@ proptest! {
             let class = prepared.caller(identity.clone()).class().to_vec();
             let answer = judge_callers(&world, &[identity]);
             prop_assert_eq!(answers.entry(class).or_insert_with(|| answer.clone()), &answer);
+        }
+    }
+
+    #[test]
+    fn whom_a_limit_means_has_a_bucket_and_nobody_else(limit in limit()) {
+        // An Allow for the same callers says whom it means.
+        let from = if limit.from.is_empty() { vec![Subject::Anyone {}] } else { limit.from.clone() };
+        let same = AccessRule { from, ..crate::world::rule(Effect::Allow) };
+        let policy = Policy { limits: vec![limit], ..crate::world::policy("p0", Mode::Enforce, vec![same]) };
+        let world = World::new(&["p0"], &[], vec![policy]);
+        let prepared = world.prepare();
+        for identity in callers() {
+            let caller = prepared.caller(identity);
+            for Attachment { server, .. } in &world.gateway.servers {
+                for (method, object) in objects() {
+                    let target = Target { server, method, object };
+                    let meant = decide(&prepared, &caller, &target).allowed();
+                    prop_assert_eq!(prepared.charges(&caller, &target).next().is_some(), meant, "{:?}", caller);
+                }
+            }
         }
     }
 
