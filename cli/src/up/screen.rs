@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ContentArrangement, Row, Table, presets};
 use parking_lot::Mutex;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::status::{ServerStatus, State};
 
-/// Lines of the table that fit below the log on a small terminal.
-const FEW_ROWS: u16 = 10;
+/// Lines of the screen that are no servers': an empty one, the header, how many more there are, and the cursor's.
+const OTHER_LINES: u16 = 4;
+
+/// On less, nothing can be told in a table.
+const FEWEST_COLUMNS: u16 = 30;
 
 /// Where `up` writes. Cheap to clone; the log goes through it too, so that nothing tears the table.
 #[derive(Clone)]
@@ -91,8 +94,13 @@ impl Inner {
 
     fn draw(&mut self) {
         let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
-        let (width, height) = size.map_or((80, 24), |size| (size.ws_col.max(40), size.ws_row));
-        let text = table(self.rows.values(), width, usize::from(height.max(FEW_ROWS) - 4));
+        let size = size.map(|size| (size.ws_col, size.ws_row)).filter(|size| size.0 > 0 && size.1 > 0);
+        let (width, height) = size.unwrap_or((80, 24));
+        let lines = height.saturating_sub(OTHER_LINES);
+        if width < FEWEST_COLUMNS || lines == 0 {
+            return;
+        }
+        let text = table(self.rows.values(), width, usize::from(lines));
         let mut out = anstream::stdout();
         let _ = writeln!(out, "\n{text}");
         let _ = out.flush();
@@ -107,10 +115,13 @@ fn plain(row: &ServerStatus) -> String {
     format!("server  {name}  {}  {}  {tools}  {}", state.as_str(), or_none(protocol), or_none(reason))
 }
 
+/// One line a server, cut where the terminal would wrap it, and at most `lines` of them: clearing counts lines.
 fn table<'a>(rows: impl ExactSizeIterator<Item = &'a ServerStatus>, width: u16, lines: usize) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    table.set_header(["SERVER", "STATE", "PROTOCOL", "TOOLS", "REASON"]);
+    let mut header = Row::from(["SERVER", "STATE", "PROTOCOL", "TOOLS", "REASON"]);
+    header.max_height(1);
+    table.set_header(header);
     let hidden = rows.len().saturating_sub(lines);
     let style = anstream::stdout().current_choice() != anstream::ColorChoice::Never;
     if style {
@@ -124,13 +135,15 @@ fn table<'a>(rows: impl ExactSizeIterator<Item = &'a ServerStatus>, width: u16, 
             State::Degraded => Color::Yellow,
             State::Failed => Color::Red,
         };
-        table.add_row([
+        let mut row = Row::from([
             Cell::new(&row.name),
             if style { state.fg(color) } else { state },
             Cell::new(row.protocol.as_deref().unwrap_or("-")),
             Cell::new(row.tools.map_or_else(|| "-".to_owned(), |count| count.to_string())),
-            Cell::new(row.reason.as_deref().unwrap_or_default()),
+            Cell::new(row.reason.as_deref().unwrap_or_default().replace(char::is_control, " ")),
         ]);
+        row.max_height(1);
+        table.add_row(row);
     }
     let more = if hidden > 0 { format!("\n… and {hidden} more") } else { String::new() };
     format!("{table}{more}")
@@ -189,6 +202,30 @@ impl<'a> MakeWriter<'a> for Screen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn failing(number: usize) -> ServerStatus {
+        ServerStatus {
+            name: format!("a-rather-long-name-of-a-server-{number}"),
+            state: State::Failed,
+            protocol: Some("2025-06-18".to_owned()),
+            tools: None,
+            reason: Some(format!("no\tanswer\n{}", "of the server at the other end ".repeat(9))),
+        }
+    }
+
+    #[test]
+    fn the_table_never_wraps_and_never_outgrows_the_terminal() {
+        let rows: Vec<_> = (0..30).map(failing).collect();
+        for (width, lines, shown) in [(80, 20, 9), (80, 5, 9), (30, 3, 9), (200, 20, 30), (80, 1, 1)] {
+            let text = table(rows.iter().take(shown), width, lines);
+            let text = anstream::adapter::strip_str(&text).to_string();
+            assert_eq!(text.lines().count(), 1 + shown.min(lines) + usize::from(shown > lines), "{text}");
+            for line in text.lines() {
+                assert!(line.chars().count() <= usize::from(width), "{width}: {line:?}");
+                assert!(!line.contains(char::is_control), "{line:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_line_for_scripts_has_every_column() {
