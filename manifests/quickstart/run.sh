@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 .ci/setup.sh run
 # shellcheck source=/dev/null
-. "$(e2e/setup.sh -q)"
+. "$(e2e/setup.sh -q run)"
 eval "${CARGO:-cargo} build --locked -p mcpmesh-cli"
 mcpmesh="${CARGO_TARGET_DIR:-target}/$(rustc --print host-tuple)/debug/mcpmesh"
 folder=manifests/quickstart
