@@ -1,9 +1,7 @@
 //! The copy of each fleet's configuration in a Secret of its namespace, which new pods boot from while every operator is
-//! away (decisions.md 12). At most one write for each fleet in half a minute, and none at rest. A change that concerns
-//! many fleets at once is copied for one after the other: what is in force comes first.
-//!
-//! Where it does not fit, and where a fleet has no configuration any more, the copy is emptied: an old one would bring
-//! back what was revoked.
+//! away (decisions.md 12). At most one write for each fleet in half a minute, none at rest. A change that concerns many
+//! fleets is copied for one after the other: what is in force comes first. Where it does not fit, and where a fleet has
+//! no configuration any more, the copy is emptied: an old one would bring back what was revoked.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

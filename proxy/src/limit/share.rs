@@ -1,6 +1,5 @@
 //! One proxy's part of what a limit grants the fleet: an n-th of the rate, exactly; an n-th of the burst, rounded down,
 //! at least one call.
-//!
 //! governor fixes a bucket's rate when it is made, and a new bucket would be a full one. So the rate stays, and
 //! instead a call costs c tokens and the bucket's clock runs s times slower, with c = min(n, burst) and c * s = n. The
 //! rate is then count / n, the burst burst / c.
