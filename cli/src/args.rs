@@ -54,7 +54,12 @@ pub(crate) enum Command {
     /// Print the lock that pins the tools which servers offer now
     Lock(LockArgs),
     /// Make API keys
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  mcpmesh key create --owner ann > keys/ann.yaml"
+    )]
     Key(KeyCommand),
     /// Put the operator into a Kubernetes cluster
     Install(InstallArgs),
@@ -80,7 +85,8 @@ Examples:
   mcpmesh up ~/.cursor/mcp.json             serve what a client has
   mcpmesh up --listen 127.0.0.1:0           on a free port, printed at start
 
-Without any YAML an existing .mcp.json, .cursor/mcp.json or .vscode/mcp.json is served.
+Where no YAML holds an McpServer, McpGateway, McpPolicy or Secret, an existing .mcp.json,
+.cursor/mcp.json or .vscode/mcp.json is served: the first that has a server besides mcpmesh.
 Without an McpGateway everything is open to anyone on this machine; as soon as there is a key
 (`mcpmesh key create`), only to its owner. To listen on other addresses there must be one.")]
 pub(crate) struct UpArgs {
@@ -417,7 +423,7 @@ pub(crate) struct ConnectArgs {
     /// An API key, put into the configuration as it is
     #[arg(long, conflicts_with = "key_env")]
     pub(crate) key: Option<String>,
-    /// An environment variable from which the client takes the API key
+    /// An environment variable from which the client takes the API key; for claude-desktop it holds `Bearer KEY`
     #[arg(long, value_name = "NAME")]
     pub(crate) key_env: Option<String>,
     /// Write the client's configuration file, keeping a backup and everything else in it
@@ -460,7 +466,7 @@ Only the key's hash is kept. A caller sends the key as `Authorization: Bearer KE
 #[derive(Debug, Args)]
 pub(crate) struct KeyCreateArgs {
     /// The user that the key stands for
-    #[arg(long, value_name = "USER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "USER", value_parser = user)]
     pub(crate) owner: String,
     /// A group of that user; may be repeated
     #[arg(long = "group", value_name = "GROUP")]
@@ -482,8 +488,16 @@ pub(crate) struct KeyCreateArgs {
     pub(crate) out: Option<PathBuf>,
 }
 
+fn user(text: &str) -> Result<String, String> {
+    let no_name = "no name of a user: 1 to 256 printable characters, without blanks around them";
+    if mcpmesh_compiler::is_user(text) { Ok(text.to_owned()) } else { Err(no_name.to_owned()) }
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    if name == "mcpmesh.io/api-key" {
+        return Err("this label is always true: without it the Secret is no key".to_owned());
+    }
     names::check_label(name, value)?;
     Ok((name.to_owned(), value.to_owned()))
 }

@@ -29,7 +29,7 @@ struct Recipe {
     /// A command that does so.
     command: Option<String>,
     /// What the user does afterwards.
-    then: &'static str,
+    then: String,
 }
 
 /// Runs `mcpmesh connect`.
@@ -116,7 +116,7 @@ fn recipe(args: &ConnectArgs) -> Recipe {
             ),
             link: None,
             command: None,
-            then: "Then refresh the MCP servers in Windsurf's settings.",
+            then: "Then refresh the MCP servers in Windsurf's settings.".to_owned(),
         },
     }
 }
@@ -135,7 +135,7 @@ fn cursor(args: &ConnectArgs, home: &Path) -> Recipe {
         entry,
         link: Some(format!("cursor://anysphere.cursor-deeplink/mcp/install?{query}")),
         command: None,
-        then: "Then enable it in Cursor's settings under MCP.",
+        then: "Then enable it in Cursor's settings under MCP.".to_owned(),
     }
 }
 
@@ -156,7 +156,7 @@ fn claude_code(args: &ConnectArgs) -> Recipe {
         entry: with_headers(json!({ "type": "http", "url": args.url.as_str() }), headers),
         link: None,
         command: Some(command),
-        then: "Then start `claude` in this folder; /mcp shows the server.",
+        then: "Then start `claude` in this folder; /mcp shows the server.".to_owned(),
     }
 }
 
@@ -167,6 +167,8 @@ fn claude_desktop(args: &ConnectArgs, home: &Path) -> Recipe {
     let mut words = vec!["-y".to_owned(), "mcp-remote".to_owned(), args.url.to_string()];
     words.extend(["--transport".to_owned(), "http-only".to_owned()]);
     let mut entry = json!({ "command": "npx" });
+    let mut then =
+        "Then restart Claude Desktop. It needs Node.js 18 or newer, which runs the bridge.".to_owned();
     // No blank in the argument: Claude Desktop on Windows would split it there.
     match (&args.key, &args.key_env) {
         (Some(key), _) => {
@@ -174,7 +176,8 @@ fn claude_desktop(args: &ConnectArgs, home: &Path) -> Recipe {
             entry["env"] = json!({ "MCPMESH_AUTHORIZATION": format!("Bearer {key}") });
         }
         (None, Some(name)) => {
-            words.extend(["--header".to_owned(), format!("Authorization:Bearer ${{{name}}}")]);
+            words.extend(["--header".to_owned(), format!("Authorization:${{{name}}}")]);
+            then = format!("Set {name} to `Bearer KEY`, the whole of the header. {then}");
         }
         (None, None) => {}
     }
@@ -186,7 +189,7 @@ fn claude_desktop(args: &ConnectArgs, home: &Path) -> Recipe {
         entry,
         link: None,
         command: None,
-        then: "Then restart Claude Desktop. It needs Node.js 18 or newer, which runs the bridge.",
+        then,
     }
 }
 
@@ -207,7 +210,7 @@ fn vscode(args: &ConnectArgs) -> Recipe {
         entry,
         link: Some(format!("vscode:mcp/install?{}", link.replace('+', "%20"))),
         command: Some(format!("code --add-mcp {}", quote(&named.to_string()))),
-        then: "Then start it from the command palette: MCP: List Servers.",
+        then: "Then start it from the command palette: MCP: List Servers.".to_owned(),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::args::{ImportArgs, SecretsTo};
 use crate::exit::{Failure, Outcome};
 use crate::private_file;
 
-pub(crate) use translate::{Imported, Note};
+pub(crate) use translate::{Imported, Note, SECRETS};
 
 /// Files in which clients keep their servers, in the order in which `up` looks for them.
 pub(crate) const KNOWN: [&str; 3] = [".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json"];
@@ -29,8 +29,8 @@ pub(crate) const KNOWN: [&str; 3] = [".mcp.json", ".cursor/mcp.json", ".vscode/m
 pub(crate) fn read(file: &Path, namespace: &str, secrets: SecretsTo) -> anyhow::Result<Imported> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let contents = client_file::parse(&text).with_context(|| file.display().to_string())?;
-    let place = translate::Place::of(file, namespace);
-    Ok(translate::translate(&contents, &place, secrets))
+    let around = translate::Around::of(file, namespace);
+    Ok(translate::translate(&contents, &around, secrets))
 }
 
 /// Runs `mcpmesh import`.
@@ -67,7 +67,8 @@ fn mistakes(imported: &Imported) -> anyhow::Result<Vec<Note>> {
     let note = |Diagnostic { object, path, message, help, .. }| {
         let help = help.map(|help| format!("; {help}")).unwrap_or_default();
         let server = object.map(|object| object.name).unwrap_or_default();
-        Note { error: true, server, message: format!("{path}: {message}{help}") }
+        let place = imported.places.get(&server).copied().unwrap_or_default();
+        Note { error: true, server, place, message: format!("{path}: {message}{help}") }
     };
     Ok(errors.map(note).collect())
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::{Span, Timestamp, Zoned};
+use mcpmesh_compiler::is_user;
 use sha2::{Digest, Sha256};
 
 use crate::args::{KeyCommand, KeyCreateArgs};
@@ -20,8 +21,10 @@ const PREFIX: &str = "mcpmesh_";
 pub(crate) fn run(command: &KeyCommand) -> Outcome {
     let KeyCommand::Create(args) = command;
     let expires = args.expires.as_deref().map(|when| expiry(when, &Zoned::now())).transpose()?;
-    if let Some(group) = args.groups.iter().find(|group| group.is_empty() || group.contains(',')) {
-        return Err(Failure::usage(format!("--group {group:?}: a group has a name without commas")));
+    if let Some(group) = args.groups.iter().find(|group| !is_user(group) || group.contains(',')) {
+        return Err(Failure::usage(format!(
+            "--group {group:?}: a group has a printable name without commas"
+        )));
     }
     let key = generate()?;
     let yaml = secret(args, &key, expires)?;

@@ -1,5 +1,7 @@
 //! Kubernetes names: made of texts that people chose freely, or checked where they are given as such.
 
+use mcpmesh_ir::ServerId;
+
 /// The longest prefix that a server may have (decisions.md 16).
 const LONGEST: usize = 32;
 
@@ -31,6 +33,11 @@ pub(crate) fn unique(text: &str, taken: &[String]) -> String {
         number += 1;
     }
     name
+}
+
+/// A server's name as the command line takes it: without the namespace where that is `default`.
+pub(crate) fn server(server: &ServerId) -> String {
+    if server.namespace == "default" { server.name.clone() } else { server.to_string() }
 }
 
 /// The name of an object, as given on the command line.

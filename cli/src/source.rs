@@ -2,13 +2,16 @@
 
 mod cluster;
 mod environment;
+mod files;
+mod last_good;
+mod pick;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use ipnet::IpNet;
-use mcpmesh_compiler::manifest::{self, Located};
+use mcpmesh_compiler::manifest::{self, Located, Unread};
 use mcpmesh_compiler::{
     Compiled, Diagnostic, IMPLIED_GATEWAY, Inputs, Install, Location, ObjectKind, ObjectRef, Reason,
     Severity, compile,
@@ -19,6 +22,12 @@ use mcpmesh_ir::{EgressRule, Gateway, GatewayId, ResourceKind};
 use crate::args::SecretsTo;
 use crate::exit::Failure;
 use crate::import;
+
+pub(crate) use files::{display, names_manifest, whole};
+pub(crate) use pick::{clients_own, find, pick};
+
+use files::{files, folders_with_manifests};
+use last_good::Gaps;
 
 /// Where objects come from.
 #[derive(Debug, Clone)]
@@ -31,6 +40,8 @@ pub(crate) enum Source {
         file: PathBuf,
         /// The port of our own endpoint, to which the file leads as well once `connect` has written it.
         own: u16,
+        /// YAML beside it that holds nothing of ours.
+        aside: Vec<PathBuf>,
     },
 }
 
@@ -45,14 +56,32 @@ pub(crate) struct Loaded {
     pub(crate) compiled: Compiled,
     /// Everything that is wrong, errors first.
     pub(crate) diagnostics: Vec<Diagnostic>,
-    /// Something could not be read at all, so that applying the rest might open what it closes (decisions.md 9).
+    /// Something cannot be read of which nothing is known: what it may close is closed, or there is no start at all.
     pub(crate) unreadable: bool,
+    gaps: Gaps,
 }
 
 impl Loaded {
+    /// A client's configuration has no fields of an McpServer.
+    fn in_words_of(mut self, source: &Source) -> Self {
+        if let Source::Client { .. } = source {
+            let unpinned = |found: &&mut Diagnostic| found.reason == Reason::UnpinnedPackage;
+            for found in self.diagnostics.iter_mut().filter(unpinned) {
+                found.path.clear();
+                found.help = Some("write NAME@VERSION or NAME==VERSION in its args".to_owned());
+            }
+        }
+        self
+    }
+
     /// True when there is an error among the diagnostics.
     pub(crate) fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// What stays as it was read last, since it cannot be read now: a sentence for each object.
+    pub(crate) fn held(&self) -> impl Iterator<Item = String> {
+        self.gaps.held()
     }
 
     /// True when there is nothing to serve.
@@ -97,45 +126,6 @@ impl Loaded {
     }
 }
 
-/// Where `up` serves unless told otherwise.
-const OWN_PORT: u16 = 8080;
-
-/// What `up` would serve of these paths: YAML where there is some, else a client's configuration, else nothing. `own`
-/// is the port of our own endpoint.
-pub(crate) fn pick(paths: &[PathBuf], own: u16) -> anyhow::Result<Option<Source>> {
-    if let [only] = paths
-        && let Some(file) = as_client_configuration(only)
-    {
-        return Ok(Some(Source::Client { file, own }));
-    }
-    if !files(paths)?.is_empty() {
-        return Ok(Some(Source::Manifests(paths.to_vec())));
-    }
-    let client = paths.iter().find_map(|path| client_configuration(path));
-    Ok(client.map(|file| Source::Client { file, own }))
-}
-
-/// As [`pick`], for a command that serves nothing itself.
-pub(crate) fn find(paths: &[PathBuf]) -> anyhow::Result<Source> {
-    pick(paths, OWN_PORT)?.ok_or_else(|| {
-        let shown: Vec<String> = paths.iter().map(|path| display(path)).collect();
-        let below = paths.iter().flat_map(|path| folders_with_manifests(path)).map(|path| display(&path));
-        let below: Vec<String> = below.collect();
-        let advice = match below.as_slice() {
-            [] => String::new(),
-            below => format!(
-                "; there is some in {}: name it, since folders in folders are not read",
-                below.join(", ")
-            ),
-        };
-        let known = import::KNOWN.join(", ");
-        anyhow::anyhow!(
-            "no objects found: there is no YAML in {}, nor any of {known}{advice}",
-            shown.join(", ")
-        )
-    })
-}
-
 /// Reads and compiles what is meant for a cluster, as its operator would. Fails only where a path cannot be read.
 pub(crate) fn load_for_cluster(
     paths: &[PathBuf],
@@ -143,71 +133,98 @@ pub(crate) fn load_for_cluster(
     remote_ranges: &[IpNet],
 ) -> anyhow::Result<Loaded> {
     let mut loaded = Reading::default();
-    texts(paths)?.iter().for_each(|(file, bytes)| loaded.add(file, bytes));
-    loaded.note_folders(paths);
+    loaded.add_all(paths)?;
     Ok(loaded.compile_for_cluster(operator_namespace, remote_ranges))
 }
 
-fn texts(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let mut texts = Vec::new();
-    for file in files(paths)? {
-        let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        texts.push((display(&file), text));
-    }
-    Ok(texts)
+/// Reads and compiles. Fails only where a path is not there.
+pub(crate) fn load(source: &Source, version_key: [u8; 32]) -> anyhow::Result<Loaded> {
+    Ok(read(source)?.compile(version_key, None).in_words_of(source))
 }
 
-/// Reads and compiles. Fails only where a path cannot be read.
-pub(crate) fn load(source: &Source, version_key: [u8; 32]) -> anyhow::Result<Loaded> {
-    let mut loaded = Reading::default();
+/// As [`load`], after a change: what cannot be read stays as it is in `last`, the reading that is in force.
+pub(crate) fn reload(source: &Source, version_key: [u8; 32], last: &Loaded) -> anyhow::Result<Loaded> {
+    Ok(read(source)?.compile(version_key, Some(last)).in_words_of(source))
+}
+
+fn read(source: &Source) -> anyhow::Result<Reading> {
+    let mut reading = Reading::default();
     match source {
-        Source::Manifests(paths) => {
-            texts(paths)?.iter().for_each(|(file, bytes)| loaded.add(file, bytes));
-            loaded.note_folders(paths);
-        }
-        Source::Client { file, own } => {
+        Source::Manifests(paths) => reading.add_all(paths)?,
+        Source::Client { file, own, aside } => {
             let mut imported = import::read(file, "default", SecretsTo::File)?;
-            imported.servers.retain(|server| !leads_to(server, *own));
-            loaded.add(&display(file), import::documents(&imported)?.as_bytes());
-            loaded.forget_lines();
-            loaded.diagnostics.extend(imported.notes.iter().map(|note| said_of_client(file, note)));
+            imported.servers.retain(|server| !pick::leads_to(server, *own));
+            reading.add(&display(file), Ok(import::documents(&imported)?.into_bytes()));
+            reading.stand_at(&imported.places);
+            reading.diagnostics.extend(imported.notes.iter().map(|note| said_of_client(file, note)));
+            reading.diagnostics.extend(aside.iter().map(|file| left_aside(file)));
         }
     }
-    Ok(loaded.compile(version_key))
+    Ok(reading)
+}
+
+/// The text of a file, or why there is none.
+fn text_of(read: io::Result<Vec<u8>>) -> Result<String, (String, &'static str)> {
+    let bytes = read.map_err(|error| (format!("the file cannot be read: {error}"), "make it readable"))?;
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| ("the file is not UTF-8".to_owned(), "save it as UTF-8"))?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
 #[derive(Default)]
 struct Reading {
     objects: Vec<Located>,
     diagnostics: Vec<Diagnostic>,
+    unread: Vec<Unread>,
 }
 
 impl Reading {
-    fn add(&mut self, file: &str, bytes: &[u8]) {
-        match std::str::from_utf8(bytes) {
+    fn add_all(&mut self, paths: &[PathBuf]) -> anyhow::Result<()> {
+        for file in files(paths)? {
+            self.add(&display(&file), std::fs::read(&file));
+        }
+        self.note_folders(paths);
+        Ok(())
+    }
+
+    fn add(&mut self, file: &str, read: io::Result<Vec<u8>>) {
+        match text_of(read) {
             Ok(text) => {
-                let parsed = manifest::parse(file, text.trim_start_matches('\u{feff}'));
+                let parsed = manifest::parse(file, &text);
                 self.objects.extend(parsed.objects);
                 self.diagnostics.extend(parsed.diagnostics);
+                self.unread.extend(parsed.unread);
             }
-            Err(_) => self.diagnostics.push(Diagnostic {
-                object: None,
-                path: String::new(),
-                severity: Severity::Error,
-                reason: Reason::InvalidSyntax,
-                message: "the file is not UTF-8".to_owned(),
-                help: Some("save it as UTF-8".to_owned()),
-                location: Some(Location { file: file.to_owned(), line: 0, column: 0 }),
-            }),
+            Err((message, help)) => {
+                let location = Location { file: file.to_owned(), line: 0, column: 0 };
+                self.unread.push(Unread::text(location.clone()));
+                self.diagnostics.push(Diagnostic {
+                    object: None,
+                    path: String::new(),
+                    severity: Severity::Error,
+                    reason: Reason::InvalidSyntax,
+                    message,
+                    help: Some(help.to_owned()),
+                    location: Some(location),
+                });
+            }
         }
     }
 
-    /// Lines of the YAML that a client's configuration became are no lines of its file.
-    fn forget_lines(&mut self) {
-        for location in self.diagnostics.iter_mut().filter_map(|diagnostic| diagnostic.location.as_mut()) {
-            (location.line, location.column) = (0, 0);
+    /// Lines of the YAML that a client's configuration became are no lines of its file: the entries have some there.
+    fn stand_at(&mut self, places: &BTreeMap<String, (u64, u64)>) {
+        let place = |object: &ObjectRef| {
+            let name = object.name.strip_suffix(import::SECRETS).unwrap_or(&object.name);
+            places.get(&object.name).or_else(|| places.get(name)).copied().unwrap_or_default()
+        };
+        for diagnostic in &mut self.diagnostics {
+            let place = diagnostic.object.as_ref().map(place).unwrap_or_default();
+            let location = diagnostic.location.iter_mut();
+            location.for_each(|location| (location.line, location.column) = place);
         }
-        self.objects.iter_mut().for_each(Located::forget_places);
+        for object in &mut self.objects {
+            object.stand_at(place(&object.reference));
+        }
     }
 
     /// YAML that somebody may take for read.
@@ -229,29 +246,29 @@ impl Reading {
         }
     }
 
-    fn compile(mut self, version_key: [u8; 32]) -> Loaded {
-        let unreadable = self.diagnostics.iter().any(hides_a_rule);
-        let unread_secret = self.diagnostics.iter().any(hides_a_key);
+    fn compile(mut self, version_key: [u8; 32], last: Option<&Loaded>) -> Loaded {
         environment::resolve(&mut self.objects, &mut self.diagnostics, |name| std::env::var(name).ok());
+        let gaps = self.fill_gaps(last);
         // A gateway that could not be read is not the absence of one: nothing is opened in its place.
         let install = Install {
-            implied_gateway: !unreadable,
-            unread_secret,
+            implied_gateway: !gaps.gateway,
+            unread_secret: gaps.secret,
             remotes: EgressRule::private(),
             version_key,
-            cluster: None,
+            ..Install::default()
         };
         let (mut inputs, mut gathered) = manifest::gather(&self.objects, install);
         inputs.install.unread_secret |= gathered.iter().any(hides_a_key);
         if inputs.install.unread_secret && inputs.has_implied_gateway() {
             gathered.push(closed());
         }
-        self.finish(inputs, gathered, unreadable)
+        gaps.close(&mut inputs);
+        self.finish(inputs, gathered, gaps)
     }
 
     /// `${env:NAME}` is a text as any other there.
-    fn compile_for_cluster(self, operator_namespace: &str, remote_ranges: &[IpNet]) -> Loaded {
-        let unreadable = self.diagnostics.iter().any(hides_a_rule);
+    fn compile_for_cluster(mut self, operator_namespace: &str, remote_ranges: &[IpNet]) -> Loaded {
+        let gaps = self.fill_gaps(None);
         let install = Install {
             remotes: EgressRule::new(remote_ranges, []),
             cluster: Some(cluster::installation(operator_namespace)),
@@ -259,32 +276,37 @@ impl Reading {
         };
         let (mut inputs, mut gathered) = manifest::gather(&self.objects, install);
         gathered.extend(cluster::assume(&mut inputs));
-        self.finish(inputs, gathered, unreadable)
+        self.finish(inputs, gathered, gaps)
     }
 
-    fn finish(self, inputs: Inputs, mut gathered: Vec<Diagnostic>, unreadable: bool) -> Loaded {
+    /// Of two policies of one name neither can be taken for what is meant: the second may be the stricter one.
+    fn fill_gaps(&mut self, last: Option<&Loaded>) -> Gaps {
+        let doubled = last_good::doubled(&self.objects);
+        self.unread.extend(doubled.iter().map(|(unread, _)| unread.clone()));
+        match last {
+            Some(last) => {
+                // Gathering finds them no more.
+                self.diagnostics.extend(doubled.into_iter().map(|(_, diagnostic)| diagnostic));
+                Gaps::fill(&mut self.objects, &self.unread, last)
+            }
+            None => Gaps::unknown(&self.unread),
+        }
+    }
+
+    fn finish(self, inputs: Inputs, mut gathered: Vec<Diagnostic>, gaps: Gaps) -> Loaded {
         manifest::locate(&self.objects, &mut gathered);
-        // Of two policies of one name only the first is read, and the second may be the stricter one.
-        let unreadable = unreadable || gathered.iter().any(hides_a_rule);
         let mut compiled = compile(&inputs);
+        gaps.locate(&mut compiled.diagnostics);
         manifest::locate(&self.objects, &mut compiled.diagnostics);
         let mut diagnostics = self.diagnostics;
         diagnostics.extend(gathered);
+        let unreadable = gaps.are_unknown();
         // What was not read may be what another object misses.
         let sure = |found: &&Diagnostic| !unreadable || found.severity == Severity::Error;
         diagnostics.extend(compiled.diagnostics.iter().filter(sure).cloned());
         diagnostics.sort_by(|a, b| (a.severity, &a.location).cmp(&(b.severity, &b.location)));
-        Loaded { objects: self.objects, inputs, compiled, diagnostics, unreadable }
+        Loaded { objects: self.objects, inputs, compiled, diagnostics, unreadable, gaps }
     }
-}
-
-/// What cannot be read may have been a policy or a gateway, whose absence would open something.
-fn hides_a_rule(diagnostic: &Diagnostic) -> bool {
-    let harmless = diagnostic.object.as_ref().is_some_and(|object| match object.kind {
-        ObjectKind::McpServer | ObjectKind::Secret | ObjectKind::ConfigMap | ObjectKind::Namespace => true,
-        ObjectKind::McpGateway | ObjectKind::McpPolicy => false,
-    });
-    diagnostic.severity == Severity::Error && !harmless
 }
 
 /// What the translation of a client's server has to say.
@@ -295,6 +317,19 @@ fn said_of_client(file: &Path, note: &import::Note) -> Diagnostic {
         severity: if note.error { Severity::Error } else { Severity::Note },
         reason: Reason::InvalidValue,
         message: note.message.clone(),
+        help: None,
+        location: Some(Location { file: display(file), line: note.place.0, column: note.place.1 }),
+    }
+}
+
+/// YAML beside a client's configuration.
+fn left_aside(file: &Path) -> Diagnostic {
+    Diagnostic {
+        object: None,
+        path: String::new(),
+        severity: Severity::Note,
+        reason: Reason::IgnoredKind,
+        message: "left aside: no McpServer, McpGateway, McpPolicy or Secret is in it".to_owned(),
         help: None,
         location: Some(Location { file: display(file), line: 0, column: 0 }),
     }
@@ -317,85 +352,6 @@ fn closed() -> Diagnostic {
         help: Some("mend that Secret".to_owned()),
         location: None,
     }
-}
-
-/// The files that `paths` mean, in order of their names: a folder means its own YAML, not that of folders in it.
-fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = BTreeSet::new();
-    for path in paths {
-        let about = || format!("cannot read {}", display(path));
-        if !std::fs::metadata(path).with_context(about)?.is_dir() {
-            files.insert(path.clone());
-            continue;
-        }
-        for entry in std::fs::read_dir(path).with_context(about)? {
-            let file = entry.with_context(about)?.path();
-            if names_manifest(&file) && file.is_file() {
-                files.insert(file);
-            }
-        }
-    }
-    // A file that is named twice is one file.
-    let mut seen = BTreeSet::new();
-    Ok(files.into_iter().filter(|file| file.canonicalize().map_or(true, |file| seen.insert(file))).collect())
-}
-
-/// The folders in a folder that hold YAML.
-fn folders_with_manifests(folder: &Path) -> Vec<PathBuf> {
-    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    let below = entries(folder).map(|entry| entry.path()).filter(|path| !hidden(path) && path.is_dir());
-    let mut found: Vec<PathBuf> =
-        below.filter(|path| entries(path).any(|entry| names_manifest(&entry.path()))).collect();
-    found.sort();
-    found
-}
-
-/// A file of a folder that may hold objects, by its name. JSON in a folder mostly is something else, so that it has to
-/// be named.
-pub(crate) fn names_manifest(file: &Path) -> bool {
-    let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    let yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-    !hidden && yaml
-}
-
-/// The file as the user would write it.
-fn display(file: &Path) -> String {
-    let here = std::env::current_dir().ok();
-    let inside = here.and_then(|here| file.strip_prefix(here).ok()).unwrap_or(file);
-    let shown = inside.strip_prefix("./").unwrap_or(inside);
-    if shown.as_os_str().is_empty() { ".".to_owned() } else { shown.display().to_string() }
-}
-
-/// A path that was given in the folder `home`, without dots that mean the folder itself.
-pub(crate) fn whole(home: &Path, path: &Path) -> PathBuf {
-    home.join(path).components().collect()
-}
-
-/// The path as a client's configuration, when it is one.
-fn as_client_configuration(path: &Path) -> Option<PathBuf> {
-    let json = path.extension().is_some_and(|extension| extension == "json") && path.is_file();
-    let imported = json.then(|| import::read(path, "default", SecretsTo::File).ok()).flatten();
-    imported.map(|_| path.to_owned())
-}
-
-/// True for a server at this port of this machine: serving ourselves would have no end.
-fn leads_to(server: &serde_json::Value, port: u16) -> bool {
-    let url = server.pointer("/spec/remote/url").and_then(serde_json::Value::as_str);
-    url.and_then(|url| url::Url::parse(url).ok()).is_some_and(|url| {
-        let here = match url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(address)) => address.is_loopback() || address.is_unspecified(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback() || address.is_unspecified(),
-            None => false,
-        };
-        here && url.port_or_known_default() == Some(port)
-    })
-}
-
-/// The client's configuration that a folder without YAML has.
-fn client_configuration(folder: &Path) -> Option<PathBuf> {
-    import::KNOWN.iter().map(|name| folder.join(name)).find(|file| file.is_file())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::args::{AnswerFormat, ToolsArgs};
 use crate::client::{Peer, Servers};
 use crate::exit::{self, Failure, Outcome};
-use crate::tool_rules;
+use crate::{names, tool_rules};
 
 /// Runs `mcpmesh tools`.
 pub(crate) async fn run(args: &ToolsArgs) -> Outcome {
@@ -60,7 +60,7 @@ fn warn_of_idle_overrides(peer: &Peer, tools: &[Item]) {
     }
 }
 
-/// The tools of one server: of a folder's with its name before them, and only those that its object keeps.
+/// The tools of one server: of a folder's as `call` takes them, and only those that its object keeps.
 fn rows(peer: &Peer, tools: &[Item]) -> anyhow::Result<Vec<Value>> {
     let mut rows = Vec::new();
     for item in tools {
@@ -70,7 +70,9 @@ fn rows(peer: &Peer, tools: &[Item]) -> anyhow::Result<Vec<Value>> {
             continue;
         };
         if tool_rules::exists(server, &item.key)? {
-            rows.push(json!({ "name": format!("{}/{}", server.id.name, item.key), "tool": definition }));
+            rows.push(
+                json!({ "name": format!("{}/{}", names::server(&server.id), item.key), "tool": definition }),
+            );
         }
     }
     Ok(rows)

@@ -5,9 +5,11 @@ mod screen;
 mod status;
 mod watch;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -44,11 +46,12 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
     // Whole paths: another folder of this name, as `git checkout` makes it, is meant then as well.
     let paths: Vec<PathBuf> = args.paths.iter().map(|path| source::whole(&home, path)).collect();
     let source = source::pick(&paths, args.listen.port())?;
-    let source = source.ok_or_else(|| Failure::failed(HOW_TO_START))?;
+    let source = source.map_err(|nothing| Failure::failed(how_to_start(&nothing)))?;
     let version_key = random_key()?;
-    let loaded = source::load(&source, version_key)?;
+    let (watch, loaded) =
+        watch_and_read(&source, !args.no_watch, |source| source::load(source, version_key))?;
     check::say(&loaded.diagnostics);
-    judge_start(&loaded, args.listen)?;
+    judge_start(&loaded, &source, args.listen)?;
     let up = Up {
         source,
         home,
@@ -63,15 +66,26 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
         .with_writer(up.screen.clone())
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    let outcome = runtime.block_on(up.serve(args, loaded));
+    let outcome = runtime.block_on(up.serve(args, watch, loaded));
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
 }
 
-const HOW_TO_START: &str =
-    "there is nothing to serve: no YAML, and no .mcp.json, .cursor/mcp.json or .vscode/mcp.json
+/// Watches before the first look, so that no change falls between.
+fn watch_and_read(
+    source: &Source,
+    watch: bool,
+    read: impl FnOnce(&Source) -> anyhow::Result<Loaded>,
+) -> anyhow::Result<(Option<Watch>, Loaded)> {
+    let watch = watch.then(|| Watch::start(source)).transpose()?;
+    Ok((watch, read(source)?))
+}
 
-To start, write a file such as everything.yaml and run `mcpmesh up` again:
+fn how_to_start(reason: impl Display) -> String {
+    format!("there is nothing to serve: {reason}\n\n{HOW_TO_START}")
+}
+
+const HOW_TO_START: &str = "To start, write a file such as everything.yaml and run `mcpmesh up` again:
 
   apiVersion: mcpmesh.io/v1alpha1
   kind: McpServer
@@ -85,13 +99,13 @@ To start, write a file such as everything.yaml and run `mcpmesh up` again:
 or translate what a client has: `mcpmesh import ~/.cursor/mcp.json --out .`";
 
 /// What cannot be served at all. A bad object among good ones is no reason.
-fn judge_start(loaded: &Loaded, listen: SocketAddr) -> Outcome {
+fn judge_start(loaded: &Loaded, source: &Source, listen: SocketAddr) -> Outcome {
     if loaded.unreadable {
         return Err(Failure::failed("not all objects can be read: mend what is reported above"));
     }
     if loaded.is_empty() {
-        let reported = if loaded.has_errors() { "mend what is reported above" } else { HOW_TO_START };
-        return Err(Failure::failed(reported));
+        let reported = "mend what is reported above".to_owned();
+        return Err(Failure::failed(if loaded.has_errors() { reported } else { no_server(source, listen) }));
     }
     if is_exposed(loaded, listen) {
         return Err(Failure::usage(format!("--listen {listen}: {EXPOSED}")));
@@ -100,6 +114,21 @@ fn judge_start(loaded: &Loaded, listen: SocketAddr) -> Outcome {
         return Err(Failure::failed("the objects make no gateway: mend what is reported above"));
     }
     Ok(())
+}
+
+/// What to do where objects are, and none that serves.
+fn no_server(source: &Source, listen: SocketAddr) -> String {
+    let Source::Manifests(paths) = source else {
+        return how_to_start("the client's configuration has no server but mcpmesh itself");
+    };
+    let beside = source::clients_own(paths, listen.port()).map(|file| {
+        let file = source::display(&file);
+        format!(
+            ". {file} is left aside where there is YAML: `mcpmesh import {file} --out DIR` makes YAML of it"
+        )
+    });
+    let beside = beside.unwrap_or_default();
+    how_to_start(format_args!("there is no McpServer and no McpGateway among the objects{beside}"))
 }
 
 const EXPOSED: &str = "without an McpGateway and without a key the endpoint is open to anyone, so it is served on \
@@ -130,10 +159,8 @@ struct Up {
 }
 
 impl Up {
-    async fn serve(mut self, args: &UpArgs, loaded: Loaded) -> Outcome {
+    async fn serve(mut self, args: &UpArgs, mut watch: Option<Watch>, loaded: Loaded) -> Outcome {
         let mut signals = Signals::new().context("cannot listen for signals")?;
-        // Before the first look, so that no change falls between.
-        let mut watch = if args.no_watch { None } else { Some(Watch::start(&self.source)?) };
         self.workloads.set(&loaded.compiled, &loaded.inputs);
         let place = Place {
             data: args.listen,
@@ -150,7 +177,7 @@ impl Up {
             *own = plane.port();
         }
         self.announce(&plane);
-        let mut files = Files { applied: loaded, said: Vec::new() };
+        let mut files = Files { applied: Arc::new(loaded), said: Vec::new() };
         files.said.clone_from(&files.applied.diagnostics);
         let mut status = plane.status();
         loop {
@@ -162,7 +189,8 @@ impl Up {
                     let version_key = self.version_key;
                     // The folder of this name may be another one now.
                     let _ = std::env::set_current_dir(&self.home);
-                    let read = tokio::task::spawn_blocking(move || source::load(&source, version_key));
+                    let last = files.applied.clone();
+                    let read = tokio::task::spawn_blocking(move || source::reload(&source, version_key, &last));
                     self.reload(&plane, read.await.context("reading the files failed")?, &mut files);
                 }
             }
@@ -193,19 +221,14 @@ impl Up {
         let news = loaded.diagnostics.iter().filter(|diagnostic| !files.said.contains(diagnostic));
         news.for_each(check::log);
         files.said.clone_from(&loaded.diagnostics);
-        let refused = if loaded.unreadable {
-            Some("not all objects can be read")
-        } else if is_exposed(&loaded, self.listen) {
-            Some(EXPOSED)
-        } else {
-            None
-        };
-        if let Some(reason) = refused {
-            tracing::error!("the last good configuration stays in force: {reason}");
+        loaded.held().for_each(|held| tracing::warn!("{held}"));
+        if is_exposed(&loaded, self.listen) {
+            tracing::error!("the last good configuration stays in force: {EXPOSED}");
             return;
         }
         if loaded.is_same(&files.applied) {
             tracing::info!("the files say what is in force");
+            files.applied = Arc::new(loaded);
             return;
         }
         if loaded.is_open() && !files.applied.is_open() {
@@ -216,7 +239,7 @@ impl Up {
         for rejection in plane.apply(&loaded.compiled) {
             tracing::error!("{rejection}");
         }
-        files.applied = loaded;
+        files.applied = Arc::new(loaded);
         tracing::info!("the changed configuration is in force");
         let endpoints = plane.endpoints();
         if endpoints != before && !before.is_empty() && !endpoints.is_empty() {
@@ -279,7 +302,7 @@ impl Up {
 /// What was read last, and what was said of it.
 struct Files {
     /// In force.
-    applied: Loaded,
+    applied: Arc<Loaded>,
     said: Vec<Diagnostic>,
 }
 
@@ -309,3 +332,6 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

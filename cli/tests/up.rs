@@ -54,14 +54,21 @@ impl Folder {
     }
 
     fn up(&self) -> Up {
-        self.up_with(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures:/usr/bin:/bin"))
+        self.up_with(&[])
     }
 
-    fn up_with(&self, path: &str) -> Up {
+    fn up_with(&self, options: &[&str]) -> Up {
+        self.up_in(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures:/usr/bin:/bin"), options)
+    }
+
+    fn up_in(&self, path: &str, options: &[&str]) -> Up {
         let mut command = self.command(path);
-        let log = fs::File::create(self.path("log")).unwrap();
+        let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
         let any = "127.0.0.1:0";
-        command.args(["up", "--listen", any, "--metrics", any, "--admin", any, "--state-dir"]);
+        command
+            .args(["up", "--listen", any, "--metrics", any, "--admin", any])
+            .args(options)
+            .arg("--state-dir");
         let mut child = command.arg(self.path("state")).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = mpsc::channel();
@@ -215,16 +222,55 @@ fn a_good_change_is_in_force_and_a_bad_one_changes_nothing() {
 
     folder.write("two.yaml", "kind: [");
     folder.wait_for_log("two.yaml:1:7: unclosed bracket");
-    folder.wait_for_log("the last good configuration stays in force");
+    folder.wait_for_log("McpServer default/two stays as it was: mend two.yaml:1:7");
     assert_eq!(text(&up.call("two/args")), "-y fake@1");
 
     folder.write("two.yaml", &server("two", "").replace("registry", "registri"));
     folder.wait_for_log("did you mean `registry`?");
-    up.wait_for_server("two  Removed");
-    assert_eq!(text(&up.call("one/args")), "-y fake@1 first");
-
     folder.write("one.yaml", &server("one", "second"));
     wait_for("the change", || (text(&up.call("one/args")) == "-y fake@1 second").then_some(()));
+    assert_eq!(text(&up.call("two/args")), "-y fake@1");
+
+    fs::remove_file(folder.path("mesh/two.yaml")).unwrap();
+    up.wait_for_server("two  Removed");
+}
+
+#[test]
+fn a_mistake_in_a_policy_does_not_keep_a_key_that_is_taken_away() {
+    let folder = Folder::new(&[("one.yaml", &server("one", "")), ("front.yaml", FRONT), ("ann.yaml", KEY)]);
+    folder.write("p.yaml", ALL_MAY);
+    let bob = KEY.replace("name: ann", "name: bob").replace("owner: ann", "owner: bob");
+    folder.write("bob.yaml", &bob.replace("0123456789abcdef", "fedcba9876543210"));
+    let up = folder.up();
+    up.wait_for_server("one  Ready");
+    let bobs = Some("fedcba9876543210");
+    assert_eq!((code(&up, ANNS), code(&up, bobs)), (Some(0), Some(0)));
+    folder.write("p.yaml", &ALL_MAY.replace("Allow", "Alow"));
+    folder.wait_for_log("p.yaml:6:30: McpPolicy default/p: spec.access[0].effect: unknown variant `Alow`");
+    fs::remove_file(folder.path("mesh/ann.yaml")).unwrap();
+    wait_for("the end of the key", || (code(&up, ANNS) == Some(1)).then_some(()));
+    assert_eq!(code(&up, bobs), Some(0));
+    folder.wait_for_log("McpPolicy default/p stays as it was: mend p.yaml:6:30");
+}
+
+const FRONT: &str = "apiVersion: mcpmesh.io/v1alpha1\nkind: McpGateway\nmetadata: {name: front}\n\
+                     spec: {authentication: {apiKeys: {}}}\n";
+const ALL_MAY: &str = "apiVersion: mcpmesh.io/v1alpha1\nkind: McpPolicy\nmetadata: {name: p}\nspec:\n  \
+                       targetRefs: [{kind: McpGateway, name: front}]\n  \
+                       access: [{name: r, effect: Allow, from: [{authenticated: {}}]}]\n";
+
+#[test]
+fn without_a_watch_the_files_are_served_as_they_were() {
+    let folder = Folder::new(&[("one.yaml", &server("one", "first"))]);
+    let (watching, still) = (folder.up(), folder.up_with(&["--no-watch"]));
+    still.wait_for_server("one  Ready");
+    // Whoever sees the second change has had time for the first.
+    for change in ["second", "third"] {
+        folder.write("one.yaml", &server("one", change));
+        let changed = format!("-y fake@1 {change}");
+        wait_for("the change", || (text(&watching.call("one/args")) == changed).then_some(()));
+    }
+    assert_eq!(text(&still.call("one/args")), "-y fake@1 first");
 }
 
 /// A server `one` whose tool `gate` waits for the file `gate`.
@@ -352,8 +398,8 @@ fn a_mistake_in_the_only_key_opens_nothing_and_its_end_is_said_aloud() {
     assert_eq!(code(&up, None), Some(1));
 
     folder.write("key.yaml", &KEY.replace("stringData", "data").replace("0123456789abcdef", "'%'"));
-    folder.wait_for_log("a Secret cannot be read and may be an API key");
-    assert_eq!(code(&up, None), Some(1));
+    folder.wait_for_log("Secret default/ann stays as it was: mend key.yaml");
+    assert_eq!((code(&up, ANNS), code(&up, None)), (Some(1), Some(1)));
 
     fs::remove_file(folder.path("mesh/key.yaml")).unwrap();
     folder.wait_for_log("THE ENDPOINT IS NOW OPEN TO ANYONE ON THIS MACHINE");
@@ -471,7 +517,7 @@ fn commands_on_a_folder_take_either_name_and_keep_to_its_objects() {
 #[test]
 fn a_missing_runner_is_a_condition_of_its_server_alone() {
     let folder = Folder::new(&[("one.yaml", &server("one", ""))]);
-    let up = folder.up_with("/no/programs/here");
+    let up = folder.up_in("/no/programs/here", &[]);
     let reason = up.line(|line| line.strip_prefix("server  one  Failed  -  -  ").map(str::to_owned));
     assert!(reason.starts_with("npx not found: install Node.js"), "{reason}");
 }

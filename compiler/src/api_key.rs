@@ -106,7 +106,7 @@ pub(crate) fn tell(refused: &[Diagnostic], findings: &mut Findings) {
 fn api_key(id: &SecretId, secret: &Secret, findings: &mut Findings) -> Option<ApiKey> {
     let annotation = |name: &str| secret.annotations.get(name).map(|value| value.trim());
     let sha256 = hash(secret, findings);
-    let owner = annotation(OWNER).filter(|owner| is_name(owner)).map(str::to_owned);
+    let owner = annotation(OWNER).filter(|owner| is_user(owner)).map(str::to_owned);
     if owner.is_none() {
         let help = "add the annotation, such as `mcpmesh.io/owner: alice`";
         findings.error(
@@ -122,7 +122,7 @@ fn api_key(id: &SecretId, secret: &Secret, findings: &mut Findings) -> Option<Ap
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .collect();
-    if !groups.iter().all(|group| is_name(group)) {
+    if !groups.iter().all(|group| is_user(group)) {
         let path = format!("metadata.annotations.{GROUPS}");
         findings.error(
             &path,
@@ -137,8 +137,10 @@ fn api_key(id: &SecretId, secret: &Secret, findings: &mut Findings) -> Option<Ap
     Some(ApiKey { secret: id.clone(), sha256: sha256?, owner: owner?, groups, expires })
 }
 
-fn is_name(name: &str) -> bool {
-    (1..=256).contains(&name.len()) && !name.chars().any(char::is_control)
+/// Whether this can be the name of a user or group: 1 to 256 bytes, printable, no blanks around it.
+#[must_use]
+pub fn is_user(name: &str) -> bool {
+    (1..=256).contains(&name.len()) && !name.chars().any(char::is_control) && name.trim() == name
 }
 
 /// The inner value is none for a key without end; an end that cannot be read ends the key, not its expiry.

@@ -121,6 +121,8 @@ pub struct Install {
     pub implied_gateway: bool,
     /// A Secret could not be read, which may have been an API key: the implied gateway lets nobody in without one.
     pub unread_secret: bool,
+    /// Policies that cannot be read now: of what stands for them only the targets count, which they close.
+    pub unread_policies: BTreeSet<PolicyId>,
     /// Where remote servers may be (decisions.md 22).
     pub remotes: EgressRule,
     /// The key of the hashes that version Secrets.
@@ -164,6 +166,7 @@ impl fmt::Debug for Install {
         f.debug_struct("Install")
             .field("implied_gateway", &self.implied_gateway)
             .field("unread_secret", &self.unread_secret)
+            .field("unread_policies", &self.unread_policies)
             .field("remotes", &self.remotes)
             .finish_non_exhaustive()
     }

@@ -21,6 +21,7 @@ mod secret;
 mod server;
 mod sidecar;
 
+pub use api_key::is_user;
 pub use child::Child;
 pub use compile::{ByNamespace, Compiled, IMPLIED_GATEWAY, IMPLIED_POLICY, PolicyTarget, compile};
 pub use diagnostic::{Diagnostic, Location, ObjectKind, ObjectRef, Reason, Severity, findings_of};

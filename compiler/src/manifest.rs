@@ -6,11 +6,12 @@ mod node;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
+use mcpmesh_crds::{McpGateway, McpPolicy, McpServer, TargetRef};
 use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
+use serde_json::Value;
 use serde_saphyr::{MessageFormatter, Spanned, UserMessageFormatter};
 
-use crate::diagnostic::{Diagnostic, Location, ObjectRef, Reason, Severity, printable};
+use crate::diagnostic::{Diagnostic, Location, ObjectKind, ObjectRef, Reason, Severity, printable};
 use crate::inputs::{ConfigMap, Inputs, Install, Secret};
 use node::Node;
 
@@ -24,6 +25,36 @@ pub struct Parsed {
     pub objects: Vec<Located>,
     /// What could not be read, and notes on what was skipped.
     pub diagnostics: Vec<Diagnostic>,
+    /// What may have been an object and could not be read as one.
+    pub unread: Vec<Unread>,
+}
+
+/// A document that is no valid object, or a text that is no YAML.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unread {
+    /// Its kind; none when it does not say so.
+    pub kind: Option<ObjectKind>,
+    /// Which object it is; none when it does not say so.
+    pub reference: Option<ObjectRef>,
+    /// Of an McpPolicy: what it may close, which is all of its namespace where that cannot be read. Empty for anything
+    /// else, and for one that only watches.
+    pub targets: Vec<TargetRef>,
+    /// Where it is wrong.
+    pub location: Location,
+}
+
+impl Unread {
+    /// A text that cannot be read at all.
+    #[must_use]
+    pub fn text(location: Location) -> Self {
+        Self { kind: None, reference: None, targets: Vec::new(), location }
+    }
+
+    /// Whether it may be an object of this kind.
+    #[must_use]
+    pub fn may_be(&self, kind: ObjectKind) -> bool {
+        self.kind.is_none_or(|known| known == kind)
+    }
 }
 
 /// An object, and where each of its fields stands.
@@ -55,9 +86,15 @@ pub enum Object {
 }
 
 impl Located {
-    /// Forgets where everything stands in the file: the text that was read is not the one that the user sees.
-    pub fn forget_places(&mut self) {
-        self.places.clear();
+    /// Stands as a whole at one place: the text that was read is not the one that the user sees. (0, 0) is the file.
+    pub fn stand_at(&mut self, place: (u64, u64)) {
+        self.places = BTreeMap::from([(String::new(), place)]);
+    }
+
+    /// The file that it stands in, as the caller named it.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
     }
 
     /// Where a path such as `spec.access[0].to.tools[1]` stands: at its value, or at what is there of it.
@@ -80,7 +117,7 @@ pub fn parse(file: &str, text: &str) -> Parsed {
                 parsed.add(&file, Document::new(document));
             }
         }
-        Err(error) => parsed.diagnostics.push(syntax(file, &error)),
+        Err(error) => parsed.fail(syntax(file, &error), None),
     }
     parsed
 }
@@ -118,6 +155,20 @@ fn syntax(file: &str, error: &serde_saphyr::Error) -> Diagnostic {
 }
 
 impl Parsed {
+    /// Keeps what is wrong with a text, or with the document that is given.
+    fn fail(&mut self, diagnostic: Diagnostic, document: Option<&Value>) {
+        if let Some(location) = diagnostic.location.clone().filter(|_| diagnostic.severity == Severity::Error)
+        {
+            let reference = document.and_then(decode::reference).filter(decode::is_valid);
+            let policy = reference.as_ref().filter(|reference| reference.kind == ObjectKind::McpPolicy);
+            let targets =
+                policy.zip(document).map(|(policy, value)| decode::targets(value, &policy.namespace));
+            let kind = document.and_then(|value| decode::kind(value).ok());
+            self.unread.push(Unread { kind, reference, targets: targets.unwrap_or_default(), location });
+        }
+        self.diagnostics.push(diagnostic);
+    }
+
     fn add(&mut self, file: &Arc<str>, document: Document) {
         match decode::items_of(&document.value) {
             Some((api, kind)) => self.unfold(file, document, (&api, &kind)),
@@ -129,7 +180,7 @@ impl Parsed {
     fn unfold(&mut self, file: &Arc<str>, document: Document, (api, kind): (&str, &str)) {
         let (line, column) = nearest(&document.places, "items");
         let Some(items) = document.items() else {
-            self.diagnostics.push(Diagnostic {
+            let diagnostic = Diagnostic {
                 object: None,
                 path: "items".to_owned(),
                 severity: Severity::Error,
@@ -137,8 +188,8 @@ impl Parsed {
                 message: "the list has no items".to_owned(),
                 help: Some("write `items: []` for a list of nothing".to_owned()),
                 location: Some(Location { file: file.to_string(), line, column }),
-            });
-            return;
+            };
+            return self.fail(diagnostic, None);
         };
         for mut item in items {
             if let Some(object) = item.value.as_object_mut().filter(|_| !kind.is_empty()) {
@@ -155,7 +206,7 @@ impl Parsed {
             return;
         }
         let reference = decode::reference(&value);
-        match (decode::object(value), reference) {
+        match (decode::object(value.clone()), reference) {
             (Ok(object), Some(reference)) => {
                 self.objects.push(Located { reference, object, file: file.clone(), places });
             }
@@ -163,7 +214,7 @@ impl Parsed {
             (Err(mistake), object) => {
                 let key = keys.get(&mistake.path).filter(|_| mistake.at_key).copied();
                 let (line, column) = key.unwrap_or_else(|| nearest(&places, &mistake.path));
-                self.diagnostics.push(Diagnostic {
+                let diagnostic = Diagnostic {
                     object,
                     path: printable(mistake.path),
                     severity: mistake.severity,
@@ -171,7 +222,8 @@ impl Parsed {
                     message: printable(mistake.message),
                     help: mistake.help.map(printable),
                     location: Some(Location { file: file.to_string(), line, column }),
-                });
+                };
+                self.fail(diagnostic, Some(&value));
             }
         }
     }

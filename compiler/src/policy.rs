@@ -69,6 +69,10 @@ pub(crate) fn compile(id: &PolicyId, object: &McpPolicy, inputs: &Inputs) -> Com
     let body = body(id, spec, &Scope::new(&id.namespace, inputs), &mut findings);
     let selector = selector(id, spec, inputs, &mut findings);
     let enforced = spec.mode == Mode::Enforce;
+    if inputs.install.unread_policies.contains(id) {
+        let message = "the policy cannot be read, and nothing is known of it but what it targets";
+        findings.error("", Reason::InvalidSyntax, message, "mend what cannot be read in its file");
+    }
     let made = Resource::new(id.to_string(), &body).ok().filter(|_| !findings.has_errors());
     if made.is_none() {
         let help = "mend its other errors";

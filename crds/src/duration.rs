@@ -5,7 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A text that is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,14 +21,17 @@ impl fmt::Display for InvalidDuration {
 impl std::error::Error for InvalidDuration {}
 
 /// A duration: one to four numbers of at most five digits, each with a unit (`h`, `m`, `s`, `ms`). Keeps its text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub struct Duration {
     text: String,
     millis: u64,
 }
 
 impl Duration {
+    /// What a value that is no text is told that it should have been.
+    pub const EXPECTED: &'static str = "a duration such as 5s";
+
     /// Its length in milliseconds.
     #[must_use]
     pub fn as_millis(&self) -> u64 {
@@ -75,11 +79,23 @@ impl fmt::Display for Duration {
     }
 }
 
-impl TryFrom<String> for Duration {
-    type Error = InvalidDuration;
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
 
-    fn try_from(text: String) -> Result<Self, InvalidDuration> {
-        text.parse()
+        impl Visitor<'_> for Text {
+            type Value = Duration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(Duration::EXPECTED)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use jsonc_parser::ParseOptions;
+use jsonc_parser::ast::{Object, ObjectProp, Value as Json};
+use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -12,6 +13,8 @@ use serde_json::Value;
 pub(super) struct Entry {
     #[serde(skip)]
     pub(super) name: String,
+    #[serde(skip)]
+    pub(super) place: Place,
     #[serde(default)]
     pub(super) command: Option<String>,
     #[serde(default)]
@@ -31,12 +34,15 @@ pub(super) struct Entry {
     pub(super) rest: BTreeMap<String, Value>,
 }
 
+/// Line and column of an entry, both from 1.
+pub(crate) type Place = (u64, u64);
+
 /// What a file holds.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) entries: Vec<Entry>,
-    /// Names of entries that are not what clients write, each with what is wrong with it.
-    pub(super) broken: Vec<(String, String)>,
+    /// Entries that are not what clients write: the name of each, its place, and what is wrong with it.
+    pub(super) broken: Vec<(String, Place, String)>,
 }
 
 /// A value that people write with or without quotes.
@@ -69,24 +75,35 @@ pub(super) enum Error {
 
 /// Reads JSON with comments, as VS Code and Cursor allow.
 pub(super) fn parse(text: &str) -> Result<Contents, Error> {
-    let file: Value =
-        jsonc_parser::parse_to_serde_value(text.trim_start_matches('\u{feff}'), &ParseOptions::default())
-            .map_err(|error| Error::Json(error.to_string()))?;
+    let text = text.trim_start_matches('\u{feff}');
+    let tree = parse_to_ast(text, &CollectOptions::default(), &ParseOptions::default())
+        .map_err(|error| Error::Json(error.to_string()))?;
+    let Some(Json::Object(file)) = tree.value else { return Err(Error::NoServers) };
     let servers = servers(&file).ok_or(Error::NoServers)?;
+    // In order of names, of which the last counts where one is there twice.
+    let entries: BTreeMap<&str, &ObjectProp<'_>> =
+        servers.properties.iter().map(|entry| (entry.name.as_str(), entry)).collect();
     let mut contents = Contents::default();
-    for (name, value) in servers {
-        match Entry::deserialize(value) {
-            Ok(entry) => contents.entries.push(Entry { name: name.clone(), ..entry }),
-            Err(error) => contents.broken.push((name.clone(), error.to_string())),
+    for (name, ObjectProp { range, value, .. }) in entries {
+        let (name, place) = (name.to_owned(), place(text, range.start));
+        match Entry::deserialize(Value::from(value.clone())) {
+            Ok(entry) => contents.entries.push(Entry { name, place, ..entry }),
+            Err(error) => contents.broken.push((name, place, error.to_string())),
         }
     }
     Ok(contents)
 }
 
-fn servers(file: &Value) -> Option<&serde_json::Map<String, Value>> {
+fn servers<'t>(file: &'t Object<'t>) -> Option<&'t Object<'t>> {
     // Claude, Cursor, Windsurf; .vscode/mcp.json; VS Code's settings.json.
-    [file.get("mcpServers"), file.get("servers"), file.pointer("/mcp/servers")]
-        .into_iter()
-        .flatten()
-        .find_map(Value::as_object)
+    let inner = || file.get_object("mcp")?.get_object("servers");
+    file.get_object("mcpServers").or_else(|| file.get_object("servers")).or_else(inner)
+}
+
+/// Where a byte of a text stands.
+fn place(text: &str, at: usize) -> Place {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (line.try_into().unwrap_or(0), column.try_into().unwrap_or(0))
 }

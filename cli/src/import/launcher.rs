@@ -120,6 +120,12 @@ fn pypi(runner: &str, words: &[&str]) -> Result<Source, String> {
     if spec.contains("://") || spec.contains("git+") || spec.starts_with('.') || spec.starts_with('/') {
         return Err(format!("{spec:?} is no package of PyPI: publish it, or use a container image"));
     }
+    if let Some(at) = spec.find(['<', '>', '~', '!']) {
+        let name = spec.get(..at).unwrap_or_default().trim_end_matches('=').trim();
+        return Err(format!(
+            "{spec:?} is a range of versions, which an McpServer does not take: pin one ({name}==VERSION), or leave it out"
+        ));
+    }
     let (name, version) = match spec.split_once("==").or_else(|| spec.split_once('@')) {
         Some((name, version)) => (name, pinned(version)),
         None => (spec, None),
@@ -218,6 +224,9 @@ mod tests {
             ("npx --call x", "has no equivalent"),
             ("uvx --from git+https://example.com/x x", "no package of PyPI"),
             ("uvx --with y x", "has no equivalent"),
+            ("uvx --from mcp-server-time>=2025 mcp-server-time", "a range of versions"),
+            ("uvx --from mcp[cli]~=1.2 mcp", "pin one (mcp[cli]==VERSION)"),
+            ("uvx mcp!=1", "a range of versions"),
             ("docker run -v /:/host image", "has no equivalent"),
         ] {
             let error = line(text).unwrap_err();

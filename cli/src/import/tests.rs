@@ -5,7 +5,7 @@ fn import(text: &str, secrets: SecretsTo) -> Imported {
     let contents = client_file::parse(text).unwrap();
     translate::translate(
         &contents,
-        &translate::Place::of(Path::new("/w/.vscode/mcp.json"), "default"),
+        &translate::Around::of(Path::new("/w/.vscode/mcp.json"), "default"),
         secrets,
     )
 }

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::client_file::{Contents, Entry};
+use super::client_file::{Contents, Entry, Place};
 use super::docker_run::Container;
 use super::launcher::{self, Source};
 use super::secrets::{self, Value};
 use crate::args::SecretsTo;
 use crate::names;
+
+/// What the name of a server's Secret ends with, after that of the server.
+pub(crate) const SECRETS: &str = "-secrets";
 
 const API_VERSION: &str = "mcpmesh.io/v1alpha1";
 
@@ -23,6 +26,8 @@ pub(crate) struct Imported {
     pub(crate) secrets: Vec<Json>,
     /// What the user should know.
     pub(crate) notes: Vec<Note>,
+    /// Where the entry stands of which an McpServer of this name and its Secret are made.
+    pub(crate) places: BTreeMap<String, Place>,
 }
 
 /// Something that the user should know of one server.
@@ -32,6 +37,8 @@ pub(crate) struct Note {
     pub(crate) error: bool,
     /// The client's name of the server.
     pub(crate) server: String,
+    /// Where its entry stands.
+    pub(crate) place: Place,
     /// What is the matter and what to do.
     pub(crate) message: String,
 }
@@ -49,13 +56,13 @@ impl Note {
     }
 }
 
-/// Where a configuration stands, since its values may refer to that.
-pub(super) struct Place {
+/// Where a configuration is, since its values may refer to that.
+pub(super) struct Around {
     namespace: String,
     workspace: PathBuf,
 }
 
-impl Place {
+impl Around {
     pub(super) fn of(file: &Path, namespace: &str) -> Self {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let folder = file.parent().unwrap_or(Path::new("/"));
@@ -70,13 +77,14 @@ impl Place {
     }
 }
 
-pub(super) fn translate(contents: &Contents, place: &Place, secrets: SecretsTo) -> Imported {
+pub(super) fn translate(contents: &Contents, place: &Around, secrets: SecretsTo) -> Imported {
     let mut imported = Imported::default();
     let mut taken: Vec<String> = Vec::new();
     let mut variables = BTreeMap::new();
     for entry in &contents.entries {
         let name = names::unique(&entry.name, &taken);
         taken.push(name.clone());
+        imported.places.insert(name.clone(), entry.place);
         let mut server =
             Server { entry, name, place, to: secrets, data: BTreeMap::new(), notes: Vec::new(), variables };
         match server.object() {
@@ -87,10 +95,11 @@ pub(super) fn translate(contents: &Contents, place: &Place, secrets: SecretsTo) 
         imported.secrets.extend(server.secret());
         variables = server.variables;
     }
-    let broken = contents.broken.iter().map(|(name, reason)| Note {
+    let broken = contents.broken.iter().map(|(name, place, reason)| Note {
         error: true,
         server: name.clone(),
-        message: format!("its entry cannot be read: {reason}"),
+        place: *place,
+        message: format!("its entry is none that clients know: {reason}; mend it there"),
     });
     imported.notes.extend(broken);
     imported
@@ -107,7 +116,7 @@ const DROPPED: [(&str, &str); 4] = [
 struct Server<'a> {
     entry: &'a Entry,
     name: String,
-    place: &'a Place,
+    place: &'a Around,
     to: SecretsTo,
     /// Of the server's Secret.
     data: BTreeMap<String, String>,
@@ -130,7 +139,7 @@ impl Server<'_> {
                 let headers = headers.collect();
                 self.remote(url, headers)?
             }
-            (None, None) => return Err("has neither a command nor a url".to_owned()),
+            (None, None) => return Err("has neither a command nor a url: give it one of them".to_owned()),
         };
         for (field, advice) in DROPPED {
             if self.entry.rest.contains_key(field) {
@@ -232,7 +241,9 @@ impl Server<'_> {
 
     fn remote(&mut self, url: &str, headers: Vec<(String, String)>) -> Result<Map<String, Json>, String> {
         if url.contains("${") {
-            return Err(format!("its url {url:?} holds a reference, which only env and headers can hold"));
+            return Err(format!(
+                "its url {url:?} holds a reference, which only env and headers can hold: write its value there"
+            ));
         }
         let transport = match self.entry.transport.as_deref() {
             Some("sse") => "Sse",
@@ -341,7 +352,9 @@ impl Server<'_> {
     /// Arguments stand in the object as they are.
     fn look_at(&mut self, args: &[String]) -> Result<(), String> {
         if let Some(word) = args.iter().find(|word| word.contains("${")) {
-            return Err(format!("the argument {word:?} is a reference, which only env and headers can hold"));
+            return Err(format!(
+                "the argument {word:?} is a reference, which only env and headers can hold: write its value there"
+            ));
         }
         if args.iter().any(|word| secrets::looks_secret(word)) {
             self.note(
@@ -364,11 +377,11 @@ impl Server<'_> {
     }
 
     fn secret_name(&self) -> String {
-        format!("{}-secrets", self.name)
+        format!("{}{SECRETS}", self.name)
     }
 
     fn note(&mut self, error: bool, message: String) {
-        self.notes.push(Note { error, server: self.entry.name.clone(), message });
+        self.notes.push(Note { error, server: self.entry.name.clone(), place: self.entry.place, message });
     }
 }
 

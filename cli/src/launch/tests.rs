@@ -68,7 +68,8 @@ fn a_containers_secrets_are_not_on_its_command_line() {
 
 #[test]
 fn what_would_steer_the_engine_is_not_in_its_environment() {
-    let all: Vec<_> = STEERING.iter().map(|name| (*name, "x=y #z")).chain([("TOKEN", "two\nlines")]).collect();
+    let all: Vec<_> =
+        STEERING.iter().map(|name| (*name, "x=y #z")).chain([("TOKEN", "two\nlines")]).collect();
     let variables = Variables::of(environment(&all)).unwrap();
     assert_eq!(variables.by_name, [("TOKEN".to_owned(), "two\nlines".to_owned())]);
     assert_eq!(variables.by_file, STEERING.map(|name| format!("{name}=x=y #z\n")).concat());

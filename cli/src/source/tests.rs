@@ -70,9 +70,64 @@ fn a_clients_configuration_does_not_lead_back_to_us() {
         "other": {"url": "http://localhost:8081/mcp"}}}"#;
     let folder = folder(&[(".mcp.json", text)]);
     assert!(matches!(find(&[folder.path().to_owned()]), Ok(Source::Client { .. })));
-    let loaded = load(&Source::Client { file: folder.path().join(".mcp.json"), own: 8080 }, [0; 32]).unwrap();
+    let loaded =
+        load(&Source::Client { file: folder.path().join(".mcp.json"), own: 8080, aside: vec![] }, [0; 32])
+            .unwrap();
     let names: Vec<_> = loaded.inputs.servers().map(|(id, _)| id.name.as_str()).collect();
     assert_eq!(names, ["other"]);
+}
+
+const OURSELVES: &str =
+    r#"{"mcpServers": {"mcpmesh": {"type": "http", "url": "http://127.0.0.1:8080/mcp"}}}"#;
+const OTHER: &str = r#"{"mcpServers": {"other": {"url": "https://x.example/mcp"}}}"#;
+
+fn said(folder: &tempfile::TempDir) -> String {
+    find(&[folder.path().to_owned()])
+        .unwrap_err()
+        .to_string()
+        .replace(&folder.path().display().to_string(), "DIR")
+}
+
+#[test]
+fn a_clients_configuration_that_is_only_ourselves_hides_no_other() {
+    let folder = folder(&[(".mcp.json", OURSELVES)]);
+    let nothing =
+        "no objects found: there is no YAML in DIR, and DIR/.mcp.json has no server but mcpmesh itself";
+    assert_eq!(said(&folder), nothing);
+    std::fs::create_dir(folder.path().join(".cursor")).unwrap();
+    std::fs::write(folder.path().join(".cursor/mcp.json"), OTHER).unwrap();
+    let found = find(&[folder.path().to_owned()]).unwrap();
+    assert!(matches!(&found, Source::Client { file, .. } if file.ends_with(".cursor/mcp.json")), "{found:?}");
+    // One that cannot be read is not passed over.
+    std::fs::write(folder.path().join(".mcp.json"), "{").unwrap();
+    let found = find(&[folder.path().to_owned()]).unwrap();
+    assert!(matches!(&found, Source::Client { file, .. } if file.ends_with(".mcp.json")), "{found:?}");
+}
+
+#[test]
+fn yaml_of_others_is_no_configuration_and_is_said_to_be_left_aside() {
+    let compose = "services:\n  web: {image: nginx}\n";
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n";
+    let folder =
+        folder(&[("docker-compose.yml", compose), ("empty.yaml", ""), ("deployment.yaml", deployment)]);
+    assert_eq!(
+        said(&folder),
+        "no objects found: no McpServer, McpGateway, McpPolicy or Secret is in DIR/deployment.yaml, \
+         DIR/docker-compose.yml, DIR/empty.yaml, nor is there any of .mcp.json, .cursor/mcp.json, .vscode/mcp.json"
+    );
+    std::fs::write(folder.path().join(".mcp.json"), OTHER).unwrap();
+    let loaded = load(&find(&[folder.path().to_owned()]).unwrap(), [0; 32]).unwrap();
+    assert_eq!(loaded.inputs.servers().count(), 1);
+    let notes: Vec<_> = loaded.diagnostics.iter().map(ToString::to_string).collect();
+    let aside =
+        "docker-compose.yml: note: left aside: no McpServer, McpGateway, McpPolicy or Secret is in it";
+    assert!(notes.iter().filter(|note| note.contains("left aside")).count() == 3, "{notes:?}");
+    assert!(notes.iter().any(|note| note.ends_with(aside)), "{notes:?}");
+    // What cannot be read may be ours.
+    for text in ["a: [", "apiVersion: mcpmesh.io/v1alpha1\nkind: McpGatway\n", SERVER] {
+        std::fs::write(folder.path().join("empty.yaml"), text).unwrap();
+        assert!(matches!(find(&[folder.path().to_owned()]), Ok(Source::Manifests(_))), "{text}");
+    }
 }
 
 #[test]
@@ -98,17 +153,31 @@ fn a_secret_that_cannot_be_read_may_be_the_key_and_opens_nothing() {
 }
 
 #[test]
-fn what_is_said_of_a_clients_configuration_names_no_line_of_another_text() {
+fn what_is_said_of_a_clients_configuration_names_the_line_of_the_entry_and_what_to_do() {
     let text = r#"{"mcpServers": {
         "unpinned": {"command": "npx", "args": ["-y", "fake"]},
-        "local": {"command": "node", "args": ["x.js"]}}}"#;
+        // Not ours.
+        "local": {"command": "node", "args": ["x.js"]},
+      "odd": {"args": 3}, "empty": {},
+        "unset": {"command": "npx", "args": ["x@1"], "env": {"TOKEN": "${MCPMESH_TEST_UNSET}"}}}}"#;
     let folder = folder(&[(".mcp.json", text)]);
     let loaded = load(&find(&[folder.path().to_owned()]).unwrap(), [0; 32]).unwrap();
-    let places: Vec<_> = loaded.diagnostics.iter().filter_map(|found| found.location.as_ref()).collect();
-    assert!(places.len() >= 2, "{:?}", loaded.diagnostics);
-    assert!(places.iter().all(|place| place.file.ends_with(".mcp.json") && place.line == 0), "{places:?}");
-    assert!(loaded.has_errors() && !loaded.unreadable, "{:?}", loaded.diagnostics);
-    assert_eq!(loaded.inputs.servers().count(), 1);
+    let said: Vec<_> = loaded.diagnostics.iter().map(ToString::to_string).collect();
+    for (place, what) in [
+        ("2:9: note: McpServer default/unpinned", "; write NAME@VERSION or NAME==VERSION in its args"),
+        ("4:9: error: McpServer default/local", ": use its npm or PyPI package, or a container image"),
+        ("5:7: error: McpServer default/odd", "; mend it there"),
+        ("5:27: error: McpServer default/empty", ": give it one of them"),
+        (
+            "6:9: error: Secret default/unset-secrets",
+            "; set it before `mcpmesh`: export MCPMESH_TEST_UNSET=...",
+        ),
+    ] {
+        let found = said.iter().find(|said| said.contains(&format!(".mcp.json:{place}")));
+        assert!(found.is_some_and(|said| said.ends_with(what)), "{place}: {said:#?}");
+    }
+    assert!(loaded.has_errors() && !loaded.unreadable, "{said:#?}");
+    assert_eq!(loaded.inputs.servers().count(), 2);
 }
 
 #[test]

@@ -14,9 +14,10 @@ use mcpmesh_proxy::workers::Workers;
 use mcpmesh_proxy::{ring, upstream};
 use tokio::sync::watch;
 
-use super::status::{self, ServerStatus, State};
+use super::status::{ServerStatus, State};
 use crate::client::plain_reason;
 use crate::exit::Failure;
+use crate::names;
 use crate::workloads::Workloads;
 
 /// Where to listen, and where things are kept and written.
@@ -120,7 +121,7 @@ fn row(server: &proxy::ServerStatus, workloads: &Workloads) -> ServerStatus {
     };
     let known = !server.protocol.is_empty();
     ServerStatus {
-        name: status::name(&server.id),
+        name: names::server(&server.id),
         state,
         protocol: known.then(|| server.protocol.join(",")),
         tools: known.then_some(server.tools),

@@ -1,7 +1,5 @@
 //! A server as `up` shows it.
 
-use mcpmesh_ir::ServerId;
-
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerStatus {
@@ -32,9 +30,4 @@ impl State {
             Self::Failed => "Failed",
         }
     }
-}
-
-/// A server's name as the command line takes it: without the namespace where that is `default`.
-pub(super) fn name(server: &ServerId) -> String {
-    if server.namespace == "default" { server.name.clone() } else { server.to_string() }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use mcpmesh_crds::{GROUP, McpGateway, McpPolicy, McpServer, VERSION};
+use mcpmesh_crds::{Duration, GROUP, McpGateway, McpPolicy, McpServer, TargetKind, TargetRef, VERSION};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -81,7 +81,27 @@ pub(super) fn reference(value: &Value) -> Option<ObjectRef> {
     Some(ObjectRef::new(kind, namespace, text("/metadata/name")?))
 }
 
-fn kind(value: &Value) -> Result<ObjectKind, Mistake> {
+/// Whether a document that cannot be read may have been this object.
+pub(super) fn is_valid(reference: &ObjectRef) -> bool {
+    is_name(&reference.name)
+        && (reference.kind == ObjectKind::Namespace || dns(&reference.namespace, 63, false, "").is_ok())
+}
+
+/// What an McpPolicy may close that cannot be read: nothing when it only watches, its whole namespace where its targets
+/// cannot be told.
+pub(super) fn targets(value: &Value, namespace: &str) -> Vec<TargetRef> {
+    if value.pointer("/spec/mode").and_then(Value::as_str) == Some("Audit") {
+        return Vec::new();
+    }
+    let given = value.pointer("/spec/targetRefs").cloned();
+    let targets = given.and_then(|given| serde_json::from_value::<Vec<TargetRef>>(given).ok());
+    targets.filter(|targets| !targets.is_empty()).unwrap_or_else(|| {
+        vec![TargetRef { group: None, kind: TargetKind::Namespace, name: namespace.to_owned() }]
+    })
+}
+
+/// Which kind a document says that it is.
+pub(super) fn kind(value: &Value) -> Result<ObjectKind, Mistake> {
     let text = |field: &str| value.get(field).and_then(Value::as_str);
     let (api, kind) = match (text("apiVersion"), text("kind")) {
         (None, None) => return Err(Mistake::ignored("not a Kubernetes object: skipped")),
@@ -194,11 +214,11 @@ fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Mistake> {
         let path = if path == "." { String::new() } else { path };
         let message = error.into_inner().to_string();
         let mut quoted = message.split('`').skip(1).step_by(2);
-        let unknown = message.starts_with("unknown ").then(|| quoted.next()).flatten();
-        let help = match unknown {
-            Some(unknown) => suggestion(unknown, quoted),
-            None if message.ends_with("expected a string") => Some("put quotes around it".to_owned()),
-            None => None,
+        let help = match quoted.next() {
+            Some(unknown) if message.starts_with("unknown ") => suggestion(unknown, quoted),
+            Some(number) if message.ends_with(Duration::EXPECTED) => Some(format!("write `{number}s`")),
+            _ if message.ends_with("expected a string") => Some("put quotes around it".to_owned()),
+            _ => None,
         };
         let at_key = message.starts_with("unknown field");
         Mistake { severity: Severity::Error, reason: Reason::InvalidField, path, at_key, message, help }
@@ -224,27 +244,23 @@ fn metadata(value: &Value) -> Result<(), Mistake> {
         let path = format!("metadata.{unknown}");
         return Err(Mistake { at_key: true, ..Mistake::new(Reason::InvalidField, &path, message, help) });
     }
-    match metadata.get("name").and_then(Value::as_str) {
-        None => {
-            return Err(Mistake::new(
-                Reason::InvalidField,
-                "metadata",
-                "name is missing",
-                "add metadata.name",
-            ));
+    match metadata.get("name") {
+        None | Some(Value::Null) => {
+            let help = "add metadata.name";
+            return Err(Mistake::new(Reason::InvalidField, "metadata", "name is missing", help));
         }
-        Some(name) => dns(name, 253, true, "metadata.name")?,
+        Some(Value::String(name)) => dns(name, 253, true, "metadata.name")?,
+        Some(_) => return Err(not_a_string("metadata.name")),
     }
     match metadata.get("namespace") {
         None => Ok(()),
         Some(Value::String(namespace)) => dns(namespace, 63, false, "metadata.namespace"),
-        Some(_) => Err(Mistake::new(
-            Reason::InvalidField,
-            "metadata.namespace",
-            "not a string",
-            "put quotes around it",
-        )),
+        Some(_) => Err(not_a_string("metadata.namespace")),
     }
+}
+
+fn not_a_string(path: &str) -> Mistake {
+    Mistake::new(Reason::InvalidField, path, "not a string", "put quotes around it")
 }
 
 /// Whether a text may be the name of one of our objects.

@@ -36,7 +36,7 @@ fn an_object_knows_its_lines() {
     let parsed = parse("a.yaml", &format!("# a comment\n---\n{SERVER}---\n{POLICY}"));
     assert_eq!(parsed.diagnostics, []);
     let [server, policy] = &parsed.objects[..] else { panic!("{:?}", parsed.objects) };
-    assert_eq!(server.reference, ObjectRef::new(crate::ObjectKind::McpServer, "default", "time"));
+    assert_eq!(server.reference, ObjectRef::new(ObjectKind::McpServer, "default", "time"));
     assert_eq!(server.location("spec.package.args[1]").to_string(), "a.yaml:11:30");
     assert_eq!(server.location("spec.package").to_string(), "a.yaml:8:3");
     assert_eq!(server.location("spec.package.version").to_string(), "a.yaml:8:3");
@@ -92,7 +92,7 @@ fn a_list_of_one_kind_says_it_once() {
     let text = "apiVersion: v1\nkind: SecretList\nitems:\n- metadata: {name: s}\n  data: {a: Y2FuYXJ5}\n";
     let parsed = parse("a.yaml", text);
     assert_eq!(parsed.diagnostics, []);
-    assert_eq!(parsed.objects[0].reference, ObjectRef::new(crate::ObjectKind::Secret, "default", "s"));
+    assert_eq!(parsed.objects[0].reference, ObjectRef::new(ObjectKind::Secret, "default", "s"));
     let empty = parse("a.yaml", "apiVersion: mcpmesh.io/v1alpha1\nkind: McpServerList\nitems: []\n");
     assert!(empty.objects.is_empty() && empty.diagnostics.is_empty());
     assert!(one("apiVersion: mcpmesh.io/v1alpha1\nkind: McpServerList\n").contains("the list has no items"));
@@ -288,4 +288,59 @@ fn a_text_cannot_write_to_the_terminal_through_a_diagnostic() {
         let message = one(&text);
         assert!(!message.contains(char::is_control), "{message:?}");
     }
+}
+
+#[test]
+fn a_number_for_a_duration_says_how_to_write_it() {
+    let limits = "  limits:\n  - {name: l, requests: {count: 1, window: 60}}\n";
+    let said = one(&format!("{POLICY}{limits}"));
+    assert!(
+        said.ends_with("window: invalid type: integer `60`, expected a duration such as 5s; write `60s`"),
+        "{said}"
+    );
+    let said = one(&SERVER.replace("spec:", "spec:\n  timeouts: {connect: 5}"));
+    assert!(said.ends_with("; write `5s`"), "{said}");
+}
+
+#[test]
+fn a_name_that_is_no_text_is_told_apart_from_none() {
+    let said = |name: &str| one(&SERVER.replace("name: time", name));
+    assert_eq!(said("name: 12"), "a.yaml:4:9: error: metadata.name: not a string; put quotes around it",);
+    assert_eq!(said("labels: {}"), "a.yaml:3:1: error: metadata: name is missing; add metadata.name");
+}
+
+#[test]
+fn what_cannot_be_read_says_which_object_it_is_and_what_it_may_close() {
+    let unread = |text: &str| {
+        let mut parsed = parse("a.yaml", text);
+        assert_eq!((parsed.objects.len(), parsed.unread.len()), (0, 1), "{text}");
+        parsed.unread.remove(0)
+    };
+    let policy = ObjectRef::new(ObjectKind::McpPolicy, "team-a", "p");
+    let closing = |text: &str| {
+        let unread = unread(text);
+        assert_eq!(unread.reference.as_ref(), Some(&policy), "{text}");
+        unread.targets.iter().map(|target| format!("{:?} {}", target.kind, target.name)).collect::<Vec<_>>()
+    };
+    let broken = POLICY.replace("Allow", "Alow");
+    assert_eq!(closing(&broken), ["McpGateway main"]);
+    assert_eq!(unread(&broken).location.to_string(), "a.yaml:9:15");
+    assert_eq!(closing(&broken.replace("kind: McpGateway", "kind: McpGatway")), ["Namespace team-a"]);
+    assert_eq!(closing(&POLICY.replace("targetRefs", "targets")), ["Namespace team-a"]);
+    assert!(closing(&broken.replace("spec:", "spec:\n  mode: Audit")).is_empty());
+    for (text, kind) in [
+        (SERVER.replace("name: time", "nam: time"), Some(ObjectKind::McpServer)),
+        (POLICY.replace("name: p", "name: P_"), Some(ObjectKind::McpPolicy)),
+        (SERVER.replace("kind: McpServer", "kind: McpServr"), None),
+        ("a: [".to_owned(), None),
+    ] {
+        let unread = unread(&text);
+        assert_eq!((unread.kind, unread.reference), (kind, None), "{text}");
+    }
+    // What is not ours is no gap.
+    assert!(
+        parse("a.yaml", "services: {}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: p}\n")
+            .unread
+            .is_empty()
+    );
 }

@@ -1,0 +1,59 @@
+//! Which files paths mean, and how they are shown.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+/// The files that `paths` mean, in order of their names: a folder means its own YAML, not that of folders in it.
+pub(super) fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = BTreeSet::new();
+    for path in paths {
+        let about = || format!("cannot read {}", display(path));
+        if !std::fs::metadata(path).with_context(about)?.is_dir() {
+            files.insert(path.clone());
+            continue;
+        }
+        for entry in std::fs::read_dir(path).with_context(about)? {
+            let file = entry.with_context(about)?.path();
+            if names_manifest(&file) && file.is_file() {
+                files.insert(file);
+            }
+        }
+    }
+    // A file that is named twice is one file.
+    let mut seen = BTreeSet::new();
+    Ok(files.into_iter().filter(|file| file.canonicalize().map_or(true, |file| seen.insert(file))).collect())
+}
+
+/// The folders in a folder that hold YAML.
+pub(super) fn folders_with_manifests(folder: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let below = entries(folder).map(|entry| entry.path()).filter(|path| !hidden(path) && path.is_dir());
+    let mut found: Vec<PathBuf> =
+        below.filter(|path| entries(path).any(|entry| names_manifest(&entry.path()))).collect();
+    found.sort();
+    found
+}
+
+/// A file of a folder that may hold objects, by its name. JSON in a folder mostly is something else, so that it has to
+/// be named.
+pub(crate) fn names_manifest(file: &Path) -> bool {
+    let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    !hidden && yaml
+}
+
+/// The file as the user would write it.
+pub(crate) fn display(file: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let inside = here.and_then(|here| file.strip_prefix(here).ok()).unwrap_or(file);
+    let shown = inside.strip_prefix("./").unwrap_or(inside);
+    if shown.as_os_str().is_empty() { ".".to_owned() } else { shown.display().to_string() }
+}
+
+/// A path that was given in the folder `home`, without dots that mean the folder itself.
+pub(crate) fn whole(home: &Path, path: &Path) -> PathBuf {
+    home.join(path).components().collect()
+}

@@ -1,0 +1,189 @@
+use std::fs;
+
+use mcpmesh_ir::catalog::Hints;
+use mcpmesh_ir::policy::{Identity, Issuer, Object as Asked, Prepared, Target, decide};
+use mcpmesh_ir::resource::Body;
+use mcpmesh_ir::{ApiKey, Gateway, Policy, ServerId};
+
+use crate::source::{Source, load, reload};
+
+use super::*;
+
+const SERVER: &str = "apiVersion: mcpmesh.io/v1alpha1\nkind: McpServer\nmetadata: {name: a}\nspec: {remote: {url: https://x.example/mcp}}\n";
+const GATEWAY: &str = "apiVersion: mcpmesh.io/v1alpha1\nkind: McpGateway\nmetadata: {name: g}\nspec: {authentication: {apiKeys: {}}}\n";
+const KEY: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: ann, labels: {mcpmesh.io/api-key: 'true'}, annotations: {mcpmesh.io/owner: ann}}\nstringData: {key: 0123456789abcdef}\n";
+/// Everyone may, but for `pay`.
+const POLICY: &str = "apiVersion: mcpmesh.io/v1alpha1\nkind: McpPolicy\nmetadata: {name: p}\nspec:\n  targetRefs: [{kind: McpGateway, name: g}]\n  access:\n  - {name: allow, effect: Allow, from: [{authenticated: {}}]}\n  - {name: deny, effect: Deny, from: [{anyone: {}}], to: {tools: [pay]}}\n";
+const GARBAGE: &str = "kind: [";
+
+/// A folder, and what is in force of it.
+struct Folder {
+    folder: tempfile::TempDir,
+    last: Loaded,
+}
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, text)| fs::write(folder.path().join(name), text).unwrap());
+        let last = load(&Source::Manifests(vec![folder.path().to_owned()]), [0; 32]).unwrap();
+        assert!(!last.has_errors(), "{:?}", last.diagnostics);
+        Self { folder, last }
+    }
+
+    /// Writes files, and removes those without a text; then reads again.
+    fn change(&mut self, files: &[(&str, Option<&str>)]) -> &Loaded {
+        for (name, text) in files {
+            let file = self.folder.path().join(name);
+            text.map_or_else(|| fs::remove_file(&file), |text| fs::write(&file, text)).unwrap();
+        }
+        let source = Source::Manifests(vec![self.folder.path().to_owned()]);
+        self.last = reload(&source, [0; 32], &self.last).unwrap();
+        &self.last
+    }
+}
+
+fn all<B: Body>(loaded: &Loaded) -> Vec<B> {
+    let snapshots = loaded.compiled.snapshots.values();
+    snapshots.flat_map(|one| one.of_kind(B::KIND)).map(|resource| resource.decode().unwrap()).collect()
+}
+
+fn owners(loaded: &Loaded) -> Vec<String> {
+    all::<ApiKey>(loaded).into_iter().map(|key| key.owner).collect()
+}
+
+/// Whether a holder of a key may call this tool of the server `a`.
+fn may(loaded: &Loaded, tool: &str) -> bool {
+    let Some(gateway) = all::<Gateway>(loaded).pop() else { return false };
+    let policies = all::<Policy>(loaded).into_iter().map(|policy| (policy.id.clone(), policy)).collect();
+    let (prepared, _) = Prepared::new(&gateway, &policies);
+    let user = Some("ann".to_owned());
+    let who = Identity { gateway: gateway.id, issuer: Issuer::ApiKey, user, groups: Vec::new() };
+    let object = Asked::Tool { name: tool, pinned: Hints::default(), claimed: Hints::default() };
+    let target = Target { server: &ServerId::new("default", "a"), method: "tools/call", object };
+    decide(&prepared, &prepared.caller(who), &target).allowed()
+}
+
+fn held(loaded: &Loaded) -> Vec<String> {
+    loaded.held().collect()
+}
+
+const GOOD: [(&str, &str); 4] =
+    [("a.yaml", SERVER), ("g.yaml", GATEWAY), ("p.yaml", POLICY), ("ann.yaml", KEY)];
+
+#[test]
+fn a_mistake_in_a_policy_keeps_that_policy_and_revokes_all_the_same() {
+    let mistake = POLICY.replace("Allow", "Alow");
+    for text in
+        [mistake.as_str(), GARBAGE, "apiVersion: mcpmesh.io/v1alpha1\nkind: McpPolcy\nmetadata: {name: p}"]
+    {
+        let mut folder = Folder::new(&GOOD);
+        assert_eq!(owners(&folder.last), ["ann"]);
+        let loaded = folder.change(&[("p.yaml", Some(text)), ("ann.yaml", None)]);
+        assert_eq!(owners(loaded), [""; 0], "{text}");
+        assert!(may(loaded, "get") && !may(loaded, "pay"), "{text}");
+        let [said] = &held(loaded)[..] else { panic!("{:?}", held(loaded)) };
+        assert!(
+            said.starts_with("McpPolicy default/p stays as it was: mend ") && said.contains("p.yaml:"),
+            "{said}"
+        );
+        assert!(loaded.has_errors() && !loaded.unreadable);
+        let loaded = folder.change(&[("p.yaml", Some(&POLICY.replace("pay", "send")))]);
+        assert!(held(loaded).is_empty() && may(loaded, "pay") && !may(loaded, "send"));
+    }
+}
+
+#[test]
+fn a_file_that_is_not_utf8_keeps_its_objects() {
+    let mut folder = Folder::new(&GOOD);
+    fs::write(folder.folder.path().join("p.yaml"), [0xff]).unwrap();
+    let loaded = folder.change(&[("ann.yaml", None)]);
+    assert!(owners(loaded).is_empty() && may(loaded, "get") && !may(loaded, "pay"));
+}
+
+#[test]
+fn every_kind_of_object_stays_as_it_was_read_last() {
+    let mut folder = Folder::new(&GOOD);
+    let before = folder.last.compiled.snapshots.clone();
+    let loaded = folder.change(&[
+        ("a.yaml", Some(&SERVER.replace("url", "uri"))),
+        ("g.yaml", Some(&GATEWAY.replace("apiKeys", "apiKey"))),
+        ("p.yaml", Some(&POLICY.replace("Deny", "deny"))),
+        ("ann.yaml", Some(&KEY.replace("stringData", "data").replace("0123456789abcdef", "'%'"))),
+    ]);
+    assert_eq!(loaded.compiled.snapshots, before);
+    assert_eq!(held(loaded).len(), 4, "{:?}", held(loaded));
+}
+
+#[test]
+fn a_policy_that_was_never_read_closes_what_it_targets_until_it_is() {
+    let more = POLICY.replace("name: p}", "name: q}").replace("Allow", "Alow");
+    for text in [more.clone(), more.replace("targetRefs", "targetRef"), more.replace("name: g}", "nam: g}")] {
+        let mut folder = Folder::new(&GOOD);
+        let loaded = folder.change(&[("q.yaml", Some(&text))]);
+        assert!(!may(loaded, "get"), "{text}");
+        let closed = loaded.diagnostics.iter().find(|found| found.path.is_empty()).unwrap().to_string();
+        assert!(closed.contains("q.yaml:") && closed.contains("McpPolicy default/q: "), "{closed}");
+        assert!(may(folder.change(&[("a.yaml", Some(SERVER)), ("q.yaml", None)]), "get"), "{text}");
+    }
+    let watching = more.replace("spec:", "spec:\n  mode: Audit");
+    assert!(may(Folder::new(&GOOD).change(&[("q.yaml", Some(&watching))]), "get"));
+}
+
+#[test]
+fn a_policy_that_may_have_gone_into_an_unreadable_text_closes_what_it_targeted() {
+    let both = format!("{POLICY}---\n{}", POLICY.replace("name: p}", "name: q}").replace("pay", "get"));
+    let mut folder =
+        Folder::new(&[("a.yaml", SERVER), ("g.yaml", GATEWAY), ("both.yaml", &both), ("ann.yaml", KEY)]);
+    assert!(may(&folder.last, "put") && !may(&folder.last, "get"));
+    // The second moves into another file, with a mistake on the way.
+    let loaded = folder.change(&[("both.yaml", Some(POLICY)), ("q.yaml", Some(GARBAGE))]);
+    assert!(!may(loaded, "get") && !may(loaded, "put"));
+    // So it stays, whatever else changes.
+    let loaded = folder.change(&[("ann.yaml", None)]);
+    assert!(!may(loaded, "get") && !may(loaded, "put") && owners(loaded).is_empty());
+    let loaded = folder.change(&[("q.yaml", None)]);
+    assert!(may(loaded, "get") && may(loaded, "put"), "now it is gone for certain");
+}
+
+#[test]
+fn a_text_that_cannot_be_read_and_holds_nothing_that_is_missed_changes_nothing() {
+    let mut folder = Folder::new(&GOOD);
+    let before = folder.last.compiled.snapshots.clone();
+    assert_eq!(folder.change(&[("new.yaml", Some(GARBAGE))]).compiled.snapshots, before);
+    let mut open = Folder::new(&[("a.yaml", SERVER)]);
+    assert!(open.last.is_open());
+    for text in [GARBAGE.to_owned(), GATEWAY.replace("spec", "sepc")] {
+        assert!(open.change(&[("new.yaml", Some(&text))]).is_open(), "{text}");
+    }
+}
+
+#[test]
+fn a_gateway_or_key_that_may_be_in_an_unreadable_text_opens_nothing() {
+    let gone = [("g.yaml", None), ("new.yaml", Some(GARBAGE))];
+    for change in [
+        &gone[..],
+        &[("g.yaml", Some("apiVersion: mcpmesh.io/v1alpha1\nkind: McpGateway\nmetadata: {name: h}\n"))],
+    ] {
+        let mut folder = Folder::new(&[("a.yaml", SERVER), ("g.yaml", GATEWAY), ("p.yaml", POLICY)]);
+        assert!(!folder.change(change).is_open(), "{change:?}");
+        assert!(!folder.change(&[("a.yaml", Some(SERVER))]).is_open(), "and stays so: {change:?}");
+    }
+    let mut keyed = Folder::new(&[("a.yaml", SERVER), ("ann.yaml", KEY)]);
+    let loaded = keyed.change(&[("ann.yaml", None), ("bob.yaml", Some(GARBAGE))]);
+    assert!(!loaded.is_open() && owners(loaded).is_empty());
+    assert!(!keyed.change(&[("a.yaml", Some(SERVER))]).is_open());
+    assert!(keyed.change(&[("bob.yaml", None)]).is_open());
+}
+
+#[test]
+fn of_two_policies_of_one_name_the_one_that_is_in_force_stays() {
+    let mut folder = Folder::new(&GOOD);
+    let open = POLICY.replace("[pay]", "[nothing]");
+    let loaded = folder.change(&[("0.yaml", Some(&open)), ("ann.yaml", None)]);
+    assert!(may(loaded, "get") && !may(loaded, "pay") && owners(loaded).is_empty());
+    assert!(loaded.has_errors(), "{:?}", loaded.diagnostics);
+    let third = open.replace("name: p}", "name: r}");
+    let loaded = folder.change(&[("1.yaml", Some(&third)), ("2.yaml", Some(&third)), ("0.yaml", None)]);
+    assert!(!may(loaded, "get"), "nothing is known of either");
+}
