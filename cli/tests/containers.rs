@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,10 +37,15 @@ impl Folder {
 
     /// Runs `mcpmesh up` until it says a line that starts like this; returns the endpoint.
     fn up(&self, wanted: &str) -> (Child, String) {
+        self.up_in(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/engine:/usr/bin:/bin"), wanted)
+    }
+
+    /// As [`Folder::up`], with the programs of this PATH.
+    fn up_in(&self, path: &str, wanted: &str) -> (Child, String) {
         let any = "127.0.0.1:0";
         let mut child = Command::new(MCPMESH)
             .args(["up", "mesh", "--listen", any, "--metrics", any, "--admin", any, "--state-dir", "state"])
-            .env("PATH", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/engine:/usr/bin:/bin"))
+            .env("PATH", path)
             .env("DOCKER_HOST", self.0.path())
             .env("TMPDIR", self.path("tmp"))
             .env("NO_COLOR", "1")
@@ -47,8 +54,12 @@ impl Folder {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
         let mut endpoint = String::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        let deadline = Instant::now() + DEADLINE;
+        while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             if let Some(found) = line.strip_prefix("endpoint  ") {
                 found.clone_into(&mut endpoint);
             }
@@ -59,6 +70,18 @@ impl Folder {
         child.kill().unwrap();
         let ended = child.wait().unwrap();
         unreachable!("it ended ({ended}) without saying: {wanted}");
+    }
+
+    /// A folder of programs with podman alone among engines, whatever this machine has.
+    fn only_podman(&self) -> String {
+        let programs = self.path("bin");
+        fs::create_dir(&programs).unwrap();
+        // What the fixtures start.
+        for name in ["env", "cat", "sed", "tr", "sleep"] {
+            let found = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(name));
+            symlink(found.iter().find(|file| file.exists()).unwrap(), programs.join(name)).unwrap();
+        }
+        format!("{}:{}", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/podman"), programs.display())
     }
 
     fn told(&self) -> Vec<String> {
@@ -95,6 +118,27 @@ fn a_container_is_run_called_and_removed_at_the_end() {
     kill_process(Pid::from_child(&up), Signal::TERM).unwrap();
     assert_eq!(up.wait().unwrap().code(), Some(0));
     folder.wait_for_removal();
+}
+
+#[test]
+fn podman_is_taken_where_there_is_no_docker() {
+    let folder = Folder::new();
+    let (mut up, endpoint) = folder.up_in(&folder.only_podman(), "server  boxed  Ready");
+    let call = Command::new(MCPMESH).args(["call", "boxed/args", "--url", &endpoint]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&call.stdout).trim(), "canary", "{call:?}");
+    up.kill().unwrap();
+    up.wait().unwrap();
+    folder.wait_for_removal();
+}
+
+#[test]
+fn without_an_engine_the_server_says_what_to_install() {
+    let folder = Folder::new();
+    let reason =
+        "server  boxed  Failed  -  -  neither docker nor podman found: install one to run container servers";
+    let (mut up, _) = folder.up_in("/no/programs/here", reason);
+    up.kill().unwrap();
+    up.wait().unwrap();
 }
 
 #[test]
