@@ -59,7 +59,11 @@ pub(crate) struct Loaded {
     /// Something cannot be read of which nothing is known: what it may close is closed, or there is no start at all.
     pub(crate) unreadable: bool,
     gaps: Gaps,
+    paths: Paths,
 }
+
+/// The path of each file, by how it is shown.
+type Paths = BTreeMap<String, PathBuf>;
 
 impl Loaded {
     /// A client's configuration has no fields of an McpServer.
@@ -133,12 +137,17 @@ pub(crate) fn load_for_cluster(
     remote_ranges: &[IpNet],
 ) -> anyhow::Result<Loaded> {
     let mut loaded = Reading::default();
-    loaded.add_all(paths)?;
+    loaded.add_all(&files(paths)?);
+    loaded.note_folders(paths);
     Ok(loaded.compile_for_cluster(operator_namespace, remote_ranges))
 }
 
-/// Reads and compiles. Fails only where a path is not there.
+/// Reads and compiles. Fails where a path is not there.
 pub(crate) fn load(source: &Source, version_key: [u8; 32]) -> anyhow::Result<Loaded> {
+    if let Source::Manifests(paths) = source {
+        // At the start a path that is not there is a mistake, and no file of what is in force.
+        files(paths)?;
+    }
     Ok(read(source)?.compile(version_key, None).in_words_of(source))
 }
 
@@ -150,11 +159,18 @@ pub(crate) fn reload(source: &Source, version_key: [u8; 32], last: &Loaded) -> a
 fn read(source: &Source) -> anyhow::Result<Reading> {
     let mut reading = Reading::default();
     match source {
-        Source::Manifests(paths) => reading.add_all(paths)?,
+        Source::Manifests(paths) => {
+            let (files, missing) = files::files_and_missing(paths);
+            reading.add_all(&files);
+            for (path, error) in missing {
+                reading.add(&path, Err(error));
+            }
+            reading.note_folders(paths);
+        }
         Source::Client { file, own, aside } => {
             let mut imported = import::read(file, "default", SecretsTo::File)?;
             imported.servers.retain(|server| !pick::leads_to(server, *own));
-            reading.add(&display(file), Ok(import::documents(&imported)?.into_bytes()));
+            reading.add(file, Ok(import::documents(&imported)?.into_bytes()));
             reading.stand_at(&imported.places);
             reading.diagnostics.extend(imported.notes.iter().map(|note| said_of_client(file, note)));
             reading.diagnostics.extend(aside.iter().map(|file| left_aside(file)));
@@ -165,7 +181,7 @@ fn read(source: &Source) -> anyhow::Result<Reading> {
 
 /// The text of a file, or why there is none.
 fn text_of(read: io::Result<Vec<u8>>) -> Result<String, (String, &'static str)> {
-    let bytes = read.map_err(|error| (format!("the file cannot be read: {error}"), "make it readable"))?;
+    let bytes = read.map_err(|error| (format!("it cannot be read: {error}"), "make it readable"))?;
     let text = String::from_utf8(bytes);
     let text = text.map_err(|_| ("the file is not UTF-8".to_owned(), "save it as UTF-8"))?;
     Ok(text.trim_start_matches('\u{feff}').to_owned())
@@ -176,27 +192,26 @@ struct Reading {
     objects: Vec<Located>,
     diagnostics: Vec<Diagnostic>,
     unread: Vec<Unread>,
+    paths: Paths,
 }
 
 impl Reading {
-    fn add_all(&mut self, paths: &[PathBuf]) -> anyhow::Result<()> {
-        for file in files(paths)? {
-            self.add(&display(&file), std::fs::read(&file));
-        }
-        self.note_folders(paths);
-        Ok(())
+    fn add_all(&mut self, files: &[PathBuf]) {
+        files.iter().for_each(|file| self.add(file, std::fs::read(file)));
     }
 
-    fn add(&mut self, file: &str, read: io::Result<Vec<u8>>) {
+    fn add(&mut self, path: &Path, read: io::Result<Vec<u8>>) {
+        let file = display(path);
+        self.paths.insert(file.clone(), path.to_owned());
         match text_of(read) {
             Ok(text) => {
-                let parsed = manifest::parse(file, &text);
+                let parsed = manifest::parse(&file, &text);
                 self.objects.extend(parsed.objects);
                 self.diagnostics.extend(parsed.diagnostics);
                 self.unread.extend(parsed.unread);
             }
             Err((message, help)) => {
-                let location = Location { file: file.to_owned(), line: 0, column: 0 };
+                let location = Location { file, line: 0, column: 0 };
                 self.unread.push(Unread::text(location.clone()));
                 self.diagnostics.push(Diagnostic {
                     object: None,
@@ -287,7 +302,12 @@ impl Reading {
             Some(last) => {
                 // Gathering finds them no more.
                 self.diagnostics.extend(doubled.into_iter().map(|(_, diagnostic)| diagnostic));
-                Gaps::fill(&mut self.objects, &self.unread, last)
+                let gaps = Gaps::fill(&mut self.objects, &self.unread, (last, &self.paths));
+                // Those of objects that stay as they were.
+                last.paths.iter().for_each(|(file, path)| {
+                    self.paths.entry(file.clone()).or_insert_with(|| path.clone());
+                });
+                gaps
             }
             None => Gaps::unknown(&self.unread),
         }
@@ -305,7 +325,7 @@ impl Reading {
         let sure = |found: &&Diagnostic| !unreadable || found.severity == Severity::Error;
         diagnostics.extend(compiled.diagnostics.iter().filter(sure).cloned());
         diagnostics.sort_by(|a, b| (a.severity, &a.location).cmp(&(b.severity, &b.location)));
-        Loaded { objects: self.objects, inputs, compiled, diagnostics, unreadable, gaps }
+        Loaded { objects: self.objects, inputs, compiled, diagnostics, unreadable, gaps, paths: self.paths }
     }
 }
 

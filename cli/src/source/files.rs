@@ -1,6 +1,7 @@
 //! Which files paths mean, and how they are shown.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -9,21 +10,36 @@ use anyhow::Context;
 pub(super) fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = BTreeSet::new();
     for path in paths {
-        let about = || format!("cannot read {}", display(path));
-        if !std::fs::metadata(path).with_context(about)?.is_dir() {
-            files.insert(path.clone());
-            continue;
-        }
-        for entry in std::fs::read_dir(path).with_context(about)? {
-            let file = entry.with_context(about)?.path();
-            if names_manifest(&file) && file.is_file() {
-                files.insert(file);
-            }
+        files.extend(below(path).with_context(|| format!("cannot read {}", display(path)))?);
+    }
+    Ok(once(files))
+}
+
+/// As [`files`], with the paths that cannot be read, and why.
+pub(super) fn files_and_missing(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<(PathBuf, io::Error)>) {
+    let (mut files, mut missing) = (BTreeSet::new(), Vec::new());
+    for path in paths {
+        match below(path) {
+            Ok(found) => files.extend(found),
+            Err(error) => missing.push((path.clone(), error)),
         }
     }
-    // A file that is named twice is one file.
+    (once(files), missing)
+}
+
+fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !std::fs::metadata(path)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let files = std::fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
+    let files: io::Result<Vec<PathBuf>> = files.collect();
+    Ok(files?.into_iter().filter(|file| names_manifest(file) && file.is_file()).collect())
+}
+
+/// A file that is named twice is one file.
+fn once(files: BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let mut seen = BTreeSet::new();
-    Ok(files.into_iter().filter(|file| file.canonicalize().map_or(true, |file| seen.insert(file))).collect())
+    files.into_iter().filter(|file| file.canonicalize().map_or(true, |file| seen.insert(file))).collect()
 }
 
 /// The folders in a folder that hold YAML.

@@ -9,7 +9,7 @@ use mcpmesh_compiler::{Diagnostic, Inputs, Install, Location, ObjectKind, Object
 use mcpmesh_crds::{McpPolicy, McpPolicySpec, Mode, TargetKind, TargetRef};
 use mcpmesh_ir::PolicyId;
 
-use super::Loaded;
+use super::{Loaded, Paths};
 
 /// What cannot be read, by what follows from it.
 #[derive(Debug, Default)]
@@ -80,12 +80,17 @@ impl Gaps {
     }
 
     /// Of a reading after another: puts what was read last in the place of what cannot be read.
-    pub(super) fn fill(objects: &mut Vec<Located>, unread: &[Unread], last: &Loaded) -> Self {
+    /// `paths` are those of the new reading.
+    pub(super) fn fill(
+        objects: &mut Vec<Located>,
+        unread: &[Unread],
+        (last, paths): (&Loaded, &Paths),
+    ) -> Self {
         let mut gaps = Self::default();
         for one in unread {
             match &one.reference {
                 Some(reference) => gaps.keep(reference, one, objects, last),
-                None => gaps.keep_file(one, objects, last),
+                None => gaps.keep_file(one, objects, (last, paths)),
             }
         }
         // A text that does not say which objects it holds may hold any that is gone.
@@ -116,10 +121,14 @@ impl Gaps {
         }
     }
 
-    /// All that was in a file and may be meant, but for what is elsewhere now.
-    fn keep_file(&mut self, text: &Unread, objects: &mut Vec<Located>, last: &Loaded) {
+    /// All that was in a file, or in a folder that is gone, and may be meant; but for what is elsewhere now.
+    fn keep_file(&mut self, text: &Unread, objects: &mut Vec<Located>, (last, paths): (&Loaded, &Paths)) {
         let at = &text.location;
-        let meant = |before: &&Located| before.file() == at.file && text.may_be(before.reference.kind);
+        let was_there = |before: &Located| {
+            let places = last.paths.get(before.file()).zip(paths.get(&at.file));
+            places.is_some_and(|(file, unread)| file.starts_with(unread))
+        };
+        let meant = |before: &&Located| was_there(before) && text.may_be(before.reference.kind);
         for before in last.objects.iter().filter(meant) {
             if !objects.iter().any(|object| object.reference == before.reference) {
                 self.hold(before, at, objects);

@@ -102,6 +102,29 @@ fn a_file_that_is_not_utf8_keeps_its_objects() {
 }
 
 #[test]
+fn a_path_that_is_gone_keeps_its_objects_and_no_others() {
+    let (mesh, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (name, text) in [("a.yaml", SERVER), ("g.yaml", GATEWAY), ("p.yaml", POLICY)] {
+        fs::write(mesh.path().join(name), text).unwrap();
+    }
+    fs::write(keys.path().join("ann.yaml"), KEY).unwrap();
+    let source = Source::Manifests([&mesh, &keys].map(|folder| folder.path().to_owned()).to_vec());
+    let first = load(&source, [0; 32]).unwrap();
+    assert_eq!((owners(&first), may(&first, "get")), (vec!["ann".to_owned()], true));
+    mesh.close().unwrap();
+    fs::remove_file(keys.path().join("ann.yaml")).unwrap();
+    let second = reload(&source, [0; 32], &first).unwrap();
+    let third = reload(&source, [0; 32], &second).unwrap();
+    for loaded in [&second, &third] {
+        assert!(owners(loaded).is_empty() && may(loaded, "get") && !may(loaded, "pay"));
+        assert_eq!(held(loaded).len(), 3, "{:?}", held(loaded));
+    }
+    keys.close().unwrap();
+    assert!(may(&reload(&source, [0; 32], &third).unwrap(), "get"));
+    assert!(load(&source, [0; 32]).is_err());
+}
+
+#[test]
 fn every_kind_of_object_stays_as_it_was_read_last() {
     let mut folder = Folder::new(&GOOD);
     let before = folder.last.compiled.snapshots.clone();
