@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -546,4 +546,27 @@ fn a_port_that_is_taken_is_named_with_its_option() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains(&format!("{option} {address}: the port is taken")), "{said}");
     }
+}
+
+#[test]
+fn a_listener_with_tls_is_served_with_it_and_never_plain() {
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let lines = |pem: &str| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let (chain, key) = (lines(&pair.cert.pem()), lines(&pair.signing_key.serialize_pem()));
+    let gateway = "apiVersion: mcpmesh.io/v1alpha1\nkind: McpGateway\nmetadata: {name: g}\n\
+        spec:\n  listeners: [{name: web, tls: {secretRef: {name: pair}}}]\n  authentication: {anonymous: Allow}\n";
+    let secret = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: pair}}\nstringData:\n  tls.crt: |\n{chain}  tls.key: |\n{key}"
+    );
+    let folder = Folder::new(&[("g.yaml", gateway), ("pair.yaml", &secret)]);
+    let up = folder.up();
+    let address = up.endpoint.strip_prefix("https://").and_then(|rest| rest.strip_suffix("/mcp"));
+    let mut plain = TcpStream::connect(address.expect(&up.endpoint)).unwrap();
+    plain.write_all(b"GET /mcp HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut said = Vec::new();
+    let _ = plain.read_to_end(&mut said);
+    assert!(!said.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&said));
+    let asked = Command::new(MCPMESH).args(["tools", "--url", &up.endpoint]).output().unwrap();
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert!(asked.status.code() == Some(1) && said.contains("certificate"), "TLS was spoken: {said}");
 }

@@ -182,7 +182,9 @@ impl Behind {
         let Listener { name, hostname, path, .. } = listener;
         if self.kind != security.kind() {
             let first = self.gateways.first().map(ToString::to_string).unwrap_or_default();
-            return Err(format!("listener {name} wants another kind of TLS on {port} than {first} does"));
+            return Err(format!(
+                "listener {name} is not served: it wants another kind of TLS on {port} than {first} does"
+            ));
         }
         let place = (hostname.clone(), path.clone());
         let owner = self.places.entry(place).or_insert_with(|| gateway.id.clone());

@@ -218,5 +218,5 @@ async fn a_place_that_two_gateways_want_is_the_firsts_and_the_other_is_told() {
     let rejected = gate.proxy.apply(vec![first, second("/mcp")]);
     assert_eq!(rejected.len(), 1, "{rejected:?}");
     let reason = &rejected[0].reason;
-    assert!(rejected[0].name == "a/second" && reason.contains("that a/gw has"), "{}", rejected[0]);
+    assert!(rejected[0].name == "a/second" && reason.contains("a/gw has the path /mcp"), "{}", rejected[0]);
 }
