@@ -43,7 +43,7 @@ install_cargo_deny() {
 fill_registries() {
   local attempt
   for attempt in 1 2 3; do
-    if e2e/cluster/packages/registry fill >/dev/null; then return; fi
+    if e2e/cluster/packages/registry fill; then return; fi
     say "filling the test cluster's package registries failed (attempt $attempt of 3)"
     sleep $((attempt * 10))
   done

@@ -215,6 +215,18 @@ async fn the_door_closes(namespace: &Namespace<'_>, direct: &str) -> anyhow::Res
     .await
 }
 
+/// What its container gets as variables.
+const SETTINGS: &str = "apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {port: '3001'}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: npm}
+data: {HOME: /tmp, npm_config_registry: 'http://10.10.0.1:4873/'}
+";
+
 /// A server over HTTP in a container of its own.
 fn web(container: &str) -> String {
     format!(
@@ -245,11 +257,13 @@ fn a_container_that_answers_at_the_pods_address_is_bypassable_until_it_listens_o
     Cluster::shared(Tier::Two)?.test(async |sandbox| {
         sandbox.cluster.install_mesh().await?;
         let namespace = sandbox.namespace().await?;
+        // Without what these say it would find no registry.
+        namespace.apply(SETTINGS).await?;
         // It listens on every address, whatever one asks of it.
         let everything = "image: mcpmesh.test/npm-runner:e2e, \
             command: [npx, --yes, '@modelcontextprotocol/server-everything@2026.8.31', streamableHttp], \
-            env: [{name: PORT, value: '3001'}, {name: HOME, value: /tmp}, \
-                {name: npm_config_registry, value: 'http://10.10.0.1:4873/'}]";
+            env: [{name: PORT, valueFrom: {configMapKeyRef: {name: settings, key: port}}}], \
+            envFrom: [{configMapRef: {name: npm}}]";
         namespace.apply(&web(everything)).await?;
         let expected = ["False Bypassable", "True Bypassable"];
         eventually_within(TOLD, "it is said to be bypassable", || async {
