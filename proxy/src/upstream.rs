@@ -38,6 +38,7 @@ mod pool;
 mod remark;
 mod renew;
 mod reply;
+mod resume;
 mod route;
 mod service;
 mod session;

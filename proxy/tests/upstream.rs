@@ -9,6 +9,7 @@ mod upstream {
     mod bounds;
     mod contact;
     mod http;
+    mod lists;
     mod sessions;
     mod sse;
     mod stdio;

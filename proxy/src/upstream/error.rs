@@ -39,6 +39,8 @@ pub enum Kind {
     TooLarge,
     /// The upstream broke the protocol.
     Protocol(&'static str),
+    /// A request of our own was answered with this JSON-RPC error.
+    Refused(i64),
     /// An HTTP status without a JSON-RPC answer.
     Status(u16),
     /// The upstream is stopped, or it cannot do this at all.
@@ -127,9 +129,12 @@ impl Error {
         match self.kind {
             Kind::Connect(_) | Kind::Timeout(_) | Kind::Reset | Kind::NoInstance => true,
             Kind::Status(status) => status >= 500,
-            Kind::CircuitOpen | Kind::Overloaded | Kind::TooLarge | Kind::Protocol(_) | Kind::Unavailable => {
-                false
-            }
+            Kind::CircuitOpen
+            | Kind::Overloaded
+            | Kind::TooLarge
+            | Kind::Protocol(_)
+            | Kind::Refused(_)
+            | Kind::Unavailable => false,
         }
     }
 }
@@ -147,6 +152,7 @@ impl fmt::Display for Error {
             Kind::Reset => f.write_str("the upstream ended before its answer did"),
             Kind::TooLarge => f.write_str("the upstream's answer is too large"),
             Kind::Protocol(what) => write!(f, "the upstream broke the protocol: {what}"),
+            Kind::Refused(code) => write!(f, "the upstream answered with the error {code}"),
             Kind::Status(status) => write!(f, "the upstream answered with HTTP status {status}"),
             Kind::Unavailable => f.write_str("the upstream is not available"),
         }
