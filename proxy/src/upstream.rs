@@ -31,6 +31,7 @@ mod http;
 mod inbox;
 mod legacy;
 mod legacy_sse;
+mod level;
 mod link;
 mod lists;
 mod observe;

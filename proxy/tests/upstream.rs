@@ -9,6 +9,7 @@ mod upstream {
     mod bounds;
     mod contact;
     mod http;
+    mod levels;
     mod lists;
     mod sessions;
     mod sse;

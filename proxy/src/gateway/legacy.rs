@@ -188,7 +188,7 @@ impl Exchange {
         }
     }
 
-    async fn legacy_local(&mut self, session: &Session, request: &Request) -> Result<Answer, Fault> {
+    async fn legacy_local(&mut self, session: &Arc<Session>, request: &Request) -> Result<Answer, Fault> {
         if let Some(kind) = list_kind(&request.method) {
             let pieces = self.list(kind, session.terms.revision, request).await?;
             return Ok(web::json(StatusCode::OK, pieces));
@@ -199,10 +199,33 @@ impl Exchange {
                 let word = request.params.str("level")?.unwrap_or_default();
                 let level = LogLevel::parse(&word);
                 session.set_log_level(level.ok_or_else(|| Fault::InvalidParams("unknown log level".into()))?);
+                self.tell_level(session);
                 Ok(answer::empty(&request.id, Era::Legacy))
             }
             other => Err(Fault::MethodNotFound(other.as_str().into())),
         }
+    }
+
+    /// Says to the servers of the session which log messages the client wants: to those that are in use now; the others
+    /// are told with the first call.
+    fn tell_level(&self, session: &Arc<Session>) {
+        if !session.level.changed() {
+            return;
+        }
+        let (config, session) = (Arc::clone(&self.view.config), Arc::clone(session));
+        let telling = async move {
+            loop {
+                let told = config.attached.iter().map(|attached| attached.upstream.tell_level(&session.link));
+                tokio::select! {
+                    _ = join_all(told) => {}
+                    () = session.ended() => return,
+                }
+                if !session.level.told() {
+                    return;
+                }
+            }
+        };
+        tokio::spawn(telling);
     }
 
     async fn legacy_call(

@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
 use super::inbox::Unsolicited;
+use super::level::Listener;
 use super::session::{Epoch, Profile, Slot};
-use crate::mcp::meta::Capabilities;
+use crate::mcp::meta::{Capabilities, LogLevel};
 
 /// One legacy client's session, as upstreams see it. Each upstream session of it is opened when it
 /// is first needed; dropping the link ends them all.
@@ -23,7 +24,11 @@ pub struct SessionLink {
     pub(crate) inbox: Option<mpsc::Sender<Unsolicited>>,
     places: Mutex<HashMap<u64, Place>>,
     subscribed: Mutex<BTreeSet<(ServerId, String)>>,
+    log_level: Mutex<Option<LogLevel>>,
 }
+
+/// A session by its number, and the level from which on log messages are wanted in it.
+pub(crate) type Heard = (u64, LogLevel);
 
 /// What a link has at one upstream.
 #[derive(Default)]
@@ -35,6 +40,8 @@ struct Place {
     assertion: Option<http::HeaderValue>,
     /// What it listens to where the server is modern only; dropping one ends it.
     listens: HashMap<String, DropGuard>,
+    /// Where it listens to log messages; there is no listener where the server sends none.
+    heard: Option<(Heard, Option<Listener>)>,
 }
 
 impl std::fmt::Debug for SessionLink {
@@ -54,6 +61,35 @@ impl SessionLink {
         inbox: mpsc::Sender<Unsolicited>,
     ) -> Arc<Self> {
         Arc::new(Self { capabilities, client_info, inbox: Some(inbox), ..Self::default() })
+    }
+
+    /// The level that the client set, if it set one.
+    #[must_use]
+    pub fn log_level(&self) -> Option<LogLevel> {
+        *self.log_level.lock()
+    }
+
+    /// The client sets a level: what is asked in its name from now on is told first ([`super::Upstream::tell_level`]).
+    pub fn set_log_level(&self, level: LogLevel) {
+        *self.log_level.lock() = Some(level);
+    }
+
+    /// Whether it listens there; it no longer does anywhere else.
+    pub(crate) fn hears(&self, upstream: u64, heard: Heard) -> bool {
+        let mut places = self.places.lock();
+        let Some(place) = places.get_mut(&upstream) else { return false };
+        place.heard.take_if(|(now, _)| *now != heard);
+        place.heard.is_some()
+    }
+
+    /// It listens there.
+    pub(crate) fn hear(&self, upstream: u64, heard: (Heard, Option<Listener>)) {
+        self.places.lock().entry(upstream).or_default().heard = Some(heard);
+    }
+
+    /// Whether it has used this upstream.
+    pub(crate) fn knows(&self, upstream: u64) -> bool {
+        self.places.lock().contains_key(&upstream)
     }
 
     /// Remembers, or forgets, that the client subscribed to this resource of this server: a session that takes the

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::error::{Error, Kind};
+use super::level::Listener;
 use super::session::{Session, Slot};
 use crate::mcp::meta::{CapabilitySet, LogLevel};
 
@@ -43,12 +44,19 @@ pub(crate) struct Pool {
 pub(crate) struct Lease {
     pub(crate) session: Arc<Session>,
     home: Option<(Key, Arc<Mutex<Idle>>, OwnedSemaphorePermit)>,
+    /// Wants its log messages for that time.
+    listener: Option<Listener>,
 }
 
 impl Lease {
     /// A session that is not lent but shared.
     pub(crate) fn shared(session: Arc<Session>) -> Self {
-        Self { session, home: None }
+        Self { session, home: None, listener: None }
+    }
+
+    /// Wants the session's log messages meanwhile.
+    pub(crate) fn hears(&mut self, listener: Option<Listener>) {
+        self.listener = listener;
     }
 }
 
@@ -95,7 +103,7 @@ impl Pool {
             Some((session, _)) => session,
             None => open.await?,
         };
-        Ok(Lease { session, home: Some((key, Arc::clone(&self.idle), place)) })
+        Ok(Lease { session, home: Some((key, Arc::clone(&self.idle), place)), listener: None })
     }
 
     /// Ends sessions that have been idle for long.

@@ -17,7 +17,7 @@ use super::link::SessionLink;
 use super::pool::{Key, Lease};
 use super::reply::{Bounds, Reply};
 use super::session::{Profile, Session, Slot};
-use super::wire::{self, MetaParts};
+use super::wire;
 use super::{Core, Outgoing, legacy_sse, stdio};
 use crate::identity::assertion;
 use crate::mcp::envelope::Method;
@@ -141,6 +141,7 @@ impl Core {
         assertion: Option<&HeaderValue>,
     ) -> Result<Lease, Error> {
         let lease = self.link_session(live, link, assertion).await?;
+        self.hear(link, &lease.session).await;
         self.renew(link, &lease.session, assertion);
         Ok(lease)
     }
@@ -165,42 +166,23 @@ impl Core {
     /// A session for a client that has none.
     async fn pooled(self: &Arc<Self>, live: &Arc<Live>, request: &Outgoing) -> Result<Lease, Error> {
         let set = request.capabilities.set();
-        let key = Key { capabilities: set, log_level: request.log_level };
         let profile =
             Profile { capabilities: request.capabilities.raw().clone(), info: None, assertion: None };
         let owner = self.shared(set.contains(CapabilitySet::ROOTS));
-        let opening = async {
-            let session = self.open(live, owner, profile).await?;
-            Box::pin(self.set_level(&session, request)).await;
-            Ok(session)
-        };
-        if is_askable(set) {
-            return self.pool.lend(key, self.config.timeouts.connect, opening).await;
-        }
-        match live.shared() {
-            Some(shared) => Ok(Lease::shared(Arc::clone(shared))),
+        let opening = async { self.open(live, owner, profile).await };
+        let mut lease = if is_askable(set) {
+            let key = Key { capabilities: set, log_level: request.log_level };
+            self.pool.lend(key, self.config.timeouts.connect, opening).await?
+        } else if let Some(shared) = live.shared() {
+            Lease::shared(Arc::clone(shared))
+        } else {
             // Nothing that can be asked: one session serves all, whatever else they declare.
-            None => {
-                let key = Key { log_level: request.log_level, ..Key::plain() };
-                self.in_slot(&self.pool.slot(key), opening).await
-            }
-        }
-    }
-
-    /// A legacy session sends log messages from the level on that was set in it.
-    async fn set_level(&self, session: &Session, request: &Outgoing) {
-        let Some(level) = request.log_level else { return };
-        if !super::Offers::read(&session.handshake.capabilities).logging {
-            return;
-        }
-        let members = format!(r#""level":"{}""#, level.as_str());
-        let (id, parts) = (self.next_id(), MetaParts::default());
-        let body = wire::request(id, &Method::LoggingSetLevel, members.as_bytes(), &parts, Era::Legacy);
-        let bounds = self.bounds(self.config.timeouts.connect, false);
-        // Without log messages the call is still worth making.
-        if let Ok(mut reply) = session.call(id, body, bounds).await {
-            while let Some(Ok(_)) = reply.next().await {}
-        }
+            let key = Key { log_level: request.log_level, ..Key::plain() };
+            self.in_slot(&self.pool.slot(key), opening).await?
+        };
+        let listener = Box::pin(self.listen_in(&lease.session, request.log_level)).await;
+        lease.hears(listener);
+        Ok(lease)
     }
 
     async fn in_slot<F>(&self, slot: &Slot, opening: F) -> Result<Lease, Error>

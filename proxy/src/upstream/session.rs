@@ -16,6 +16,7 @@ use super::error::{Error, Kind, Phase};
 use super::events::EventStream;
 use super::http::{ASIDE, Answered, Http, HttpLine, Opened, Refused, Whole};
 use super::inbox::{Answerer, Back, Inbox};
+use super::level::Levels;
 use super::reply::{Bounds, Reply};
 use super::wire::{self, Answer};
 use crate::identity::assertion;
@@ -105,6 +106,8 @@ pub(crate) struct Profile {
 pub(crate) struct Session {
     pub(crate) era: Era,
     pub(crate) handshake: Handshake,
+    /// Who wants its log messages.
+    pub(crate) levels: Levels,
     line: Line,
     number: u64,
 }
@@ -294,7 +297,13 @@ impl Session {
 
     fn new(era: Era, handshake: Handshake, line: Line) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        Self { era, handshake, line, number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
+        let levels = Levels::default();
+        Self { era, handshake, levels, line, number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Tells it from every other session.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Another than before where something may have been missed that the server said unasked.
