@@ -295,6 +295,12 @@ impl Sessions {
         ended.map(|session| session.end()).is_some()
     }
 
+    /// Ends the processes of sessions that nobody used for `idle`.
+    pub fn rest(&self, idle: Duration) {
+        let unused = |session: &&Arc<Session>| session.seen.lock().elapsed() > idle && session.is_idle();
+        self.all().iter().filter(unused).for_each(|session| session.link.rest());
+    }
+
     /// Ends sessions that nobody used for `idle`, and those whose ids are over at `now` (seconds since 1970) once their
     /// last call is answered.
     pub fn expire(&self, idle: Duration, now: u64) {
@@ -337,7 +343,7 @@ mod tests {
     fn session(id: &str, expires: u64) -> Arc<Session> {
         let (sender, _) = tokio::sync::mpsc::channel(1);
         let (capabilities, revision) = (Capabilities::default(), Revision::V2025_11_25);
-        let link = SessionLink::new(capabilities.clone(), None, sender);
+        let link = SessionLink::new("alice", capabilities.clone(), None, sender);
         let terms = Terms { id: id.into(), expires, revision, principal: "alice".into(), capabilities };
         Session::new(terms, link, Metrics::default().session(&Label::from("a/gw")))
     }

@@ -11,6 +11,7 @@ mod upstream {
     mod http;
     mod levels;
     mod lists;
+    mod own;
     mod sessions;
     mod sse;
     mod stdio;

@@ -95,7 +95,8 @@ impl Exchange {
         let sealed = shell.ring.seal(Purpose::Session, &binding, expires, &facts);
         let id = sealed.map_err(|_| Fault::Internal)?;
         let (sender, inbox) = mpsc::channel(INBOX);
-        let link = SessionLink::new(capabilities.without_tasks(), request.params.bytes("clientInfo"), sender);
+        let info = request.params.bytes("clientInfo");
+        let link = SessionLink::new(&principal, capabilities.without_tasks(), info, sender);
         let terms = Terms { id, expires, revision, principal, capabilities };
         let session = Session::new(terms, link, shell.metrics.session(&self.gateway.label));
         if !self.gateway.sessions.insert(Arc::clone(&session), shell.bounds.sessions) {

@@ -33,6 +33,8 @@ pub enum Kind {
     CircuitOpen,
     /// Too many calls in flight and waiting.
     Overloaded,
+    /// Too many sessions have a process of their own.
+    Crowded,
     /// The connection or the process ended before the answer did.
     Reset,
     /// The answer is larger than allowed.
@@ -131,6 +133,7 @@ impl Error {
             Kind::Status(status) => status >= 500,
             Kind::CircuitOpen
             | Kind::Overloaded
+            | Kind::Crowded
             | Kind::TooLarge
             | Kind::Protocol(_)
             | Kind::Refused(_)
@@ -149,6 +152,7 @@ impl fmt::Display for Error {
             Kind::NoInstance => f.write_str("no instance of the server is ready"),
             Kind::CircuitOpen => f.write_str("the upstream failed too often; its circuit is open"),
             Kind::Overloaded => f.write_str("too many calls are waiting for the upstream"),
+            Kind::Crowded => f.write_str("too many sessions use a process of their own of this server"),
             Kind::Reset => f.write_str("the upstream ended before its answer did"),
             Kind::TooLarge => f.write_str("the upstream's answer is too large"),
             Kind::Protocol(what) => write!(f, "the upstream broke the protocol: {what}"),

@@ -315,6 +315,7 @@ fn is_of_one_list(error: &Error) -> bool {
         | Kind::NoInstance
         | Kind::CircuitOpen
         | Kind::Overloaded
+        | Kind::Crowded
         | Kind::Reset
         | Kind::Unavailable => false,
     }

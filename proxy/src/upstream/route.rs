@@ -153,6 +153,7 @@ impl Core {
         assertion: Option<&HeaderValue>,
     ) -> Result<Lease, Error> {
         let (slot, _) = self.know(link);
+        link.uses(self.instance);
         if let (Wire::Stdio(shared), false) = (&live.wire, is_askable(link.capabilities.set())) {
             return Ok(Lease::shared(Arc::clone(shared)));
         }
@@ -160,7 +161,15 @@ impl Core {
         // What the gateway says of the caller may have changed since: then it is not the same session any more.
         slot.lock().await.take_if(|session| session.assertion() != assertion);
         let profile = Profile { assertion: assertion.cloned(), ..link.profile() };
-        self.in_slot(&slot, self.open(live, owner, profile)).await
+        let opening = async {
+            let room = match live.wire {
+                Wire::Stdio(_) => Some(self.room(link)?),
+                Wire::Http(_) | Wire::Sse(..) => None,
+            };
+            let session = self.open(live, owner, profile).await?;
+            Ok(session.in_room(room))
+        };
+        self.in_slot(&slot, opening).await
     }
 
     /// A session for a client that has none.
@@ -187,13 +196,13 @@ impl Core {
 
     async fn in_slot<F>(&self, slot: &Slot, opening: F) -> Result<Lease, Error>
     where
-        F: Future<Output = Result<Arc<Session>, Error>>,
+        F: Future<Output = Result<Session, Error>>,
     {
         let mut place = slot.lock().await;
         if let Some(session) = place.as_ref().filter(|session| !session.is_dead()) {
             return Ok(Lease::shared(Arc::clone(session)));
         }
-        let session = opening.await?;
+        let session = Arc::new(opening.await?);
         *place = Some(Arc::clone(&session));
         Ok(Lease::shared(session))
     }
@@ -213,7 +222,7 @@ impl Core {
         live: &'a Arc<Live>,
         owner: Owner,
         profile: Profile,
-    ) -> BoxFuture<'a, Result<Arc<Session>, Error>> {
+    ) -> BoxFuture<'a, Result<Session, Error>> {
         Box::pin(self.open_now(live, owner, profile))
     }
 
@@ -222,25 +231,24 @@ impl Core {
         live: &Arc<Live>,
         owner: Owner,
         profile: Profile,
-    ) -> Result<Arc<Session>, Error> {
+    ) -> Result<Session, Error> {
         let inbox = self.inbox(owner);
         let Timeouts { first_byte, .. } = self.config.timeouts;
         let start = self.config.timeouts.start();
-        let session = match &live.wire {
+        match &live.wire {
             Wire::Http(http) => {
                 let opened = Session::open_http(http, inbox, &profile).await;
-                opened.map_err(super::session::NotOpened::into_error)?
+                opened.map_err(super::session::NotOpened::into_error)
             }
             Wire::Sse(http, _) => {
                 let channel = legacy_sse::connect(http, inbox).await?;
-                Session::open_channel(channel, &profile, first_byte).await?
+                Session::open_channel(channel, &profile, first_byte).await
             }
             Wire::Stdio(_) => match self.connect(&inbox).await? {
-                Started::Process(channel) => Session::open_channel(channel, &profile, start).await?,
-                Started::Port(..) => return Err(Error::unsent(Kind::Unavailable)),
+                Started::Process(channel) => Session::open_channel(channel, &profile, start).await,
+                Started::Port(..) => Err(Error::unsent(Kind::Unavailable)),
             },
-        };
-        Ok(Arc::new(session))
+        }
     }
 
     /// Starts the workload.

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::fake::{self, Fake, Process, Processes, call, initialized, legacy, ready, result, send};
 
 fn link(capabilities: &'static [u8]) -> Arc<SessionLink> {
-    SessionLink::new(Capabilities::new(Bytes::from_static(capabilities)), None, mpsc::channel(8).0)
+    SessionLink::new("alice", Capabilities::new(Bytes::from_static(capabilities)), None, mpsc::channel(8).0)
 }
 
 fn linked(link: &Arc<SessionLink>) -> Outgoing {

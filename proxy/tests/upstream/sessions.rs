@@ -16,7 +16,7 @@ use super::fake::{self, Fake, call, data, drain, events, fed, json, legacy, read
 
 fn link(capabilities: &'static [u8]) -> (Arc<SessionLink>, mpsc::Receiver<Unsolicited>) {
     let (inbox, hears) = mpsc::channel(8);
-    (SessionLink::new(Capabilities::new(Bytes::from_static(capabilities)), None, inbox), hears)
+    (SessionLink::new("alice", Capabilities::new(Bytes::from_static(capabilities)), None, inbox), hears)
 }
 
 fn linked(link: &Arc<SessionLink>) -> Outgoing {
