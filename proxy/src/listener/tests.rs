@@ -92,7 +92,8 @@ async fn who_takes_nothing_of_what_is_sent_for_thirty_seconds_is_gone_and_who_ta
         tokio::time::sleep(Duration::from_secs(29)).await;
         theirs.read_exact(&mut taken).await.unwrap();
     }
-    let failed = sending.await.unwrap().unwrap_err();
+    let ended = tokio::time::timeout(PATIENCE, sending).await;
+    let failed = ended.expect("it ends").unwrap().unwrap_err();
     assert_eq!((failed.kind(), start.elapsed().as_secs()), (ErrorKind::TimedOut, 3 * 29 + 30));
 }
 

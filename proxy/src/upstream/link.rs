@@ -120,7 +120,7 @@ impl SessionLink {
     pub(crate) fn unused(&self, upstream: u64) -> Option<Duration> {
         let places = self.places.lock();
         let place = places.get(&upstream).filter(|_| !self.has_subscriptions())?;
-        place.unused().and_then(|_| place.used).map(|used| used.elapsed())
+        place.unused().and(place.used).map(|used| used.elapsed())
     }
 
     /// Ends that process. The next call starts another. Says whether there was one.

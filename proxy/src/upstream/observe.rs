@@ -229,7 +229,7 @@ async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<L
         Session::open_channel(channel, &Profile::default(), patience).await?
     } else {
         match detect::over_channel(channel, &core.config).await? {
-            Opened::Session(session) => session,
+            Opened::Session(session) => *session,
             Opened::ExitedOnProbe => {
                 let Started::Process(channel) = core.connect(&core.inbox(core.shared(false))).await? else {
                     return Err(Error::unsent(Kind::Unavailable));
