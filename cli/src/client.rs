@@ -142,6 +142,8 @@ impl Peer {
         let known = observation.wait_for(|now| !matches!(now.state, State::Connecting));
         match tokio::time::timeout(self.patience, known).await {
             Ok(Ok(now)) => match &now.state {
+                // Some of its lists failed, the others are there.
+                State::Degraded { .. } if now.generation > 0 => Ok(Arc::clone(&now)),
                 State::Failed { reason, explanation, .. } | State::Degraded { reason, explanation } => {
                     Err(self.failed(reason, explanation.as_ref()))
                 }

@@ -63,7 +63,7 @@ pub(crate) async fn prepare(workload: &Workload, environment: Environment) -> Re
             Ok(stdio(plan(argv, environment, None)))
         }
         Launch::Container { image, command, args, transport } => {
-            let (engine, path) = engine().await?;
+            let path = engine().await?;
             let name = container_name(&workload.server.name);
             let port = match transport {
                 Transport::Stdio {} => None,
@@ -71,7 +71,6 @@ pub(crate) async fn prepare(workload: &Workload, environment: Environment) -> Re
             };
             let run = Run { name: &name, image, command, args, port: port.as_ref() };
             let variables = Variables::of(environment)?;
-            tracing::debug!(server = %workload.server, engine, container = name, "runs a container");
             let mut argv = run.argv(&path, &variables.by_name);
             if !variables.by_file.is_empty() {
                 let own = std::env::current_exe().map_err(|error| Error::NoSelf(error.to_string()))?;
@@ -134,7 +133,7 @@ fn is_program(file: &Path) -> bool {
 }
 
 /// The first container engine that answers.
-async fn engine() -> Result<(&'static str, PathBuf), Error> {
+async fn engine() -> Result<PathBuf, Error> {
     let mut silent = None;
     for name in ["docker", "podman"] {
         let Some(path) = find(name) else { continue };
@@ -142,7 +141,7 @@ async fn engine() -> Result<(&'static str, PathBuf), Error> {
         version.args(["info", "--format", "ok"]).kill_on_drop(true);
         version.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         match tokio::time::timeout(ENGINE_ANSWERS, version.status()).await {
-            Ok(Ok(status)) if status.success() => return Ok((name, path)),
+            Ok(Ok(status)) if status.success() => return Ok(path),
             _ => silent = silent.or(Some(name)),
         }
     }

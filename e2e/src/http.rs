@@ -267,6 +267,15 @@ impl Stream {
         }
     }
 
+    /// The next piece of the body as it came; `None` at its end.
+    ///
+    /// # Errors
+    /// When nothing comes in time, or the body breaks off.
+    pub async fn piece(&mut self) -> anyhow::Result<Option<Bytes>> {
+        let frame = timeout(DEADLINE, self.body.frame()).await.context("no piece in time")?;
+        Ok(frame.transpose()?.map(|frame| frame.into_data().unwrap_or_default()))
+    }
+
     /// Reads the rest of the body.
     ///
     /// # Errors

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 const STEPS: [&str; 9] =
     ["initialize", "tools", "prompts", "resources", "call", "read", "prompt", "progress", "cancel"];
+/// What is asked of server-everything over each transport.
+const EACH: [&str; 5] = ["read", "prompt", "complete", "progress", "cancel"];
 
 /// Waits until a tool of each server is listed.
 async fn listed(mesh: &Mesh, tools: &[&str]) -> anyhow::Result<()> {
@@ -102,26 +104,57 @@ async fn a_federation_of_real_servers_answers_every_client() -> anyhow::Result<(
         ("git_git_status", repository.as_str()),
     ];
     listed(&mesh, &calls.map(|(tool, _)| tool)).await?;
-    let resources =
-        http::Client::new(&mesh.endpoint)?.modern("resources/list", json!({})).await?.response()?;
-    let listed = resources["result"]["resources"].as_array().context("no resources")?;
-    let old =
-        listed.iter().find(|resource| resource["name"].as_str().is_some_and(|name| name.contains("text")));
-    let uri = old.and_then(|resource| resource["uri"].as_str()).with_context(|| resources.to_string())?;
+    let client = http::Client::new(&mesh.endpoint)?;
     let mut all: Vec<_> =
         calls.iter().flat_map(|(tool, arguments)| ["--call", tool, "--args", arguments]).collect();
-    all.extend(["--read", uri, "--prompt", "everything-http_simple-prompt"]);
-    all.extend(long_running("everything-http_trigger-long-running-operation"));
+    let http = everything(&client, "everything-http").await?;
+    all.extend(http.iter().map(String::as_str));
     for client in Client::ALL {
-        in_both_eras(client, &mesh.endpoint, &all, &STEPS).await?;
+        in_both_eras(client, &mesh.endpoint, &all, &[&STEPS[..], &EACH].concat()).await?;
     }
     // The same over the other transports.
-    for server in ["everything", "everything-sse"] {
-        let operation = format!("{server}_trigger-long-running-operation");
-        in_both_eras(Client::Rmcp, &mesh.endpoint, &long_running(&operation), &["progress", "cancel"])
-            .await?;
+    let over_stdio = everything(&client, "everything").await?;
+    let over_sse = everything(&client, "everything-sse").await?;
+    let over_stdio: Vec<_> = over_stdio.iter().map(String::as_str).collect();
+    let over_sse: Vec<_> = over_sse.iter().map(String::as_str).collect();
+    for client in Client::ALL {
+        in_both_eras(client, &mesh.endpoint, &over_stdio, &EACH).await?;
+    }
+    in_both_eras(Client::Rmcp, &mesh.endpoint, &over_sse, &EACH).await?;
+    for server in ["everything", "memory", "time"] {
+        let started = format!("default/{server}: started ");
+        ensure!(mesh.process.output().contains(&started), "{started}: {}", mesh.process.output());
     }
     Ok(())
+}
+
+/// What server-everything is asked under this name: a resource, a prompt, completions of a prompt's arguments and of a
+/// template's, progress and cancellation of a tool.
+async fn everything(client: &http::Client, server: &str) -> anyhow::Result<Vec<String>> {
+    let listed = async |method: &str, list: &str, key: &str, part: &str| {
+        let reply = client.modern(method, json!({})).await?.response()?;
+        let items = reply["result"][list].as_array().with_context(|| reply.to_string())?;
+        // A server's own URIs are wrapped behind its name.
+        let own = |text: &&str| text.contains(&format!("/{server}/")) && text.contains(part);
+        let found = items.iter().filter_map(|item| item[key].as_str()).find(own);
+        found.map(str::to_owned).with_context(|| format!("{method}: no {part} of {server} in {reply}"))
+    };
+    let resource = listed("resources/list", "resources", "uri", "architecture").await?;
+    let template = listed("resources/templates/list", "resourceTemplates", "uriTemplate", "text").await?;
+    let prompt = json!({"type": "ref/prompt", "name": format!("{server}_completable-prompt")});
+    let completions = [
+        json!({"ref": prompt, "argument": {"name": "department", "value": "S"}}),
+        json!({"ref": prompt, "argument": {"name": "name", "value": "E"},
+               "context": {"arguments": {"department": "Sales"}}}),
+        json!({"ref": {"type": "ref/resource", "uri": template},
+               "argument": {"name": "resourceId", "value": "7"}}),
+    ];
+    let mut asked = vec!["--read".to_owned(), resource];
+    asked.extend(["--prompt".to_owned(), format!("{server}_simple-prompt")]);
+    asked.extend(completions.iter().flat_map(|one| ["--complete".to_owned(), one.to_string()]));
+    let tool = format!("{server}_trigger-long-running-operation");
+    asked.extend(long_running(&tool).map(str::to_owned));
+    Ok(asked)
 }
 
 /// Progress and cancellation of a tool of server-everything.

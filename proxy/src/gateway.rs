@@ -79,6 +79,8 @@ pub struct Bounds {
     pub sessions: usize,
     /// A session ends after this time without a request or stream.
     pub session_idle: Duration,
+    /// The processes that it has of its own end after this time without a request or stream.
+    pub process_idle: Duration,
     /// Open `subscriptions/listen` streams of one caller at a gateway.
     pub listens: usize,
     /// How long a list waits, after a server is attached, for its first catalogue; and a subscription for its servers'
@@ -96,6 +98,7 @@ impl Default for Bounds {
             request_time: Duration::from_secs(30),
             sessions: 10_000,
             session_idle: Duration::from_secs(3600),
+            process_idle: Duration::from_secs(300),
             listens: 256,
             list_grace: Duration::from_millis(800),
             call_grace: Duration::from_secs(5),
@@ -274,6 +277,7 @@ impl Gateway {
     /// Ends sessions that nobody uses.
     pub fn tidy(&self) {
         self.sessions.expire(self.shell.bounds.session_idle, now());
+        self.sessions.rest(self.shell.bounds.process_idle);
         self.audiences.tidy();
     }
 

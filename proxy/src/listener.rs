@@ -1,10 +1,14 @@
 //! Accepts connections and serves HTTP/1 and HTTP/2 on them within bounds, until it drains.
 
 mod lengths;
+mod prompt;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -27,9 +31,11 @@ use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use self::lengths::Watched;
+use self::prompt::Prompt;
 use crate::access_log::AccessLog;
 use crate::certificate::Kind;
 use crate::gateway::Incoming;
@@ -190,27 +196,41 @@ async fn welcome(
     let local = stream.local_addr()?.ip();
     // Answers are written whole: waiting to fill a segment only delays them.
     stream.set_nodelay(true)?;
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIME));
-    let stream = Box::pin(stream);
+    let stream = patient(stream);
     let way = Way { local, port: door.port, kind: door.entrance.kind(), peer: None };
     let config = match &door.entrance {
         Entrance::Plain => return watcher.watch(connection(builder, stream, way, serving)).await,
         Entrance::Tls(config) => Arc::clone(config),
         Entrance::Mesh => serving.mesh.server().ok_or("there is no certificate of the mesh yet")?,
     };
-    let handshake = async {
-        let _turn = serving.handshakes.acquire().await.map_err(std::io::Error::other)?;
-        TlsAcceptor::from(config).accept(stream).await
-    };
-    let shaken = tokio::select! {
-        shaken = tokio::time::timeout(HANDSHAKE_TIME, handshake) => shaken,
+    let stream = tokio::select! {
+        shaken = shake(config, &serving.handshakes, stream) => shaken?,
         () = stop.cancelled() => return Ok(()),
     };
-    let stream = shaken.map_err(|_| "the TLS handshake took too long")??;
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let way = Way { peer: shown.and_then(fleet_of), ..way };
     watcher.watch(connection(builder, stream, way, serving)).await
+}
+
+/// A stream whose other end must take what is written to it, some of it at a time.
+fn patient<S: AsyncRead + AsyncWrite>(stream: S) -> Pin<Box<TimeoutStream<S>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIME));
+    Box::pin(stream)
+}
+
+/// A TLS handshake, in its turn.
+async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+    config: Arc<ServerConfig>,
+    turns: &Semaphore,
+    stream: S,
+) -> Result<TlsStream<S>, web::BodyError> {
+    let handshake = async {
+        let _turn = turns.acquire().await.map_err(std::io::Error::other)?;
+        TlsAcceptor::from(config).accept(stream).await
+    };
+    let shaken = tokio::time::timeout(HANDSHAKE_TIME, handshake).await;
+    Ok(shaken.map_err(|_| "the TLS handshake took too long")??)
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -242,7 +262,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let way = Arc::new(way);
-    let (stream, lengths) = Watched::new(stream);
+    let (stream, lengths) = Watched::new(Prompt::new(stream, HEAD_TIME));
     let service = service_fn(move |request: Request<Body>| {
         let contradiction = lengths.contradict(request.version(), request.headers());
         let (serving, way, version) = (serving.clone(), Arc::clone(&way), request.version());

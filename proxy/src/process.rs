@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
 use mcpmesh_ir::ServerId;
@@ -169,6 +169,7 @@ impl Children {
         let (Some(stdin), Some(stdout), Some(stderr)) = taken else {
             return Err(std::io::ErrorKind::BrokenPipe.into());
         };
+        say_started(server, plan, child.id());
         let logged = self.log(server, stderr);
         let (end, ended) = oneshot::channel();
         self.tasks.spawn(self.clone().watch(server.clone(), child, ended, logged));
@@ -218,8 +219,8 @@ impl Children {
     ) {
         let status = tokio::select! {
             status = child.wait() => status,
-            _ = guard => return terminate(child).await,
-            () = self.stop.cancelled() => return terminate(child).await,
+            _ = guard => return say_ended(&server, &terminate(child).await),
+            () = self.stop.cancelled() => return say_ended(&server, &terminate(child).await),
         };
         let ended = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         tracing::warn!("{server}: its process ended: {ended}");
@@ -236,13 +237,33 @@ impl Children {
     }
 }
 
-async fn terminate(mut child: Child) {
+/// Each start is on record: what was run for which server, without what its arguments and variables say.
+fn say_started(server: &ServerId, plan: &Plan, pid: Option<u32>) {
+    let mut words = plan.argv.iter();
+    let program = words.next().map(|program| program.to_string_lossy());
+    let (program, arguments) = (printable(&program.unwrap_or_default()), words.len());
+    let container = plan.container.as_ref();
+    let container = container.map(|(engine, name)| format!(", container {name} of {}", engine.display()));
+    let container = container.unwrap_or_default();
+    let pid = pid.unwrap_or_default();
+    tracing::info!("{server}: started {program} with {arguments} arguments as process {pid}{container}");
+}
+
+/// One that we ended is on record, too.
+fn say_ended(server: &ServerId, status: &std::io::Result<ExitStatus>) {
+    match status {
+        Ok(status) => tracing::info!("{server}: its process was ended: {status}"),
+        Err(error) => tracing::warn!("{server}: its process was ended: {error}"),
+    }
+}
+
+async fn terminate(mut child: Child) -> std::io::Result<ExitStatus> {
     // The child has not been waited for, so the pid is still its own.
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
         let _ = rustix::process::kill_process(pid, Signal::TERM);
     }
-    let _ = child.wait().await;
+    child.wait().await
 }
 
 fn command(plan: &Plan) -> std::io::Result<Command> {
@@ -302,6 +323,51 @@ mod tests {
         }
         assert!(takes(Inherited::Listed, "PATH") && takes(Inherited::AllButOurs, "PATH"));
         assert!(!takes(Inherited::Listed, "AWS_TOKEN") && takes(Inherited::AllButOurs, "AWS_TOKEN"));
+    }
+
+    #[test]
+    fn every_start_and_end_is_on_record_without_what_may_be_secret() {
+        let log = Log::default();
+        let subscriber = {
+            let log = log.clone();
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish()
+        };
+        let plan = |container| Plan {
+            argv: ["/bin/a\nb", "--token=canary", "canary"].map(OsString::from).to_vec(),
+            inherited: Inherited::Listed,
+            environment: Environment(vec![("TOKEN".to_owned(), "canary".to_owned())]),
+            container,
+        };
+        let server = ServerId::new("ns", "s");
+        tracing::subscriber::with_default(subscriber, || {
+            say_started(&server, &plan(None), Some(7));
+            say_started(&server, &plan(Some(("docker".into(), "mcpmesh-s-1".to_owned()))), Some(8));
+            say_ended(&server, &Ok(std::os::unix::process::ExitStatusExt::from_raw(15)));
+        });
+        let text = String::from_utf8(log.0.lock().clone()).unwrap();
+        let said: Vec<_> = text.lines().filter_map(|line| line.split_once("ns/s: ")).collect();
+        assert_eq!(
+            said.iter().map(|(_, said)| *said).collect::<Vec<_>>(),
+            [
+                r"started /bin/a\nb with 2 arguments as process 7",
+                r"started /bin/a\nb with 2 arguments as process 8, container mcpmesh-s-1 of docker",
+                "its process was ended: signal: 15 (SIGTERM)",
+            ]
+        );
+        assert!(said.iter().all(|(head, _)| head.contains("INFO")), "{text}");
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

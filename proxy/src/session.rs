@@ -55,7 +55,8 @@ pub struct Session {
     pub outbox: Arc<EventStream>,
     /// `notifications/roots/list_changed` on its way to the servers.
     pub roots: Relay,
-    log_level: Mutex<Option<LogLevel>>,
+    /// `logging/setLevel` on its way to them.
+    pub level: Relay,
     calls: Mutex<HashMap<IdValue, CancellationToken>>,
     /// By the number in the id that we gave.
     asked: Mutex<BTreeMap<u64, Asked>>,
@@ -96,7 +97,7 @@ impl Session {
             link,
             outbox: Arc::new(EventStream::new(0)),
             roots: Relay::default(),
-            log_level: Mutex::new(None),
+            level: Relay::default(),
             calls: Mutex::default(),
             asked: Mutex::default(),
             streams: Mutex::default(),
@@ -110,12 +111,12 @@ impl Session {
     /// The level that `logging/setLevel` set.
     #[must_use]
     pub fn log_level(&self) -> Option<LogLevel> {
-        *self.log_level.lock()
+        self.link.log_level()
     }
 
     /// Sets it.
     pub fn set_log_level(&self, level: LogLevel) {
-        *self.log_level.lock() = Some(level);
+        self.link.set_log_level(level);
     }
 
     /// Registers a call until the guard is dropped; none when its id is in use already.
@@ -294,6 +295,12 @@ impl Sessions {
         ended.map(|session| session.end()).is_some()
     }
 
+    /// Ends the processes of sessions that nobody used for `idle`.
+    pub fn rest(&self, idle: Duration) {
+        let unused = |session: &&Arc<Session>| session.seen.lock().elapsed() > idle && session.is_idle();
+        self.all().iter().filter(unused).for_each(|session| session.link.rest());
+    }
+
     /// Ends sessions that nobody used for `idle`, and those whose ids are over at `now` (seconds since 1970) once their
     /// last call is answered.
     pub fn expire(&self, idle: Duration, now: u64) {
@@ -336,7 +343,7 @@ mod tests {
     fn session(id: &str, expires: u64) -> Arc<Session> {
         let (sender, _) = tokio::sync::mpsc::channel(1);
         let (capabilities, revision) = (Capabilities::default(), Revision::V2025_11_25);
-        let link = SessionLink::new(capabilities.clone(), None, sender);
+        let link = SessionLink::new("alice", capabilities.clone(), None, sender);
         let terms = Terms { id: id.into(), expires, revision, principal: "alice".into(), capabilities };
         Session::new(terms, link, Metrics::default().session(&Label::from("a/gw")))
     }

@@ -31,13 +31,16 @@ mod http;
 mod inbox;
 mod legacy;
 mod legacy_sse;
+mod level;
 mod link;
 mod lists;
 mod observe;
+mod own;
 mod pool;
 mod remark;
 mod renew;
 mod reply;
+mod resume;
 mod route;
 mod service;
 mod session;
@@ -152,6 +155,8 @@ struct Core {
     breaker: Breaker,
     queue: Queue,
     pool: Pool,
+    /// Processes of legacy clients' sessions.
+    own: own::Own,
     live: watch::Sender<Option<Arc<Live>>>,
     observation: watch::Sender<Arc<Observation>>,
     /// What it lists to clients that can be asked something.
@@ -201,6 +206,7 @@ impl Upstream {
             breaker: Breaker::default(),
             queue: Queue::new(config.max_in_flight, config.timeouts.connect),
             pool: Pool::new(exclusive),
+            own: own::Own::default(),
             live: watch::Sender::new(None),
             observation: watch::Sender::new(Arc::default()),
             audiences: lists::Audiences::default(),

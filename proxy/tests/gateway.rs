@@ -18,6 +18,7 @@ mod gateway {
     mod floods;
     mod handles;
     mod leaks;
+    mod levels;
     mod listens;
     mod measures;
     mod mesh;

@@ -9,6 +9,9 @@ mod upstream {
     mod bounds;
     mod contact;
     mod http;
+    mod levels;
+    mod lists;
+    mod own;
     mod sessions;
     mod sse;
     mod stdio;

@@ -17,7 +17,7 @@ export function options() {
     options: {
       mode: string,
       header: many,
-      call: many, args: many,
+      call: many, args: many, complete: many,
       read: string,
       prompt: string, "prompt-args": json,
       progress: string, "progress-args": json,
@@ -32,6 +32,13 @@ export function options() {
 const checked = (result) => {
   if (result.isError) throw new Error(`the tool failed: ${JSON.stringify(result.content)}`);
 };
+
+async function complete(client, params) {
+  const { values } = (await client.complete(params)).completion;
+  if (values.length === 0 || !values.every((value) => value.startsWith(params.argument.value))) {
+    throw new Error(`${JSON.stringify(params)}: ${JSON.stringify(values)}`);
+  }
+}
 
 async function progress(call, tool, args) {
   const seen = [];
@@ -88,6 +95,11 @@ export async function main(client, connect, call) {
     if (wanted.read) await step("read", () => client.readResource({ uri: wanted.read }));
     if (wanted.prompt) {
       await step("prompt", () => client.getPrompt({ name: wanted.prompt, arguments: JSON.parse(wanted["prompt-args"]) }));
+    }
+    if (wanted.complete.length > 0) {
+      await step("complete", async () => {
+        for (const params of wanted.complete) await complete(client, JSON.parse(params));
+      });
     }
     if (wanted.progress) await step("progress", () => progress(call, wanted.progress, JSON.parse(wanted["progress-args"])));
     if (wanted.cancel) await step("cancel", () => cancel(client, call, wanted.cancel, JSON.parse(wanted["cancel-args"])));

@@ -1,11 +1,14 @@
 """PyPI fastmcp 4.x against one endpoint; see ../README.md."""
 
+import mcp_types
 from fastmcp import Client
 from fastmcp.client.transports import StreamableHttpTransport
 from steps import Sdk, checked, main
 
 
 class FastMcp(Sdk):
+    types = mcp_types
+
     async def call(self, name, arguments, on_progress=None):
         result = await self.client.call_tool_mcp(name, arguments, progress_handler=on_progress)
         return checked(result, result.is_error)

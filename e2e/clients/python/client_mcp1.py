@@ -6,6 +6,8 @@ from steps import Sdk, checked, main
 
 
 class Mcp1(Sdk):
+    types = types
+
     async def call(self, name, arguments, on_progress=None):
         result = await self.client.call_tool(name, arguments, progress_callback=on_progress)
         return checked(result, result.isError)

@@ -1,5 +1,6 @@
 """PyPI mcp 2.x against one endpoint; see ../README.md."""
 
+import mcp_types
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
@@ -7,6 +8,8 @@ from steps import Sdk, checked, main
 
 
 class Mcp2(Sdk):
+    types = mcp_types
+
     async def call(self, name, arguments, on_progress=None):
         result = await self.client.call_tool(name, arguments, progress_callback=on_progress)
         return checked(result, result.is_error)

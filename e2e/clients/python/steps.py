@@ -17,6 +17,7 @@ def parse():
     parser.add_argument("--read")
     parser.add_argument("--call", action="append", default=[])
     parser.add_argument("--args", action="append", type=json.loads, default=[])
+    parser.add_argument("--complete", action="append", type=json.loads, default=[])
     for name in ("prompt", "progress", "cancel"):
         parser.add_argument(f"--{name}")
         parser.add_argument(f"--{name}-args", type=json.loads, default={})
@@ -48,6 +49,15 @@ class Sdk:
 
     async def prompt(self, name, arguments):
         return await self.client.get_prompt(name, arguments)
+
+    async def complete(self, ref, argument, context):
+        result = await self.client.complete(self.reference(**ref), argument, context)
+        return getattr(result, "completion", result).values
+
+    def reference(self, type, **place):
+        """A prompt or a resource template, as the SDK names it."""
+        names = {"ref/prompt": "PromptReference", "ref/resource": "ResourceTemplateReference"}
+        return getattr(self.types, names[type])(type=type, **place)
 
     async def cancelled(self, call):
         """Gives up a running call."""
@@ -83,6 +93,8 @@ class Steps:
             await self.step("read", client.read(options.read))
         if options.prompt:
             await self.step("prompt", client.prompt(options.prompt, options.prompt_args))
+        if options.complete:
+            await self.step("complete", self.completions(client, options.complete))
         if options.progress:
             await self.step("progress", self.progress(client, options.progress, options.progress_args))
         if options.cancel:
@@ -95,6 +107,15 @@ class Steps:
                 await client.call(tool, arguments)
             except Exception as error:
                 raise ValueError(f"{tool}: {error}") from error
+
+    @staticmethod
+    async def completions(client, wanted):
+        for one in wanted:
+            argument = one["argument"]
+            context = one.get("context", {}).get("arguments")
+            values = await client.complete(one["ref"], argument, context)
+            if not values or not all(value.startswith(argument["value"]) for value in values):
+                raise ValueError(f"{one}: {values}")
 
     @staticmethod
     async def progress(client, tool, arguments):

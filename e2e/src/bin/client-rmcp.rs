@@ -10,8 +10,9 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 use http::{HeaderName, HeaderValue};
 use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, CallToolResult, ClientRequest, GetPromptRequestParams,
-    JsonObject, ProgressNotificationParam, ProtocolVersion, ReadResourceRequestParams, ServerResult,
+    CallToolRequest, CallToolRequestParams, CallToolResult, ClientRequest, CompleteRequestParams,
+    GetPromptRequestParams, JsonObject, ProgressNotificationParam, ProtocolVersion,
+    ReadResourceRequestParams, ServerResult,
 };
 use rmcp::service::{NotificationContext, PeerRequestOptions, RequestHandle, RunningService};
 use rmcp::transport::StreamableHttpClientTransport;
@@ -40,6 +41,8 @@ struct Options {
     prompt: Option<String>,
     #[arg(long, value_parser = object, default_value = "{}")]
     prompt_args: JsonObject,
+    #[arg(long, value_parser = completion)]
+    complete: Vec<CompleteRequestParams>,
     #[arg(long)]
     progress: Option<String>,
     #[arg(long, value_parser = object, default_value = "{}")]
@@ -51,6 +54,10 @@ struct Options {
 }
 
 fn object(text: &str) -> Result<JsonObject, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+fn completion(text: &str) -> Result<CompleteRequestParams, serde_json::Error> {
     serde_json::from_str(text)
 }
 
@@ -133,6 +140,9 @@ async fn all(steps: &mut Steps, options: &Options, client: &Client, handler: &Ha
         let params = GetPromptRequestParams::new(prompt).with_arguments(options.prompt_args.clone());
         steps.step("prompt", async { Ok(client.get_prompt(params).await?) }).await;
     }
+    if !options.complete.is_empty() {
+        steps.step("complete", completions(client, &options.complete)).await;
+    }
     if let Some(tool) = &options.progress {
         steps.step("progress", progress(client, handler, tool, &options.progress_args)).await;
     }
@@ -164,6 +174,15 @@ async fn calls(client: &Client, options: &Options) -> anyhow::Result<()> {
     ensure!(options.call.len() == options.args.len(), "each --call has its --args");
     for (tool, arguments) in options.call.iter().zip(&options.args) {
         answer(start(client, tool, arguments).await?).await.with_context(|| tool.clone())?;
+    }
+    Ok(())
+}
+
+async fn completions(client: &Client, wanted: &[CompleteRequestParams]) -> anyhow::Result<()> {
+    for params in wanted {
+        let values = client.complete(params.clone()).await?.completion.values;
+        let fit = values.iter().all(|value| value.starts_with(&params.argument.value));
+        ensure!(fit && !values.is_empty(), "{params:?}: {values:?}");
     }
     Ok(())
 }

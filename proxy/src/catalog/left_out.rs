@@ -97,7 +97,7 @@ impl LeftOut {
                 Remark::Headers { .. } => (Why::Headers, 1),
                 Remark::TaskOnly { .. } => (Why::TaskOnly, 1),
                 Remark::Unreadable { items, .. } => (Why::Definition, *items),
-                Remark::Twice { .. } | Remark::Cut { .. } => continue,
+                Remark::Twice { .. } | Remark::Cut { .. } | Remark::Missing { .. } => continue,
             };
             self.0.entry((server, why)).or_default().count += count;
         }

@@ -95,7 +95,8 @@ impl Exchange {
         let sealed = shell.ring.seal(Purpose::Session, &binding, expires, &facts);
         let id = sealed.map_err(|_| Fault::Internal)?;
         let (sender, inbox) = mpsc::channel(INBOX);
-        let link = SessionLink::new(capabilities.without_tasks(), request.params.bytes("clientInfo"), sender);
+        let info = request.params.bytes("clientInfo");
+        let link = SessionLink::new(&principal, capabilities.without_tasks(), info, sender);
         let terms = Terms { id, expires, revision, principal, capabilities };
         let session = Session::new(terms, link, shell.metrics.session(&self.gateway.label));
         if !self.gateway.sessions.insert(Arc::clone(&session), shell.bounds.sessions) {
@@ -188,7 +189,7 @@ impl Exchange {
         }
     }
 
-    async fn legacy_local(&mut self, session: &Session, request: &Request) -> Result<Answer, Fault> {
+    async fn legacy_local(&mut self, session: &Arc<Session>, request: &Request) -> Result<Answer, Fault> {
         if let Some(kind) = list_kind(&request.method) {
             let pieces = self.list(kind, session.terms.revision, request).await?;
             return Ok(web::json(StatusCode::OK, pieces));
@@ -199,10 +200,33 @@ impl Exchange {
                 let word = request.params.str("level")?.unwrap_or_default();
                 let level = LogLevel::parse(&word);
                 session.set_log_level(level.ok_or_else(|| Fault::InvalidParams("unknown log level".into()))?);
+                self.tell_level(session);
                 Ok(answer::empty(&request.id, Era::Legacy))
             }
             other => Err(Fault::MethodNotFound(other.as_str().into())),
         }
+    }
+
+    /// Says to the servers of the session which log messages the client wants: to those that are in use now; the others
+    /// are told with the first call.
+    fn tell_level(&self, session: &Arc<Session>) {
+        if !session.level.changed() {
+            return;
+        }
+        let (config, session) = (Arc::clone(&self.view.config), Arc::clone(session));
+        let telling = async move {
+            loop {
+                let told = config.attached.iter().map(|attached| attached.upstream.tell_level(&session.link));
+                tokio::select! {
+                    _ = join_all(told) => {}
+                    () = session.ended() => return,
+                }
+                if !session.level.told() {
+                    return;
+                }
+            }
+        };
+        tokio::spawn(telling);
     }
 
     async fn legacy_call(

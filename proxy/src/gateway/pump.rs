@@ -520,7 +520,7 @@ pub(super) fn updated(raw: &Bytes, wrap: Option<&str>) -> Option<Bytes> {
 /// What a client is told of an upstream's failure: its kind, never its words.
 pub(super) fn fault_of(error: &upstream::Error) -> Fault {
     match &error.kind {
-        Kind::CircuitOpen | Kind::Overloaded | Kind::NoInstance => {
+        Kind::CircuitOpen | Kind::Overloaded | Kind::Crowded | Kind::NoInstance => {
             Fault::Unavailable { message: error.to_string().into(), retry_after: error.retry_after }
         }
         Kind::Connect(what) => {
@@ -528,5 +528,27 @@ pub(super) fn fault_of(error: &upstream::Error) -> Fault {
             Fault::Upstream("the server cannot be reached".into())
         }
         _ => Fault::Upstream(error.to_string().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_can_try_again_is_503_with_a_time() {
+        let time = std::time::Duration::from_secs(7);
+        for kind in [Kind::CircuitOpen, Kind::Overloaded, Kind::Crowded, Kind::NoInstance] {
+            let fault = fault_of(&upstream::Error {
+                kind,
+                executed: false,
+                retry_after: Some(time),
+                explanation: None,
+            });
+            assert!(
+                matches!(fault, Fault::Unavailable { retry_after: Some(after), .. } if after == time),
+                "{fault:?}"
+            );
+        }
     }
 }

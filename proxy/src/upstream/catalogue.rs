@@ -30,7 +30,7 @@ pub enum State {
     Connecting,
     /// Its lists are current.
     Ready,
-    /// It answers, but its lists could not be read again.
+    /// It answers, but not all of its lists could be read.
     Degraded {
         /// Why.
         reason: String,
@@ -172,17 +172,36 @@ pub struct Lists {
 impl Lists {
     /// Takes one in.
     pub(super) fn take(&mut self, listing: Listing) {
-        let place = match listing.method {
-            Method::PromptsList => &mut self.prompts,
-            Method::ResourcesList => &mut self.resources,
-            Method::ResourcesTemplatesList => &mut self.templates,
-            _ => &mut self.tools,
-        };
-        *place = listing.items.into();
+        *self.place(&listing.method) = listing.items.into();
         self.remarks.extend(listing.remarks);
         if listing.unreadable > 0 {
             let (method, items) = (listing.method.label(), listing.unreadable);
             self.remarks.insert(Remark::Unreadable { method, items });
+        }
+    }
+
+    /// Takes in what came of a list that failed: nothing, or its first pages. What was known of it stands, if anything was.
+    pub(super) fn take_part(&mut self, mut part: Listing, error: &Error, known: &Self) {
+        part.remarks.insert(Remark::missing(&part.method, error));
+        let method = part.method.clone();
+        self.take(part);
+        let known = known.clone().place(&method).clone();
+        if !known.is_empty() {
+            *self.place(&method) = known;
+        }
+    }
+
+    /// Whether a list, or its rest, is not there.
+    pub(super) fn is_partial(&self) -> bool {
+        self.remarks.iter().any(|remark| matches!(remark, Remark::Missing { .. }))
+    }
+
+    fn place(&mut self, method: &Method) -> &mut Arc<[Item]> {
+        match method {
+            Method::PromptsList => &mut self.prompts,
+            Method::ResourcesList => &mut self.resources,
+            Method::ResourcesTemplatesList => &mut self.templates,
+            _ => &mut self.tools,
         }
     }
 }
@@ -288,6 +307,11 @@ impl Listing {
             remarks: BTreeSet::new(),
             unreadable: 0,
         }
+    }
+
+    /// The request that asks for it.
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
     }
 
     /// Takes a page's result; returns the `params` members that ask for the next page, if there is

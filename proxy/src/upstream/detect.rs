@@ -213,7 +213,7 @@ async fn over_sse(http: Arc<Http>, inbox: Arc<Inbox>) -> Result<Live, Error> {
 /// How a process took the probe.
 pub(crate) enum Opened {
     /// It speaks.
-    Session(Session),
+    Session(Box<Session>),
     /// It ended on the probe, as old SDKs do: start it again and begin with `initialize`.
     ExitedOnProbe,
 }
@@ -222,15 +222,14 @@ pub(crate) enum Opened {
 pub(crate) async fn over_channel(channel: Channel, config: &Config) -> Result<Opened, Error> {
     let patience = config.timeouts.start();
     let found = tokio::time::timeout(patience, probe_channel(&channel)).await;
-    match found.unwrap_or_else(|_| Err(Error::unsent(Kind::Timeout(Phase::Connect)))) {
-        Ok(Found::Modern(handshake)) => Ok(Opened::Session(Session::modern(channel, handshake))),
-        Ok(Found::Legacy(handshake)) => Session::opened(channel, handshake).await.map(Opened::Session),
-        Ok(Found::Other) => {
-            Session::open_channel(channel, &Profile::default(), patience).await.map(Opened::Session)
-        }
-        Err(error) if error.kind == Kind::Reset => Ok(Opened::ExitedOnProbe),
-        Err(error) => Err(error),
-    }
+    let session = match found.unwrap_or_else(|_| Err(Error::unsent(Kind::Timeout(Phase::Connect)))) {
+        Ok(Found::Modern(handshake)) => Session::modern(channel, handshake),
+        Ok(Found::Legacy(handshake)) => Session::opened(channel, handshake).await?,
+        Ok(Found::Other) => Session::open_channel(channel, &Profile::default(), patience).await?,
+        Err(error) if error.kind == Kind::Reset => return Ok(Opened::ExitedOnProbe),
+        Err(error) => return Err(error),
+    };
+    Ok(Opened::Session(Box::new(session)))
 }
 
 enum Found {

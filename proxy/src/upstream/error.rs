@@ -33,12 +33,16 @@ pub enum Kind {
     CircuitOpen,
     /// Too many calls in flight and waiting.
     Overloaded,
+    /// Too many sessions have a process of their own.
+    Crowded,
     /// The connection or the process ended before the answer did.
     Reset,
     /// The answer is larger than allowed.
     TooLarge,
     /// The upstream broke the protocol.
     Protocol(&'static str),
+    /// A request of our own was answered with this JSON-RPC error.
+    Refused(i64),
     /// An HTTP status without a JSON-RPC answer.
     Status(u16),
     /// The upstream is stopped, or it cannot do this at all.
@@ -127,9 +131,13 @@ impl Error {
         match self.kind {
             Kind::Connect(_) | Kind::Timeout(_) | Kind::Reset | Kind::NoInstance => true,
             Kind::Status(status) => status >= 500,
-            Kind::CircuitOpen | Kind::Overloaded | Kind::TooLarge | Kind::Protocol(_) | Kind::Unavailable => {
-                false
-            }
+            Kind::CircuitOpen
+            | Kind::Overloaded
+            | Kind::Crowded
+            | Kind::TooLarge
+            | Kind::Protocol(_)
+            | Kind::Refused(_)
+            | Kind::Unavailable => false,
         }
     }
 }
@@ -144,9 +152,11 @@ impl fmt::Display for Error {
             Kind::NoInstance => f.write_str("no instance of the server is ready"),
             Kind::CircuitOpen => f.write_str("the upstream failed too often; its circuit is open"),
             Kind::Overloaded => f.write_str("too many calls are waiting for the upstream"),
+            Kind::Crowded => f.write_str("too many sessions use a process of their own of this server"),
             Kind::Reset => f.write_str("the upstream ended before its answer did"),
             Kind::TooLarge => f.write_str("the upstream's answer is too large"),
             Kind::Protocol(what) => write!(f, "the upstream broke the protocol: {what}"),
+            Kind::Refused(code) => write!(f, "the upstream answered with the error {code}"),
             Kind::Status(status) => write!(f, "the upstream answered with HTTP status {status}"),
             Kind::Unavailable => f.write_str("the upstream is not available"),
         }

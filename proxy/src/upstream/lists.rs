@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::catalogue::{CacheScope, Listing, Lists, Observation, Offers, State};
 use super::detect::Live;
-use super::error::{Error, Kind};
+use super::error::{Error, Explanation, Kind, Phase};
 use super::remark::Remark;
 use super::reply::Event;
 use super::route::is_askable;
@@ -19,6 +19,7 @@ use super::wire::{self, Answer};
 use super::{Core, Outgoing};
 use crate::mcp::envelope::Method;
 use crate::mcp::era::Era;
+use crate::mcp::fault::METHOD_NOT_FOUND;
 use crate::mcp::meta::{Capabilities, CapabilitySet};
 
 /// The lists that a server may have.
@@ -43,6 +44,7 @@ impl Declared {
     fn offers(self, live: &Live, seen: &Observation) -> Option<Offers> {
         match (&seen.state, self.era, &live.modern) {
             (State::Ready, ..) => Some(seen.offers),
+            (State::Degraded { .. }, ..) if seen.lists.is_partial() => Some(seen.offers),
             (State::Connecting, Era::Modern, Some(said)) => Some(Offers::read(&said.capabilities)),
             _ => None,
         }
@@ -158,7 +160,7 @@ impl Core {
             // Of a server that cannot be reached nothing more will be known than of everyone's lists.
             return matches!(seen.state, State::Failed { .. }).then_some(Offered::Same);
         };
-        let own = self.read_lists(&live, offers, Some(declared)).await;
+        let own = self.read_lists(&live, offers, Some(declared)).await.map(|read| read.lists);
         let seen = match seen.state {
             // At first contact everyone's are on their way, too.
             State::Connecting => {
@@ -180,13 +182,13 @@ impl Core {
         }
     }
 
-    /// Reads all lists that the server has, at once.
+    /// Reads all lists that the server has, at once. One that fails hides none of the others.
     pub(super) async fn read_lists(
         self: &Arc<Self>,
         live: &Arc<Live>,
         offers: Offers,
         declared: Option<Declared>,
-    ) -> Result<Lists, Error> {
+    ) -> Result<Read, Error> {
         let all: [_; ALL] = [
             (offers.tools, Method::ToolsList),
             (offers.prompts, Method::PromptsList),
@@ -196,14 +198,8 @@ impl Core {
         let at_once = declared.map_or(ALL, Declared::at_once);
         let wanted = all.into_iter().filter(|(wanted, _)| *wanted);
         let listings = wanted.map(|(_, method)| self.list(live, method, declared));
-        let listings: Vec<_> = stream::iter(listings).buffered(at_once).try_collect().await?;
-
-        let ttl_ms = listings.iter().map(|one| one.ttl_ms).min().filter(|ttl| *ttl < u64::MAX);
-        let public = ttl_ms.is_some() && listings.iter().all(|one| one.scope == CacheScope::Public);
-        let cache_scope = if public { CacheScope::Public } else { CacheScope::Private };
-        let mut lists = Lists { ttl_ms: ttl_ms.unwrap_or(0), cache_scope, ..Lists::default() };
-        listings.into_iter().for_each(|listing| lists.take(listing));
-        Ok(lists)
+        let listings = stream::iter(listings).buffered(at_once).try_collect().await?;
+        Read::of(listings, &self.observation.borrow().lists)
     }
 
     /// Tells what is to be said of these lists and was not of those that are known, whoever they are for.
@@ -220,26 +216,22 @@ impl Core {
         }
     }
 
+    /// Reads one list. An error that is the list's own comes with what was read before it.
     async fn list(
         self: &Arc<Self>,
         live: &Arc<Live>,
         method: Method,
         declared: Option<Declared>,
-    ) -> Result<Listing, Error> {
+    ) -> Result<(Listing, Option<Error>), Error> {
         let mut listing = Listing::new(method.clone());
         let mut members = Bytes::new();
         loop {
-            let raw = self.ask(live, method.clone(), members, declared).await?;
-            let next = match wire::answer(&raw) {
-                Some(Answer::Result(result)) => listing.page(result)?,
-                // Declared but not there (templates, often): an empty list.
-                Some(Answer::Error(_, crate::mcp::fault::METHOD_NOT_FOUND)) => None,
-                Some(Answer::Error(..)) => return Err(Error::protocol("a list was refused")),
-                None => return Err(Error::protocol("a list without an answer")),
-            };
-            match next {
-                Some(next) => members = next,
-                None => return Ok(listing),
+            let page = self.ask(live, method.clone(), members, declared).await;
+            match page.and_then(|raw| take_page(&mut listing, &raw)) {
+                Ok(Some(next)) => members = next,
+                Ok(None) => return Ok((listing, None)),
+                Err(error) if is_of_one_list(&error) => return Ok((listing, Some(error))),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -263,5 +255,68 @@ impl Core {
             }
         }
         Err(Error::sent(Kind::Reset))
+    }
+}
+
+/// What came of reading a server's lists.
+pub(super) struct Read {
+    pub(super) lists: Lists,
+    /// The first that could not be read.
+    pub(super) missing: Option<(Remark, Error)>,
+}
+
+impl Read {
+    /// What is `known` stands where a list failed; where all did there is nothing to show.
+    fn of(listings: Vec<(Listing, Option<Error>)>, known: &Lists) -> Result<Self, Error> {
+        let whole = || listings.iter().filter(|(_, failed)| failed.is_none()).map(|(listing, _)| listing);
+        if let (None, Some((_, Some(error)))) = (whole().next(), listings.first()) {
+            return Err(error.clone());
+        }
+        let all = whole().count() == listings.len();
+        let ttl_ms = whole().map(|one| one.ttl_ms).min().filter(|ttl| all && *ttl < u64::MAX);
+        let public = ttl_ms.is_some() && whole().all(|one| one.scope == CacheScope::Public);
+        let cache_scope = if public { CacheScope::Public } else { CacheScope::Private };
+        let mut lists = Lists { ttl_ms: ttl_ms.unwrap_or(0), cache_scope, ..Lists::default() };
+        let mut missing = None;
+        for (listing, failed) in listings {
+            match failed {
+                None => lists.take(listing),
+                Some(error) => {
+                    let remark = Remark::missing(listing.method(), &error);
+                    lists.take_part(listing, &error, known);
+                    missing.get_or_insert((remark, error));
+                }
+            }
+        }
+        Ok(Self { lists, missing })
+    }
+}
+
+/// Takes in a page; the `params` members that ask for the next one, if there is to be one.
+fn take_page(listing: &mut Listing, raw: &[u8]) -> Result<Option<Bytes>, Error> {
+    match wire::answer(raw) {
+        Some(Answer::Result(result)) => listing.page(result),
+        // Declared but not there (templates, often): an empty list.
+        Some(Answer::Error(_, METHOD_NOT_FOUND)) => Ok(None),
+        Some(Answer::Error(_, code)) => {
+            let explanation = Explanation::read(raw);
+            Err(Error { explanation, ..Error::sent(Kind::Refused(code)) })
+        }
+        None => Err(Error::protocol("a list without an answer")),
+    }
+}
+
+/// Whether an error says nothing about the server's other lists: it was reached, and this is what it made of one.
+fn is_of_one_list(error: &Error) -> bool {
+    match error.kind {
+        Kind::Refused(_) | Kind::Protocol(_) | Kind::TooLarge | Kind::Status(_) => true,
+        Kind::Timeout(phase) => phase != Phase::Connect,
+        Kind::Connect(_)
+        | Kind::NoInstance
+        | Kind::CircuitOpen
+        | Kind::Overloaded
+        | Kind::Crowded
+        | Kind::Reset
+        | Kind::Unavailable => false,
     }
 }

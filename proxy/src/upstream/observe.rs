@@ -18,6 +18,7 @@ use super::detect::{self, Live, Opened, Wire};
 use super::error::{Error, Kind};
 use super::http::Http;
 use super::legacy::Legacy;
+use super::lists::Read;
 use super::reply::Event;
 use super::route::Started;
 use super::service::Service;
@@ -228,7 +229,7 @@ async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<L
         Session::open_channel(channel, &Profile::default(), patience).await?
     } else {
         match detect::over_channel(channel, &core.config).await? {
-            Opened::Session(session) => session,
+            Opened::Session(session) => *session,
             Opened::ExitedOnProbe => {
                 let Started::Process(channel) = core.connect(&core.inbox(core.shared(false))).await? else {
                     return Err(Error::unsent(Kind::Unavailable));
@@ -253,7 +254,7 @@ async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<L
 
 /// Reads the lists now, when they change and from time to time. Returns when that fails for long.
 async fn keep_current(core: &Arc<Core>, live: &Arc<Live>) -> Error {
-    let mut failures = 0;
+    let (mut failures, mut partly) = (0, 0);
     // What it has just said of itself in the probe is not asked again.
     let mut said = live.modern.clone().filter(Handshake::is_said);
     loop {
@@ -262,10 +263,11 @@ async fn keep_current(core: &Arc<Core>, live: &Arc<Live>) -> Error {
             None => core.refresh_lists(live).await,
         };
         let pause = match read {
-            Ok(()) => {
+            Ok(all) => {
                 failures = 0;
+                partly = if all { 0 } else { partly + 1 };
                 core.renew_all(live);
-                core.config.poll
+                if all { core.config.poll } else { core.config.poll.min(growing(partly)) }
             }
             Err(error) => {
                 failures += 1;
@@ -274,7 +276,7 @@ async fn keep_current(core: &Arc<Core>, live: &Arc<Live>) -> Error {
                     return error;
                 }
                 core.degraded(&error);
-                FIRST_PAUSE * 2_u32.pow(failures)
+                growing(failures)
             }
         };
         core.pool.reap();
@@ -284,6 +286,11 @@ async fn keep_current(core: &Arc<Core>, live: &Arc<Live>) -> Error {
             () = core.changed.notified() => tokio::time::sleep(DEBOUNCE).await,
         }
     }
+}
+
+/// The pause before lists are asked for again that failed so often.
+fn growing(failures: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << failures.min(8))
 }
 
 /// A modern server tells of changed lists on a subscription. Never returns.
@@ -371,23 +378,28 @@ impl Core {
         self.renew_all(live);
     }
 
-    /// Asks the server what it is, reads all lists and publishes both.
-    pub(super) async fn refresh_lists(self: &Arc<Self>, live: &Arc<Live>) -> Result<(), Error> {
+    /// Asks the server what it is, reads all lists and publishes both. Says whether no list failed.
+    pub(super) async fn refresh_lists(self: &Arc<Self>, live: &Arc<Live>) -> Result<bool, Error> {
         let handshake = self.describe(live).await?;
         self.publish_lists(live, handshake).await
     }
 
-    /// Reads all lists and publishes them.
-    async fn publish_lists(self: &Arc<Self>, live: &Arc<Live>, handshake: Handshake) -> Result<(), Error> {
+    /// Reads all lists and publishes them, those that could be read. Says whether no list failed.
+    async fn publish_lists(self: &Arc<Self>, live: &Arc<Live>, handshake: Handshake) -> Result<bool, Error> {
         let offers = Offers::read(&handshake.capabilities);
         let listed = Instant::now();
-        let lists = self.read_lists(live, offers, None).await?;
+        let Read { lists, missing } = self.read_lists(live, offers, None).await?;
         self.remark(&lists);
+        let all = missing.is_none();
+        let state = missing.map_or(State::Ready, |(remark, error)| State::Degraded {
+            reason: remark.to_string(),
+            explanation: error.explanation,
+        });
         self.publish(|observation| {
             // Until it is known anew, what was known of its sessions stands.
             let legacy = live.legacy.so_far().unwrap_or(observation.eras.legacy);
             *observation = Observation {
-                state: State::Ready,
+                state,
                 eras: Eras { modern: live.modern.is_some(), legacy },
                 server_info: handshake.server_info,
                 capabilities: handshake.capabilities,
@@ -399,7 +411,7 @@ impl Core {
                 hiding: observation.hiding,
             };
         });
-        Ok(())
+        Ok(all)
     }
 
     /// What the server says of itself: now if it is modern, else when its session was opened.

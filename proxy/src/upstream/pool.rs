@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::error::{Error, Kind};
+use super::level::Listener;
 use super::session::{Session, Slot};
 use crate::mcp::meta::{CapabilitySet, LogLevel};
 
@@ -43,12 +44,19 @@ pub(crate) struct Pool {
 pub(crate) struct Lease {
     pub(crate) session: Arc<Session>,
     home: Option<(Key, Arc<Mutex<Idle>>, OwnedSemaphorePermit)>,
+    /// Wants its log messages for that time.
+    listener: Option<Listener>,
 }
 
 impl Lease {
     /// A session that is not lent but shared.
     pub(crate) fn shared(session: Arc<Session>) -> Self {
-        Self { session, home: None }
+        Self { session, home: None, listener: None }
+    }
+
+    /// Wants the session's log messages meanwhile.
+    pub(crate) fn hears(&mut self, listener: Option<Listener>) {
+        self.listener = listener;
     }
 }
 
@@ -80,7 +88,7 @@ impl Pool {
     /// A session for one call alone, opened by `open` when none is idle.
     pub(crate) async fn lend<F>(&self, key: Key, patience: Duration, open: F) -> Result<Lease, Error>
     where
-        F: Future<Output = Result<Arc<Session>, Error>>,
+        F: Future<Output = Result<Session, Error>>,
     {
         let waiting = tokio::time::timeout(patience, Arc::clone(&self.exclusive).acquire_owned());
         let Ok(Ok(place)) = waiting.await else { return Err(Error::unsent(Kind::Overloaded)) };
@@ -93,9 +101,27 @@ impl Pool {
         };
         let session = match idle {
             Some((session, _)) => session,
-            None => open.await?,
+            None => {
+                self.make_room();
+                Arc::new(open.await?)
+            }
         };
-        Ok(Lease { session, home: Some((key, Arc::clone(&self.idle), place)) })
+        Ok(Lease { session, home: Some((key, Arc::clone(&self.idle), place)), listener: None })
+    }
+
+    /// Ends idle sessions, the longest idle first, so that with one more there are no more than are lent at a time: what
+    /// clients declare makes many kinds of them.
+    fn make_room(&self) {
+        let mut idle = self.idle.lock();
+        // The place of the one that is opened is taken already.
+        let free = self.exclusive.available_permits();
+        while idle.values().map(Vec::len).sum::<usize>() > free {
+            // Each kind has its own in the order in which they came back.
+            let since = |sessions: &Vec<(Arc<Session>, Instant)>| sessions.first().map(|(_, since)| *since);
+            let longest = idle.values_mut().filter(|sessions| !sessions.is_empty());
+            let Some(longest) = longest.min_by_key(|sessions| since(sessions)) else { return };
+            longest.remove(0);
+        }
     }
 
     /// Ends sessions that have been idle for long.

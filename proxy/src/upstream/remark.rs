@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::error::Error;
 use crate::mcp::envelope::Method;
 
 /// See the module. Names are the server's own.
@@ -31,6 +32,13 @@ pub enum Remark {
         /// The request that asks for the list.
         method: &'static str,
     },
+    /// A list could not be read, though others could: what is known of it stands, and it is asked for again.
+    Missing {
+        /// The request that asks for the list.
+        method: &'static str,
+        /// What came of it, without the server's own words.
+        reason: String,
+    },
     /// A list has too many pages, or repeats a cursor: what came so far stands.
     Cut {
         /// The request that asks for the list.
@@ -41,6 +49,10 @@ pub enum Remark {
 impl Remark {
     pub(super) fn twice(method: &Method) -> Self {
         Self::Twice { method: method.label() }
+    }
+
+    pub(super) fn missing(method: &Method, error: &Error) -> Self {
+        Self::Missing { method: method.label(), reason: error.to_string() }
     }
 
     pub(super) fn cut(method: &Method) -> Self {
@@ -62,6 +74,9 @@ impl fmt::Display for Remark {
             Self::TaskOnly { tool } => write!(f, "left out the tool {tool:?}, which runs as a task only"),
             Self::Unreadable { method, items } => {
                 write!(f, "{method} has {items} items without a name or with a member named twice: left out")
+            }
+            Self::Missing { method, reason } => {
+                write!(f, "{method} failed ({reason}); it is asked again, and the other lists are served")
             }
             Self::Twice { method } => write!(f, "{method} names one item twice; the first stands"),
             Self::Cut { method } => write!(f, "{method} has too many pages or repeats a cursor; cut"),

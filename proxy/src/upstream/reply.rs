@@ -21,14 +21,12 @@ use super::events::EventStream;
 use super::http::{Answered, HttpLine, Opened, Refused};
 use super::inbox::{self, Answerer, Back, Inbox, Listening};
 use super::pool::Lease;
+use super::resume::Resumes;
 use super::wire::{self, Said};
 use crate::mcp::envelope::{Id, Method};
 use crate::mcp::era::Era;
 use crate::mcp::sse;
 use crate::workers;
-
-/// Times that one call takes up a broken stream.
-const MAX_RESUMES: usize = 16;
 
 /// One thing that an upstream said during a call.
 #[derive(Debug)]
@@ -179,7 +177,7 @@ pub struct Reply {
     ready: VecDeque<Event>,
     bounds: Bounds,
     begun: bool,
-    resumes: usize,
+    resumes: Resumes,
     call: Admitted,
     /// Last: given back after the cancellation is on its way.
     _lease: Option<Lease>,
@@ -204,7 +202,7 @@ impl Reply {
             ready: VecDeque::new(),
             bounds,
             begun: false,
-            resumes: 0,
+            resumes: Resumes::default(),
             call: Admitted::default(),
             _lease: None,
         }
@@ -507,11 +505,8 @@ impl Reply {
         let State::Events(events) = &mut self.state else { return Err(failed) };
         let (Some(line), Some(last)) = (&self.line, events.last_id.clone()) else { return Err(failed) };
         loop {
-            self.resumes += 1;
-            if self.resumes > MAX_RESUMES {
-                return Err(failed);
-            }
-            tokio::time::sleep(events.retry()).await;
+            let Some(pause) = self.resumes.next(&last, events.retry()) else { return Err(failed) };
+            tokio::time::sleep(pause).await;
             match line.get(Some(&last)).await {
                 Ok(Answered { opened: Opened::Events(body), .. }) => {
                     events.reopen(body, self.bounds.max_bytes);
@@ -519,7 +514,7 @@ impl Reply {
                 }
                 Ok(_) => return Err(failed),
                 // The server may be on its way back.
-                Err(_) => {}
+                Err(_) => self.resumes.failed(&last),
             }
         }
     }

@@ -17,7 +17,7 @@ use super::link::SessionLink;
 use super::pool::{Key, Lease};
 use super::reply::{Bounds, Reply};
 use super::session::{Profile, Session, Slot};
-use super::wire::{self, MetaParts};
+use super::wire;
 use super::{Core, Outgoing, legacy_sse, stdio};
 use crate::identity::assertion;
 use crate::mcp::envelope::Method;
@@ -141,6 +141,7 @@ impl Core {
         assertion: Option<&HeaderValue>,
     ) -> Result<Lease, Error> {
         let lease = self.link_session(live, link, assertion).await?;
+        self.hear(link, &lease.session).await;
         self.renew(link, &lease.session, assertion);
         Ok(lease)
     }
@@ -152,6 +153,7 @@ impl Core {
         assertion: Option<&HeaderValue>,
     ) -> Result<Lease, Error> {
         let (slot, _) = self.know(link);
+        link.uses(self.instance);
         if let (Wire::Stdio(shared), false) = (&live.wire, is_askable(link.capabilities.set())) {
             return Ok(Lease::shared(Arc::clone(shared)));
         }
@@ -159,59 +161,48 @@ impl Core {
         // What the gateway says of the caller may have changed since: then it is not the same session any more.
         slot.lock().await.take_if(|session| session.assertion() != assertion);
         let profile = Profile { assertion: assertion.cloned(), ..link.profile() };
-        self.in_slot(&slot, self.open(live, owner, profile)).await
+        let opening = async {
+            let room = match live.wire {
+                Wire::Stdio(_) => Some(self.room(link)?),
+                Wire::Http(_) | Wire::Sse(..) => None,
+            };
+            let session = self.open(live, owner, profile).await?;
+            Ok(session.in_room(room))
+        };
+        self.in_slot(&slot, opening).await
     }
 
     /// A session for a client that has none.
     async fn pooled(self: &Arc<Self>, live: &Arc<Live>, request: &Outgoing) -> Result<Lease, Error> {
         let set = request.capabilities.set();
-        let key = Key { capabilities: set, log_level: request.log_level };
         let profile =
             Profile { capabilities: request.capabilities.raw().clone(), info: None, assertion: None };
         let owner = self.shared(set.contains(CapabilitySet::ROOTS));
-        let opening = async {
-            let session = self.open(live, owner, profile).await?;
-            Box::pin(self.set_level(&session, request)).await;
-            Ok(session)
-        };
-        if is_askable(set) {
-            return self.pool.lend(key, self.config.timeouts.connect, opening).await;
-        }
-        match live.shared() {
-            Some(shared) => Ok(Lease::shared(Arc::clone(shared))),
+        let opening = async { self.open(live, owner, profile).await };
+        let mut lease = if is_askable(set) {
+            let key = Key { capabilities: set, log_level: request.log_level };
+            self.pool.lend(key, self.config.timeouts.connect, opening).await?
+        } else if let Some(shared) = live.shared() {
+            Lease::shared(Arc::clone(shared))
+        } else {
             // Nothing that can be asked: one session serves all, whatever else they declare.
-            None => {
-                let key = Key { log_level: request.log_level, ..Key::plain() };
-                self.in_slot(&self.pool.slot(key), opening).await
-            }
-        }
-    }
-
-    /// A legacy session sends log messages from the level on that was set in it.
-    async fn set_level(&self, session: &Session, request: &Outgoing) {
-        let Some(level) = request.log_level else { return };
-        if !super::Offers::read(&session.handshake.capabilities).logging {
-            return;
-        }
-        let members = format!(r#""level":"{}""#, level.as_str());
-        let (id, parts) = (self.next_id(), MetaParts::default());
-        let body = wire::request(id, &Method::LoggingSetLevel, members.as_bytes(), &parts, Era::Legacy);
-        let bounds = self.bounds(self.config.timeouts.connect, false);
-        // Without log messages the call is still worth making.
-        if let Ok(mut reply) = session.call(id, body, bounds).await {
-            while let Some(Ok(_)) = reply.next().await {}
-        }
+            let key = Key { log_level: request.log_level, ..Key::plain() };
+            self.in_slot(&self.pool.slot(key), opening).await?
+        };
+        let listener = Box::pin(self.listen_in(&lease.session, request.log_level)).await;
+        lease.hears(listener);
+        Ok(lease)
     }
 
     async fn in_slot<F>(&self, slot: &Slot, opening: F) -> Result<Lease, Error>
     where
-        F: Future<Output = Result<Arc<Session>, Error>>,
+        F: Future<Output = Result<Session, Error>>,
     {
         let mut place = slot.lock().await;
         if let Some(session) = place.as_ref().filter(|session| !session.is_dead()) {
             return Ok(Lease::shared(Arc::clone(session)));
         }
-        let session = opening.await?;
+        let session = Arc::new(opening.await?);
         *place = Some(Arc::clone(&session));
         Ok(Lease::shared(session))
     }
@@ -231,7 +222,7 @@ impl Core {
         live: &'a Arc<Live>,
         owner: Owner,
         profile: Profile,
-    ) -> BoxFuture<'a, Result<Arc<Session>, Error>> {
+    ) -> BoxFuture<'a, Result<Session, Error>> {
         Box::pin(self.open_now(live, owner, profile))
     }
 
@@ -240,25 +231,24 @@ impl Core {
         live: &Arc<Live>,
         owner: Owner,
         profile: Profile,
-    ) -> Result<Arc<Session>, Error> {
+    ) -> Result<Session, Error> {
         let inbox = self.inbox(owner);
         let Timeouts { first_byte, .. } = self.config.timeouts;
         let start = self.config.timeouts.start();
-        let session = match &live.wire {
+        match &live.wire {
             Wire::Http(http) => {
                 let opened = Session::open_http(http, inbox, &profile).await;
-                opened.map_err(super::session::NotOpened::into_error)?
+                opened.map_err(super::session::NotOpened::into_error)
             }
             Wire::Sse(http, _) => {
                 let channel = legacy_sse::connect(http, inbox).await?;
-                Session::open_channel(channel, &profile, first_byte).await?
+                Session::open_channel(channel, &profile, first_byte).await
             }
             Wire::Stdio(_) => match self.connect(&inbox).await? {
-                Started::Process(channel) => Session::open_channel(channel, &profile, start).await?,
-                Started::Port(..) => return Err(Error::unsent(Kind::Unavailable)),
+                Started::Process(channel) => Session::open_channel(channel, &profile, start).await,
+                Started::Port(..) => Err(Error::unsent(Kind::Unavailable)),
             },
-        };
-        Ok(Arc::new(session))
+        }
     }
 
     /// Starts the workload.

@@ -16,6 +16,8 @@ use super::error::{Error, Kind, Phase};
 use super::events::EventStream;
 use super::http::{ASIDE, Answered, Http, HttpLine, Opened, Refused, Whole};
 use super::inbox::{Answerer, Back, Inbox};
+use super::level::Levels;
+use super::own::Room;
 use super::reply::{Bounds, Reply};
 use super::wire::{self, Answer};
 use crate::identity::assertion;
@@ -105,6 +107,10 @@ pub(crate) struct Profile {
 pub(crate) struct Session {
     pub(crate) era: Era,
     pub(crate) handshake: Handshake,
+    /// Who wants its log messages.
+    pub(crate) levels: Levels,
+    /// What it takes where it is a process of one client's own.
+    room: Option<Room>,
     line: Line,
     number: u64,
 }
@@ -294,7 +300,23 @@ impl Session {
 
     fn new(era: Era, handshake: Handshake, line: Line) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        Self { era, handshake, line, number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
+        let levels = Levels::default();
+        Self { era, handshake, levels, room: None, line, number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// A process of one client's own.
+    pub(crate) fn in_room(self, room: Option<Room>) -> Self {
+        Self { room, ..self }
+    }
+
+    /// Whether it is a process of one client's own.
+    pub(crate) fn is_own_process(&self) -> bool {
+        self.room.is_some()
+    }
+
+    /// Tells it from every other session.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Another than before where something may have been missed that the server said unasked.

@@ -147,6 +147,34 @@ async fn a_body_that_does_not_come_is_408_and_one_that_is_cut_off_reaches_nobody
     assert_eq!(fake.calls().len(), 0);
 }
 
+#[tokio::test]
+async fn a_body_that_trickles_has_no_more_time_than_one_that_stops() {
+    let gate = Gate::with(&Setup::open(&[]), |options| {
+        options.bounds.request_time = Duration::from_millis(300);
+    })
+    .await;
+    let mut stream = TcpStream::connect(gate.proxy.data_addr()).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    // Without a pause, and yet for longer than the time there is.
+    let trickle = tokio::spawn(async move {
+        let mut sent: u32 = 0;
+        while sent < 4_000_000 && write.write_all(b" ").await.is_ok() {
+            sent += 1;
+            tokio::task::yield_now().await;
+        }
+        sent
+    });
+    let mut status = [0; 12];
+    soon("an answer", read.read_exact(&mut status)).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 408");
+    let mut rest = Vec::new();
+    let _ = soon("the end of the connection", read.read_to_end(&mut rest)).await;
+    assert!(soon("the last byte", trickle).await.unwrap() < 4_000_000);
+}
+
 /// Told when the server's stream to the proxy ends.
 struct Dropped(Arc<watch::Sender<bool>>);
 

@@ -91,7 +91,7 @@ fn linked(link: &Arc<SessionLink>) -> Outgoing {
 }
 
 fn link() -> Arc<SessionLink> {
-    SessionLink::new(Capabilities::default(), None, mpsc::channel(8).0)
+    SessionLink::new("alice", Capabilities::default(), None, mpsc::channel(8).0)
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::fake::{self, Fake, call, data, drain, events, fed, json, legacy, read
 
 fn link(capabilities: &'static [u8]) -> (Arc<SessionLink>, mpsc::Receiver<Unsolicited>) {
     let (inbox, hears) = mpsc::channel(8);
-    (SessionLink::new(Capabilities::new(Bytes::from_static(capabilities)), None, inbox), hears)
+    (SessionLink::new("alice", Capabilities::new(Bytes::from_static(capabilities)), None, inbox), hears)
 }
 
 fn linked(link: &Arc<SessionLink>) -> Outgoing {
@@ -199,6 +199,60 @@ async fn a_broken_stream_is_taken_up_where_it_broke_off() {
     let upstream = fake.upstream();
     ready(&upstream).await;
     assert_eq!(send(&upstream, call(Era::Legacy)).await.unwrap()["result"]["late"], true);
+}
+
+#[tokio::test]
+async fn a_server_that_closes_the_stream_after_each_event_is_polled_until_it_answers() {
+    const POLLS: usize = 20;
+    let fake = Fake::start(|seen| {
+        Box::pin(async move {
+            let last =
+                seen.header("last-event-id").and_then(|id| id.strip_prefix("e-")?.parse::<usize>().ok());
+            match last {
+                // The answer to the one call that is open.
+                Some(POLLS) => {
+                    events(vec![data(&json!({"jsonrpc": "2.0", "id": null, "result": {"late": true}}))])
+                }
+                Some(last) => {
+                    let note = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {}});
+                    events(vec![format!("id: e-{}\nretry: 1\n{}", last + 1, data(&note))])
+                }
+                None if seen.method() == "tools/call" => {
+                    events(vec!["id: e-1\nretry: 1\ndata:\n\n".to_owned()])
+                }
+                None => legacy(&seen),
+            }
+        })
+    })
+    .await;
+    let upstream = fake.upstream();
+    ready(&upstream).await;
+    let (said, answer) = drain(&mut upstream.send(call(Era::Legacy)).await.unwrap()).await;
+    assert_eq!((said.len(), &answer.unwrap()["result"]["late"]), (POLLS - 1, &json!(true)));
+}
+
+#[tokio::test]
+async fn a_server_that_only_makes_us_resume_is_given_up_and_its_call_cancelled() {
+    let fake = Fake::start(|seen| {
+        Box::pin(async move {
+            let resumed = seen.header("last-event-id").is_some();
+            if resumed || seen.method() == "tools/call" {
+                return events(vec!["id: e-1\nretry: 0\ndata:\n\n"]);
+            }
+            legacy(&seen)
+        })
+    })
+    .await;
+    let upstream = fake.upstream();
+    ready(&upstream).await;
+    let failed = send(&upstream, call(Era::Legacy)).await.unwrap_err();
+    assert_eq!((failed.kind, failed.executed), (Kind::Reset, true));
+    fake::until("the call is cancelled", || {
+        fake.methods().contains(&"POST notifications/cancelled".to_owned())
+    })
+    .await;
+    let resumed = fake.seen().iter().filter(|seen| seen.header("last-event-id").is_some()).count();
+    assert!((2..30).contains(&resumed), "{resumed}");
 }
 
 #[tokio::test]

@@ -211,7 +211,7 @@ async fn only_a_client_that_can_be_asked_gets_a_process_of_its_own() {
     ready(&upstream).await;
     let link = |capabilities: &'static [u8]| {
         let (inbox, _) = mpsc::channel(1);
-        SessionLink::new(Capabilities::new(Bytes::from_static(capabilities)), None, inbox)
+        SessionLink::new("alice", Capabilities::new(Bytes::from_static(capabilities)), None, inbox)
     };
     let calling = async |link: &Arc<SessionLink>| {
         let mut request = call(Era::Legacy);
@@ -320,7 +320,8 @@ async fn stopping_ends_the_processes_of_links_too_and_updates_of_the_shared_one_
     assert!(String::from_utf8_lossy(&updates.recv().await.unwrap()).contains("file:///a"));
 
     let (inbox, _hears) = mpsc::channel(1);
-    let link = SessionLink::new(Capabilities::new(Bytes::from_static(br#"{"roots":{}}"#)), None, inbox);
+    let link =
+        SessionLink::new("alice", Capabilities::new(Bytes::from_static(br#"{"roots":{}}"#)), None, inbox);
     let mut request = call(Era::Legacy);
     request.session = Some(Arc::clone(&link));
     send(&upstream, request).await.unwrap();
@@ -380,8 +381,12 @@ async fn a_process_that_comes_back_is_told_again_what_is_subscribed_to() {
     let mut links = Vec::new();
     for capabilities in ["{}", r#"{"roots":{}}"#] {
         let (inbox, hears) = mpsc::channel(8);
-        let link =
-            SessionLink::new(Capabilities::new(Bytes::from_static(capabilities.as_bytes())), None, inbox);
+        let link = SessionLink::new(
+            "alice",
+            Capabilities::new(Bytes::from_static(capabilities.as_bytes())),
+            None,
+            inbox,
+        );
         let members = Bytes::from_static(br#""uri":"file:///a""#);
         let mut request = Outgoing::new(Era::Legacy, Method::ResourcesSubscribe, members);
         request.name = Some("file:///a".into());
@@ -428,7 +433,9 @@ async fn one_clients_subscription_in_a_shared_process_does_not_end_with_anothers
     let upstream = processes.upstream();
     ready(&upstream).await;
     let links: Vec<_> = (0..2)
-        .map(|_| SessionLink::new(Capabilities::new(Bytes::from_static(b"{}")), None, mpsc::channel(1).0))
+        .map(|_| {
+            SessionLink::new("alice", Capabilities::new(Bytes::from_static(b"{}")), None, mpsc::channel(1).0)
+        })
         .collect();
     for method in [Method::ResourcesSubscribe, Method::ResourcesUnsubscribe] {
         for link in &links {

@@ -1,0 +1,229 @@
+//! `logging/setLevel`: a server sends what the most curious of those wants who listen in its session.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use mcpmesh_proxy::mcp::era::Era;
+use mcpmesh_proxy::mcp::meta::{Capabilities, LogLevel};
+use mcpmesh_proxy::upstream::*;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::fake::{self, Fake, Process, Processes, call, initialized, legacy, ready, result, send};
+
+fn link(capabilities: &'static [u8]) -> Arc<SessionLink> {
+    SessionLink::new("alice", Capabilities::new(Bytes::from_static(capabilities)), None, mpsc::channel(8).0)
+}
+
+fn linked(link: &Arc<SessionLink>) -> Outgoing {
+    let mut request = call(Era::Legacy);
+    request.session = Some(Arc::clone(link));
+    request
+}
+
+fn modern(level: LogLevel) -> Outgoing {
+    let mut request = call(Era::Modern);
+    request.log_level = Some(level);
+    request
+}
+
+/// The levels that processes were set to, with the number of the process.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<(usize, String)>>>);
+
+impl Told {
+    fn take(&self) -> Vec<(usize, String)> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    /// Processes that say nothing before they are told a level. Calls wait for `free`.
+    fn processes(&self, free: &Arc<Semaphore>) -> Arc<Processes> {
+        let (told, free) = (self.clone(), Arc::clone(free));
+        Processes::new(move |number, mut process| {
+            let (told, free) = (told.clone(), Arc::clone(&free));
+            Box::pin(async move { told.play(number, &mut process, &free).await })
+        })
+    }
+
+    async fn play(&self, number: usize, process: &mut Process, free: &Semaphore) {
+        let mut level = None;
+        while let Some(message) = process.read().await {
+            match message["method"].as_str().unwrap_or_default() {
+                "logging/setLevel" => {
+                    let said = message["params"]["level"].as_str().unwrap().to_owned();
+                    self.0.lock().unwrap().push((number, said.clone()));
+                    level = Some(said);
+                    process.result(&message, json!({})).await;
+                }
+                "tools/call" => {
+                    if let Some(level) = &level {
+                        let params = json!({"level": level, "data": "busy"});
+                        let note =
+                            json!({"jsonrpc": "2.0", "method": "notifications/message", "params": params});
+                        process.say(&note.to_string()).await;
+                    }
+                    free.acquire().await.unwrap().forget();
+                    process.legacy(&message).await;
+                }
+                _ => process.legacy(&message).await,
+            }
+        }
+    }
+}
+
+fn set(number: usize, level: &str) -> Vec<(usize, String)> {
+    vec![(number, level.to_owned())]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_calls_share_is_set_to_what_the_most_curious_of_them_wants() {
+    let (told, free) = (Told::default(), Arc::new(Semaphore::new(0)));
+    let processes = told.processes(&free);
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+
+    let mut curious = upstream.send(modern(LogLevel::Debug)).await.unwrap();
+    let Some(Ok(Event::Notification { raw, .. })) = curious.next().await else { panic!("a log message") };
+    assert_eq!(serde_json::from_slice::<Value>(&raw).unwrap()["params"]["level"], "debug");
+    assert_eq!(told.take(), set(0, "debug"), "before the call");
+    free.add_permits(1);
+    let calm = send(&upstream, modern(LogLevel::Error));
+    fake::drain(&mut curious).await.1.unwrap();
+    free.add_permits(1);
+    calm.await.unwrap();
+    drop(curious);
+    told.take();
+
+    free.add_permits(100);
+    send(&upstream, call(Era::Modern)).await.unwrap();
+    assert_eq!(told.take(), [], "nobody wants anything of this one");
+    for _ in 0..2 {
+        send(&upstream, modern(LogLevel::Warning)).await.unwrap();
+    }
+    assert_eq!(told.take(), set(0, "warning"), "the curious one has gone; and it is said once");
+    assert_eq!(processes.started(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn less_is_set_only_when_nobody_listens_who_wants_more() {
+    let (told, free) = (Told::default(), Arc::new(Semaphore::new(0)));
+    let upstream = told.processes(&free).upstream();
+    ready(&upstream).await;
+    let curious = upstream.send(modern(LogLevel::Debug)).await.unwrap();
+    let calm = upstream.send(modern(LogLevel::Error)).await.unwrap();
+    assert_eq!(told.take(), set(0, "debug"));
+    drop((curious, calm));
+    free.add_permits(100);
+
+    // Clients with sessions listen for as long as these live.
+    let (one, other) = (link(b"{}"), link(b"{}"));
+    one.set_log_level(LogLevel::Info);
+    other.set_log_level(LogLevel::Alert);
+    for link in [&one, &other, &one] {
+        send(&upstream, linked(link)).await.unwrap();
+    }
+    assert_eq!(told.take(), set(0, "info"));
+    other.set_log_level(LogLevel::Notice);
+    upstream.tell_level(&other).await;
+    assert_eq!(told.take(), []);
+    drop(one);
+    send(&upstream, modern(LogLevel::Critical)).await.unwrap();
+    assert_eq!(told.take(), set(0, "notice"));
+    other.set_log_level(LogLevel::Debug);
+    upstream.tell_level(&other).await;
+    assert_eq!(told.take(), set(0, "debug"), "without a call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_of_its_own_is_set_to_its_clients_level_and_so_is_the_next_one() {
+    let (told, free) = (Told::default(), Arc::new(Semaphore::new(100)));
+    let processes = told.processes(&free);
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    let link = link(br#"{"roots":{}}"#);
+    link.set_log_level(LogLevel::Info);
+    upstream.tell_level(&link).await;
+    assert_eq!((told.take(), processes.started()), (vec![], 1), "nothing is started to be told that");
+    send(&upstream, linked(&link)).await.unwrap();
+    assert_eq!(told.take(), set(1, "info"));
+    let mut asked = modern(LogLevel::Debug);
+    asked.capabilities = Capabilities::new(Bytes::from_static(br#"{"sampling":{}}"#));
+    send(&upstream, asked).await.unwrap();
+    assert_eq!(told.take(), set(2, "debug"), "a modern client that can be asked has one for the call");
+}
+
+/// A server of sessions that counts them.
+async fn counting() -> Fake {
+    let sessions = std::sync::atomic::AtomicUsize::new(0);
+    Fake::start(move |seen| {
+        let number = sessions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Box::pin(async move {
+            let mut answer = legacy(&seen);
+            if seen.method() == "initialize" {
+                answer.headers_mut().insert("mcp-session-id", format!("s-{number}").parse().unwrap());
+            }
+            answer
+        })
+    })
+    .await
+}
+
+/// The levels that a server was told, and whether the last call came in the session that was told last.
+fn told(fake: &Fake) -> (Vec<String>, bool) {
+    let seen = fake.seen();
+    let told: Vec<_> = seen.iter().filter(|seen| seen.method() == "logging/setLevel").collect();
+    let call = seen.iter().rfind(|seen| seen.method() == "tools/call").unwrap();
+    let same = told.last().is_some_and(|one| one.header("mcp-session-id") == call.header("mcp-session-id"));
+    (told.iter().map(|one| one.body["params"]["level"].as_str().unwrap().to_owned()).collect(), same)
+}
+
+#[tokio::test]
+async fn over_http_a_modern_clients_level_is_set_in_the_session_of_its_call() {
+    let fake = counting().await;
+    let upstream = fake.upstream();
+    ready(&upstream).await;
+    send(&upstream, modern(LogLevel::Notice)).await.unwrap();
+    send(&upstream, modern(LogLevel::Notice)).await.unwrap();
+    assert_eq!(told(&fake), (vec!["notice".to_owned()], true));
+    send(&upstream, call(Era::Modern)).await.unwrap();
+    assert_eq!(told(&fake), (vec!["notice".to_owned()], false), "another session, where nobody wants any");
+}
+
+#[tokio::test]
+async fn over_http_a_legacy_clients_level_is_set_in_its_own_session() {
+    let fake = counting().await;
+    let upstream = fake.upstream();
+    ready(&upstream).await;
+    let link = link(b"{}");
+    send(&upstream, linked(&link)).await.unwrap();
+    assert_eq!(told(&fake).0, [""; 0]);
+    for (level, word) in [(LogLevel::Info, "info"), (LogLevel::Error, "error")] {
+        link.set_log_level(level);
+        upstream.tell_level(&link).await;
+        send(&upstream, linked(&link)).await.unwrap();
+        let (levels, same) = told(&fake);
+        assert!(same && levels.last().is_some_and(|last| last == word), "{levels:?}");
+    }
+    assert_eq!(told(&fake).0.len(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_has_no_log_messages_is_told_no_level() {
+    let fake = Fake::start(|seen| {
+        Box::pin(async move {
+            if seen.method() != "initialize" {
+                return legacy(&seen);
+            }
+            let mut said = initialized();
+            said["capabilities"] = json!({"tools": {}});
+            let mut answer = result(&seen, said);
+            answer.headers_mut().insert("mcp-session-id", "s".parse().unwrap());
+            answer
+        })
+    })
+    .await;
+    let upstream = fake.upstream();
+    ready(&upstream).await;
+    send(&upstream, modern(LogLevel::Debug)).await.unwrap();
+    assert_eq!(told(&fake).0, [""; 0]);
+}
