@@ -189,9 +189,7 @@ impl Behind {
         let place = (hostname.clone(), path.clone());
         let owner = self.places.entry(place).or_insert_with(|| gateway.id.clone());
         if *owner != gateway.id {
-            return Err(format!(
-                "listener {name} has the path {path} on {port} that {owner} has: give it another"
-            ));
+            return Err(format!("listener {name} is not served: {owner} has the path {path} on {port}"));
         }
         if let Security::Secret(certificate) = security {
             self.names.add(hostname.as_deref(), certificate);
