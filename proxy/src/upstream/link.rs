@@ -1,6 +1,5 @@
 //! What a legacy client's session is at the upstreams: the sessions that serve it there, and what it is subscribed to.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +36,8 @@ pub(crate) type Heard = (u64, LogLevel);
 #[derive(Default)]
 struct Place {
     slot: Arc<Slot>,
+    /// Whether a call of the client's has gone there, or a subscription has moved there.
+    known: bool,
     /// Since when its subscriptions are in force.
     epoch: Option<Epoch>,
     /// For whom it was last used, towards a server of the mesh.
@@ -145,7 +146,7 @@ impl SessionLink {
 
     /// Whether it has used this upstream.
     pub(crate) fn knows(&self, upstream: u64) -> bool {
-        self.places.lock().contains_key(&upstream)
+        self.places.lock().get(&upstream).is_some_and(|place| place.known)
     }
 
     /// Remembers, or forgets, that the client subscribed to this resource of this server: a session that takes the
@@ -179,12 +180,17 @@ impl SessionLink {
         self.subscribed.lock().iter().any(|(of, wanted)| of == server && uri.starts_with(wanted.as_str()))
     }
 
-    /// The place of this upstream's session, and whether it is new.
-    pub(crate) fn slot(&self, upstream: u64) -> (Arc<Slot>, bool) {
-        match self.places.lock().entry(upstream) {
-            Entry::Occupied(place) => (Arc::clone(&place.get().slot), false),
-            Entry::Vacant(vacant) => (Arc::clone(&vacant.insert(Place::default()).slot), true),
-        }
+    /// The client uses this upstream from now on: the place of its session there, and whether that is news.
+    pub(crate) fn know(&self, upstream: u64) -> (Arc<Slot>, bool) {
+        let mut places = self.places.lock();
+        let place = places.entry(upstream).or_default();
+        let new = !std::mem::replace(&mut place.known, true);
+        (Arc::clone(&place.slot), new)
+    }
+
+    /// The place of this upstream's session, if there is one.
+    pub(crate) fn slot(&self, upstream: u64) -> Option<Arc<Slot>> {
+        self.places.lock().get(&upstream).map(|place| Arc::clone(&place.slot))
     }
 
     /// Notes which session serves this link at an upstream, and for whom. Says whether what the last one heard has an

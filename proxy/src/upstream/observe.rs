@@ -59,7 +59,9 @@ pub(super) async fn run(core: Arc<Core>) {
     core.pool.clear();
     let links = std::mem::take(&mut *core.links.lock());
     for link in links.iter().filter_map(std::sync::Weak::upgrade) {
-        link.slot(core.instance).0.lock().await.take();
+        if let Some(slot) = link.slot(core.instance) {
+            slot.lock().await.take();
+        }
     }
 }
 

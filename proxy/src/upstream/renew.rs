@@ -21,7 +21,7 @@ use crate::mcp::era::Era;
 impl Core {
     /// Remembers a link that uses this upstream: the place of its session, and whether it is new.
     pub(super) fn know(&self, link: &Arc<SessionLink>) -> (Arc<Slot>, bool) {
-        let (slot, new) = link.slot(self.instance);
+        let (slot, new) = link.know(self.instance);
         if new {
             let mut links = self.links.lock();
             links.retain(|link| link.strong_count() > 0);
@@ -65,7 +65,9 @@ impl Core {
         let work = async move {
             for link in links {
                 // Opened before the server went away for long: nothing it says would be heard.
-                link.slot(core.instance).0.lock().await.take_if(|session| session.is_deaf());
+                if let Some(slot) = link.slot(core.instance) {
+                    slot.lock().await.take_if(|session| session.is_deaf());
+                }
                 let assertion = link.assertion(core.instance);
                 if let Err(error) = core.linked(&live, &link, assertion.as_ref()).await {
                     tracing::debug!(server = %core.config.id, %error, "could not renew subscriptions");

@@ -270,8 +270,7 @@ impl Core {
 
     /// The upstream session of a link, if there is one.
     pub(super) async fn opened(&self, link: &SessionLink) -> Option<Arc<Session>> {
-        let (slot, _) = link.slot(self.instance);
-        let session = slot.lock().await.clone();
+        let session = link.slot(self.instance)?.lock().await.clone();
         session.filter(|session| !session.is_dead())
     }
 

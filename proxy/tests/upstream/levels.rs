@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use mcpmesh_proxy::mcp::envelope::Method;
 use mcpmesh_proxy::mcp::era::Era;
 use mcpmesh_proxy::mcp::meta::{Capabilities, LogLevel};
 use mcpmesh_proxy::upstream::*;
@@ -150,6 +151,38 @@ async fn a_process_of_its_own_is_set_to_its_clients_level_and_so_is_the_next_one
     asked.capabilities = Capabilities::new(Bytes::from_static(br#"{"sampling":{}}"#));
     send(&upstream, asked).await.unwrap();
     assert_eq!(told.take(), set(2, "debug"), "a modern client that can be asked has one for the call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_a_client_has_not_used_is_not_set_to_its_level() {
+    let (told, free) = (Told::default(), Arc::new(Semaphore::new(100)));
+    let upstream = told.processes(&free).upstream();
+    ready(&upstream).await;
+    let link = link(b"{}");
+    link.set_log_level(LogLevel::Debug);
+    upstream.tell_level(&link).await;
+    upstream.tell_level(&link).await;
+    send(&upstream, modern(LogLevel::Critical)).await.unwrap();
+    assert_eq!(told.take(), set(0, "critical"), "nobody is there who wants more");
+    send(&upstream, linked(&link)).await.unwrap();
+    assert_eq!(told.take(), set(0, "debug"), "now it has used it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_of_its_own_ends_with_the_server_though_its_client_spoke_of_it_before_its_first_call() {
+    let (told, free) = (Told::default(), Arc::new(Semaphore::new(100)));
+    let processes = told.processes(&free);
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    let link = link(br#"{"roots":{}}"#);
+    link.set_log_level(LogLevel::Info);
+    upstream.tell_level(&link).await;
+    upstream.notify(&link, &Method::NotificationsRootsListChanged, b"").await.unwrap();
+    send(&upstream, linked(&link)).await.unwrap();
+    assert_eq!(processes.living(), 2);
+    upstream.stop();
+    fake::until("both end", || processes.living() == 0).await;
+    drop(link);
 }
 
 /// A server of sessions that counts them.
