@@ -153,7 +153,6 @@ impl Core {
         assertion: Option<&HeaderValue>,
     ) -> Result<Lease, Error> {
         let (slot, _) = self.know(link);
-        link.uses(self.instance);
         if let (Wire::Stdio(shared), false) = (&live.wire, is_askable(link.capabilities.set())) {
             return Ok(Lease::shared(Arc::clone(shared)));
         }
@@ -169,7 +168,10 @@ impl Core {
             let session = self.open(live, owner, profile).await?;
             Ok(session.in_room(room))
         };
-        self.in_slot(&slot, opening).await
+        let lease = self.in_slot(&slot, opening).await?;
+        // A call that was refused is no use of what it did not get.
+        link.uses(self.instance);
+        Ok(lease)
     }
 
     /// A session for a client that has none.
@@ -199,7 +201,9 @@ impl Core {
         F: Future<Output = Result<Session, Error>>,
     {
         let mut place = slot.lock().await;
-        if let Some(session) = place.as_ref().filter(|session| !session.is_dead()) {
+        // Before another is opened: a dead one holds the room that the other takes.
+        place.take_if(|session| session.is_dead());
+        if let Some(session) = &*place {
             return Ok(Lease::shared(Arc::clone(session)));
         }
         let session = Arc::new(opening.await?);

@@ -11,7 +11,7 @@ use mcpmesh_proxy::metrics::{Label, Metrics};
 use mcpmesh_proxy::session::{Session, Sessions, Terms};
 use mcpmesh_proxy::upstream::*;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::fake::{self, Processes, call, ready, send};
 
@@ -81,6 +81,33 @@ async fn clients_that_can_be_asked_start_a_bounded_number_of_processes() {
     drop(bob);
     fake::until("they end with their sessions", || processes.living() == 1 + MOST[0]).await;
     calling(&upstream, &carol[0]).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn processes_that_crashed_take_no_room_from_those_that_come_in_their_place() {
+    let crash = Arc::new(Notify::new());
+    let crashing = Arc::clone(&crash);
+    let processes = Processes::new(move |number, mut process| {
+        let crash = Arc::clone(&crashing);
+        Box::pin(async move {
+            tokio::select! {
+                () = process.play_legacy() => {}
+                // Not the one that all share.
+                () = crash.notified(), if number > 0 => {}
+            }
+        })
+    });
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    let links: Vec<_> = (0..MOST[0]).map(|_| link("alice")).collect();
+    for round in 1..=3 {
+        for link in &links {
+            calling(&upstream, link).await.unwrap();
+        }
+        assert_eq!(processes.started(), 1 + round * MOST[0]);
+        crash.notify_waiters();
+        fake::until("all crash", || processes.living() == 1).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
