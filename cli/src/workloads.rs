@@ -100,13 +100,14 @@ impl Workloads {
         }
         let launched = launch::prepare(&entry.workload, entry.environment.clone());
         let Launched { plan, url } = launched.await.map_err(|error| error.to_string())?;
-        let Running { stdin, stdout, guard } = self.children.start(server, &plan).map_err(|error| {
-            let program = plan.argv.first().map(|word| word.to_string_lossy().into_owned());
-            format!("cannot start {}: {error}", program.unwrap_or_default())
-        })?;
+        let Running { stdin, stdout, guard, ended } =
+            self.children.start(server, &plan).map_err(|error| {
+                let program = plan.argv.first().map(|word| word.to_string_lossy().into_owned());
+                format!("cannot start {}: {error}", program.unwrap_or_default())
+            })?;
         let Some(url) = url else {
             let (stdin, stdout) = (Box::new(stdin), Box::new(stdout));
-            return Ok(Connected::Stdio { stdin, stdout, guard: Box::new(guard) });
+            return Ok(Connected::Stdio { stdin, stdout, guard: Box::new(guard), ended });
         };
         let output = self.children.log(server, stdout);
         let http = Arc::new(Http { url: url.clone(), output, _guard: guard, _stdin: stdin });

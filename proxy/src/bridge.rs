@@ -45,10 +45,10 @@ impl Bridge {
                 let (inherited, environment) = (Inherited::AllButOurs, Environment::default());
                 let plan = Plan { argv: argv.clone(), inherited, environment, container: None };
                 let started = self.children.start(&self.server, &plan);
-                let Running { stdin, stdout, guard } =
+                let Running { stdin, stdout, guard, ended } =
                     started.map_err(|error| ConnectError(format!("cannot start the server: {error}")))?;
                 let (stdin, stdout) = (Box::new(stdin), Box::new(stdout));
-                Ok(Connected::Stdio { stdin, stdout, guard: Box::new(guard) })
+                Ok(Connected::Stdio { stdin, stdout, guard: Box::new(guard), ended })
             }
         }
     }

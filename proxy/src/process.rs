@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use mcpmesh_ir::ServerId;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
@@ -125,6 +127,8 @@ pub struct Running {
     pub stdout: ChildStdout,
     /// Ends it, and all that it started, when dropped.
     pub guard: Guard,
+    /// Resolves once it is gone, which may be a while after `guard` was dropped.
+    pub ended: BoxFuture<'static, ()>,
 }
 
 /// Ends a process group when dropped.
@@ -171,9 +175,10 @@ impl Children {
         };
         say_started(server, plan, child.id());
         let logged = self.log(server, stderr);
-        let (end, ended) = oneshot::channel();
-        self.tasks.spawn(self.clone().watch(server.clone(), child, ended, logged));
-        Ok(Running { stdin, stdout, guard: Guard { _end: end } })
+        let ((end, guard), (gone, ended)) = (oneshot::channel(), oneshot::channel());
+        self.tasks.spawn(self.clone().watch(server.clone(), child, (guard, gone), logged));
+        let ended = ended.map(|_| ()).boxed();
+        Ok(Running { stdin, stdout, guard: Guard { _end: end }, ended })
     }
 
     /// Logs every line that a server writes, under its name. The task ends with the output.
@@ -209,12 +214,12 @@ impl Children {
         self.tasks.wait().await;
     }
 
-    /// Waits for the end of a process and brings it about once its guard is gone.
+    /// Waits for the end of a process and brings it about once its guard is gone. `gone` is dropped when it has ended.
     async fn watch(
         self,
         server: ServerId,
         mut child: Child,
-        guard: oneshot::Receiver<()>,
+        (guard, gone): (oneshot::Receiver<()>, oneshot::Sender<()>),
         logged: JoinHandle<()>,
     ) {
         let status = tokio::select! {
@@ -222,6 +227,7 @@ impl Children {
             _ = guard => return say_ended(&server, &terminate(child).await),
             () = self.stop.cancelled() => return say_ended(&server, &terminate(child).await),
         };
+        drop(gone);
         let ended = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         tracing::warn!("{server}: its process ended: {ended}");
         // With its last line, which may still be on its way.
@@ -355,6 +361,24 @@ mod tests {
             ]
         );
         assert!(said.iter().all(|(head, _)| head.contains("INFO")), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_takes_its_time_has_ended_when_it_is_gone_not_when_it_is_told() {
+        let script = "exec 3<&0; trap 'echo told' TERM; cat <&3 & echo ready; wait; wait";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (stdin, mut said) = (child.stdin.take(), Lines::new(child.stdout.take().unwrap()));
+        assert_eq!(said.next().await.unwrap(), "ready");
+        let ((end, guard), (gone, mut ended)) = (oneshot::channel(), oneshot::channel());
+        let logged = tokio::spawn(async {});
+        tokio::spawn(Children::default().watch(ServerId::new("ns", "s"), child, (guard, gone), logged));
+        drop(end);
+        assert_eq!(said.next().await.unwrap(), "told");
+        assert_eq!(ended.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        drop(stdin);
+        assert!(ended.await.is_err(), "dropped");
     }
 
     #[derive(Clone, Default)]

@@ -155,6 +155,8 @@ pub enum Connected {
         stdout: Box<dyn AsyncRead + Send + Unpin>,
         /// Ends the process group when dropped.
         guard: Guard,
+        /// Resolves once the process is gone, which may be a while after `guard` was dropped.
+        ended: BoxFuture<'static, ()>,
     },
     /// A port that speaks HTTP.
     Http {

@@ -154,7 +154,7 @@ async fn establish(core: &Arc<Core>) -> Result<(Live, Option<super::Guard>), Err
             };
             return Ok((live, None));
         }
-        Endpoint::Workload => match core.connect(&core.inbox(shared.clone())).await? {
+        Endpoint::Workload => match core.connect(&core.inbox(shared.clone()), None).await? {
             Started::Process(channel) => return process(core, channel).await.map(|live| (live, None)),
             Started::Port(url, guard) => (url, Transport::Auto, EgressRule::private(), Some(guard)),
         },
@@ -233,7 +233,8 @@ async fn process(core: &Arc<Core>, channel: super::channel::Channel) -> Result<L
         match detect::over_channel(channel, &core.config).await? {
             Opened::Session(session) => *session,
             Opened::ExitedOnProbe => {
-                let Started::Process(channel) = core.connect(&core.inbox(core.shared(false))).await? else {
+                let inbox = core.inbox(core.shared(false));
+                let Started::Process(channel) = core.connect(&inbox, None).await? else {
                     return Err(Error::unsent(Kind::Unavailable));
                 };
                 let session = Session::open_channel(channel, &Profile::default(), patience).await?;

@@ -14,6 +14,7 @@ use super::error::{Error, Kind};
 use super::http::{Http, modern_headers};
 use super::inbox::{Inbox, Owner};
 use super::link::SessionLink;
+use super::own::{Room, Stay};
 use super::pool::{Key, Lease};
 use super::reply::{Bounds, Reply};
 use super::session::{Profile, Session, Slot};
@@ -162,11 +163,12 @@ impl Core {
         let profile = Profile { assertion: assertion.cloned(), ..link.profile() };
         let opening = async {
             let room = match live.wire {
-                Wire::Stdio(_) => Some(self.room(link)?),
+                Wire::Stdio(_) => Some(self.room(link).await?),
                 Wire::Http(_) | Wire::Sse(..) => None,
             };
-            let session = self.open(live, owner, profile).await?;
-            Ok(session.in_room(room))
+            let stay = room.as_ref().map(Stay::of);
+            let session = self.open(live, owner, profile, room).await?;
+            Ok(session.stays(stay))
         };
         let lease = self.in_slot(&slot, opening).await?;
         // A call that was refused is no use of what it did not get.
@@ -180,7 +182,7 @@ impl Core {
         let profile =
             Profile { capabilities: request.capabilities.raw().clone(), info: None, assertion: None };
         let owner = self.shared(set.contains(CapabilitySet::ROOTS));
-        let opening = async { self.open(live, owner, profile).await };
+        let opening = async { self.open(live, owner, profile, None).await };
         let mut lease = if is_askable(set) {
             let key = Key { capabilities: set, log_level: request.log_level };
             self.pool.lend(key, self.config.timeouts.connect, opening).await?
@@ -226,8 +228,9 @@ impl Core {
         live: &'a Arc<Live>,
         owner: Owner,
         profile: Profile,
+        room: Option<Arc<Room>>,
     ) -> BoxFuture<'a, Result<Session, Error>> {
-        Box::pin(self.open_now(live, owner, profile))
+        Box::pin(self.open_now(live, owner, profile, room))
     }
 
     async fn open_now(
@@ -235,6 +238,7 @@ impl Core {
         live: &Arc<Live>,
         owner: Owner,
         profile: Profile,
+        room: Option<Arc<Room>>,
     ) -> Result<Session, Error> {
         let inbox = self.inbox(owner);
         let Timeouts { first_byte, .. } = self.config.timeouts;
@@ -248,25 +252,30 @@ impl Core {
                 let channel = legacy_sse::connect(http, inbox).await?;
                 Session::open_channel(channel, &profile, first_byte).await
             }
-            Wire::Stdio(_) => match self.connect(&inbox).await? {
+            Wire::Stdio(_) => match self.connect(&inbox, room).await? {
                 Started::Process(channel) => Session::open_channel(channel, &profile, start).await,
                 Started::Port(..) => Err(Error::unsent(Kind::Unavailable)),
             },
         }
     }
 
-    /// Starts the workload.
-    pub(super) async fn connect(&self, inbox: &Arc<Inbox>) -> Result<Started, Error> {
+    /// Starts the workload. A process keeps `room` until it has ended, whoever still wants it.
+    pub(super) async fn connect(
+        &self,
+        inbox: &Arc<Inbox>,
+        room: Option<Arc<Room>>,
+    ) -> Result<Started, Error> {
         let connector = self.deps.connector.as_ref();
         let connector = connector.ok_or_else(|| Error::connect("nothing here may start this server"))?;
         let connecting =
             tokio::time::timeout(self.config.timeouts.connect, connector.connect(&self.config.id)).await;
         let connected = connecting.map_err(|_| Error::unsent(Kind::Timeout(super::Phase::Connect)))?;
         match connected.map_err(|error| Error::connect(error.0))? {
-            Connected::Stdio { stdin, stdout, guard } => {
+            Connected::Stdio { stdin, stdout, guard, ended } => {
+                let keep = (guard, room.map(|room| room.held_until(ended)));
                 let incoming = stdio::incoming(stdout, self.config.max_response_bytes);
                 let writer = stdio::LineWriter(stdin);
-                Ok(Started::Process(Channel::start(incoming, writer, Arc::clone(inbox), guard)))
+                Ok(Started::Process(Channel::start(incoming, writer, Arc::clone(inbox), keep)))
             }
             Connected::Http { url, guard } => Ok(Started::Port(url, guard)),
         }

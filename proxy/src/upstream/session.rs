@@ -17,7 +17,7 @@ use super::events::EventStream;
 use super::http::{ASIDE, Answered, Http, HttpLine, Opened, Refused, Whole};
 use super::inbox::{Answerer, Back, Inbox};
 use super::level::Levels;
-use super::own::Room;
+use super::own::Stay;
 use super::reply::{Bounds, Reply};
 use super::wire::{self, Answer};
 use crate::identity::assertion;
@@ -109,8 +109,8 @@ pub(crate) struct Session {
     pub(crate) handshake: Handshake,
     /// Who wants its log messages.
     pub(crate) levels: Levels,
-    /// What it takes where it is a process of one client's own.
-    room: Option<Room>,
+    /// Keeps its room where it is a process of one client's own.
+    stay: Option<Stay>,
     line: Line,
     number: u64,
 }
@@ -301,17 +301,17 @@ impl Session {
     fn new(era: Era, handshake: Handshake, line: Line) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let levels = Levels::default();
-        Self { era, handshake, levels, room: None, line, number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
+        Self { era, handshake, levels, stay: None, line, number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// A process of one client's own.
-    pub(crate) fn in_room(self, room: Option<Room>) -> Self {
-        Self { room, ..self }
+    pub(crate) fn stays(self, stay: Option<Stay>) -> Self {
+        Self { stay, ..self }
     }
 
     /// Whether it is a process of one client's own.
     pub(crate) fn is_own_process(&self) -> bool {
-        self.room.is_some()
+        self.stay.is_some()
     }
 
     /// Tells it from every other session.

@@ -379,11 +379,17 @@ impl Connector for Processes {
         let (stdout, ours) = tokio::io::duplex(64 << 10);
         let mut started = self.started.lock().unwrap();
         let process = Process { lines: BufReader::new(theirs).lines(), stdout };
-        let task = tokio::spawn((self.play)(*started, process));
+        let (gone, ended) = tokio::sync::oneshot::channel::<()>();
+        let play = (self.play)(*started, process);
+        let task = tokio::spawn(async move {
+            play.await;
+            drop(gone);
+        });
         *started += 1;
         let guard = Box::new(Ends(Arc::clone(&self.living), task.abort_handle()));
-        Box::pin(
-            async move { Ok(Connected::Stdio { stdin: Box::new(stdin), stdout: Box::new(ours), guard }) },
-        )
+        let ended = Box::pin(async move { drop(ended.await) });
+        Box::pin(async move {
+            Ok(Connected::Stdio { stdin: Box::new(stdin), stdout: Box::new(ours), guard, ended })
+        })
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use mcpmesh_ir::ServerId;
 use mcpmesh_proxy::mcp::envelope::Method;
 use mcpmesh_proxy::mcp::era::{Era, Revision};
 use mcpmesh_proxy::mcp::meta::Capabilities;
@@ -11,7 +13,7 @@ use mcpmesh_proxy::metrics::{Label, Metrics};
 use mcpmesh_proxy::session::{Session, Sessions, Terms};
 use mcpmesh_proxy::upstream::*;
 use serde_json::json;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::fake::{self, Processes, call, ready, send};
 
@@ -108,6 +110,77 @@ async fn processes_that_crashed_take_no_room_from_those_that_come_in_their_place
         crash.notify_waiters();
         fake::until("all crash", || processes.living() == 1).await;
     }
+}
+
+/// Processes that are gone when `free` says so, however long ago they were told to end.
+struct Slow {
+    processes: Arc<Processes>,
+    free: Arc<Semaphore>,
+}
+
+impl Connector for Slow {
+    fn connect(&self, server: &ServerId) -> BoxFuture<'static, Result<Connected, ConnectError>> {
+        let (connecting, free) = (self.processes.connect(server), Arc::clone(&self.free));
+        Box::pin(async move {
+            let mut connected = connecting.await?;
+            if let Connected::Stdio { ended, .. } = &mut connected {
+                let told = std::mem::replace(ended, Box::pin(async {}));
+                *ended = Box::pin(async move {
+                    told.await;
+                    free.acquire().await.unwrap().forget();
+                });
+            }
+            Ok(connected)
+        })
+    }
+}
+
+fn slow(processes: &Arc<Processes>) -> (Arc<Upstream>, Arc<Semaphore>) {
+    let free = Arc::new(Semaphore::new(0));
+    let slow = Slow { processes: Arc::clone(processes), free: Arc::clone(&free) };
+    let deps = Deps { connector: Some(Arc::new(slow)), ..Deps::default() };
+    (Upstream::start(Config::new(ServerId::new("ns", "slow"), Endpoint::Workload), deps), free)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_nobody_wants_any_more_keeps_its_room_until_it_has_ended() {
+    let processes = playing();
+    let (upstream, free) = slow(&processes);
+    ready(&upstream).await;
+    for _ in 0..MOST[0] {
+        calling(&upstream, &link("alice")).await.unwrap();
+    }
+    fake::until("all are told to end", || processes.living() == 1).await;
+    let next = link("alice");
+    assert_eq!(calling(&upstream, &next).await.unwrap_err().kind, Kind::Crowded);
+    assert_eq!(processes.started(), 1 + MOST[0]);
+    calling(&upstream, &link("bob")).await.unwrap();
+    let (called, ()) = tokio::join!(calling(&upstream, &next), async { free.add_permits(1) });
+    called.unwrap();
+    assert_eq!(processes.started(), 3 + MOST[0], "it waited for the end of one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_cancelled_before_their_process_answers_start_no_more_than_others() {
+    let processes = Processes::new(|number, mut process| {
+        Box::pin(async move {
+            if number == 0 {
+                process.play_legacy().await;
+            }
+            while process.read().await.is_some() {}
+        })
+    });
+    let (upstream, _free) = slow(&processes);
+    ready(&upstream).await;
+    for number in 0..MOST[0] {
+        let link = link("alice");
+        tokio::select! {
+            called = calling(&upstream, &link) => panic!("{called:?}"),
+            () = fake::until("it starts", || processes.started() == 2 + number) => {}
+        }
+    }
+    assert_eq!(calling(&upstream, &link("alice")).await.unwrap_err().kind, Kind::Crowded);
+    assert_eq!(processes.started(), 1 + MOST[0]);
 }
 
 #[tokio::test(start_paused = true)]
