@@ -90,6 +90,14 @@ impl Channel {
         Ok(listening)
     }
 
+    /// Sends a request, unless too many messages wait already; the answer comes through what is returned.
+    pub(crate) fn call_now(&self, id: u64, body: Bytes) -> Option<Listening> {
+        let listening = self.inbox.listen(id, true);
+        self.out.try_send(Frame { call: Some(id), body }).ok()?;
+        // As in `call`.
+        (!self.dead.is_cancelled()).then_some(listening)
+    }
+
     /// Sends a message that has no answer.
     pub(crate) async fn say(&self, body: Bytes) -> Result<(), Error> {
         self.answerer().send(body).await

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::catalogue::Offers;
 use super::detect::Wire;
 use super::link::SessionLink;
+use super::reply::Reply;
 use super::route::is_askable;
 use super::session::Session;
 use super::wire::{self, MetaParts};
@@ -24,7 +25,7 @@ type Wanted = Arc<Mutex<BTreeMap<LogLevel, usize>>>;
 #[derive(Default)]
 pub(crate) struct Levels {
     wanted: Wanted,
-    told: tokio::sync::Mutex<Option<LogLevel>>,
+    told: Mutex<Option<LogLevel>>,
 }
 
 /// Somebody who wants log messages for as long as this lives.
@@ -92,26 +93,32 @@ impl Core {
             return None;
         }
         let listener = session.levels.listen(level);
-        let mut told = session.levels.told.lock().await;
-        // Asked under the lock: whoever tells last tells what all want.
-        let most = session.levels.most();
-        if let Some(level) = most.filter(|_| *told != most) {
-            self.set_level(session, level).await;
-            // One that refuses or does not answer is not asked again for each call.
-            *told = most;
+        if let Some(mut reply) = self.tell_most(session) {
+            // In a task of its own: a call that is cancelled meanwhile does not take back what all were told. Without
+            // log messages the call is still worth making.
+            let _ = tokio::spawn(async move { while let Some(Ok(_)) = reply.next().await {} }).await;
         }
         Some(listener)
     }
 
-    async fn set_level(&self, session: &Session, level: LogLevel) {
+    /// Tells the server what the most curious wants now, if that is news. Nobody else waits for the answer.
+    fn tell_most(&self, session: &Session) -> Option<Reply> {
+        let mut told = session.levels.told.lock();
+        // Asked and sent under the lock: whoever tells last tells what all want.
+        let most = session.levels.most();
+        let reply = self.set_level(session, most.filter(|_| *told != most)?)?;
+        // One that refuses or does not answer is not asked again for each call.
+        *told = most;
+        Some(reply)
+    }
+
+    /// None where nothing can be sent at the moment.
+    fn set_level(&self, session: &Session, level: LogLevel) -> Option<Reply> {
         let members = format!(r#""level":"{}""#, level.as_str());
         let (id, parts) = (self.next_id(), MetaParts::default());
         let body = wire::request(id, &Method::LoggingSetLevel, members.as_bytes(), &parts, Era::Legacy);
         let bounds = self.bounds(self.config.timeouts.connect, false);
-        // Without log messages the call is still worth making.
-        if let Ok(mut reply) = session.call(id, body, bounds).await {
-            while let Some(Ok(_)) = reply.next().await {}
-        }
+        session.call_now(id, body, bounds)
     }
 }
 

@@ -403,6 +403,19 @@ impl Session {
         }
     }
 
+    /// Sends a request of our own that is already rendered, unless others wait to be sent.
+    pub(crate) fn call_now(&self, id: u64, body: Bytes, bounds: Bounds) -> Option<Reply> {
+        match &self.line {
+            Line::Http(http) => {
+                Some(Reply::legacy_http(id, &http.line, (http.line.headers(None), body), bounds))
+            }
+            Line::Channel(channel) => {
+                let listening = channel.call_now(id, body)?;
+                Some(Reply::channel(self.era, listening, channel.answerer(), bounds))
+            }
+        }
+    }
+
     pub(crate) fn answerer(&self) -> Answerer {
         match &self.line {
             Line::Http(http) => Answerer(Back::Http(Arc::clone(&http.line))),

@@ -185,6 +185,42 @@ async fn a_process_of_its_own_ends_with_the_server_though_its_client_spoke_of_it
     drop(link);
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_what_a_server_is_told_for_another() {
+    let (calls, set) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
+    let (seen, answers) = (Arc::clone(&calls), Arc::clone(&set));
+    let processes = Processes::new(move |_, mut process| {
+        let (seen, answers) = (Arc::clone(&seen), Arc::clone(&answers));
+        Box::pin(async move {
+            while let Some(message) = process.read().await {
+                match message["method"].as_str().unwrap_or_default() {
+                    // Never answered.
+                    "logging/setLevel" => answers.add_permits(1),
+                    "tools/call" => {
+                        seen.lock().unwrap().push(message["params"]["arguments"]["of"].clone());
+                        process.legacy(&message).await;
+                    }
+                    _ => process.legacy(&message).await,
+                }
+            }
+        })
+    });
+    let upstream = processes.upstream();
+    ready(&upstream).await;
+    let call = |of: &str, level| {
+        let mut request = modern(level);
+        request.members = format!(r#""name":"echo","arguments":{{"of":"{of}"}}"#).into();
+        request
+    };
+    let (asking, curious) = (Arc::clone(&upstream), call("curious", LogLevel::Debug));
+    let curious = tokio::spawn(async move { send(&asking, curious).await });
+    set.acquire().await.unwrap().forget();
+    send(&upstream, call("calm", LogLevel::Error)).await.unwrap();
+    assert_eq!(*calls.lock().unwrap(), ["calm"]);
+    curious.await.unwrap().unwrap();
+    assert_eq!(*calls.lock().unwrap(), ["calm", "curious"], "it makes its call without log messages");
+}
+
 /// A server of sessions that counts them.
 async fn counting() -> Fake {
     let sessions = std::sync::atomic::AtomicUsize::new(0);
