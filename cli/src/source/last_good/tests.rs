@@ -54,13 +54,17 @@ fn owners(loaded: &Loaded) -> Vec<String> {
 
 /// Whether a holder of a key may call this tool of the server `a`.
 fn may(loaded: &Loaded, tool: &str) -> bool {
+    may_in("default", loaded, tool)
+}
+
+fn may_in(namespace: &str, loaded: &Loaded, tool: &str) -> bool {
     let Some(gateway) = all::<Gateway>(loaded).pop() else { return false };
     let policies = all::<Policy>(loaded).into_iter().map(|policy| (policy.id.clone(), policy)).collect();
     let (prepared, _) = Prepared::new(&gateway, &policies);
     let user = Some("ann".to_owned());
     let who = Identity { gateway: gateway.id, issuer: Issuer::ApiKey, user, groups: Vec::new() };
     let object = Asked::Tool { name: tool, pinned: Hints::default(), claimed: Hints::default() };
-    let target = Target { server: &ServerId::new("default", "a"), method: "tools/call", object };
+    let target = Target { server: &ServerId::new(namespace, "a"), method: "tools/call", object };
     decide(&prepared, &prepared.caller(who), &target).allowed()
 }
 
@@ -151,6 +155,57 @@ fn a_policy_that_was_never_read_closes_what_it_targets_until_it_is() {
     }
     let watching = more.replace("spec:", "spec:\n  mode: Audit");
     assert!(may(Folder::new(&GOOD).change(&[("q.yaml", Some(&watching))]), "get"));
+}
+
+/// [`POLICY`] in two: one policy allows, and a file of its own denies.
+fn denied_elsewhere() -> Folder {
+    let (allow, deny) = (POLICY.replace("[pay]", "[nothing]"), POLICY.replace("name: p}", "name: deny}"));
+    let all = [SERVER, GATEWAY, &allow, KEY]
+        .map(|text| text.replace("metadata: {name", "metadata: {namespace: team-a, name"));
+    let deny = deny.replace("metadata: {name", "metadata: {namespace: team-a, name");
+    let [server, gateway, allow, key] = &all;
+    Folder::new(&[
+        ("a.yaml", server),
+        ("g.yaml", gateway),
+        ("p.yaml", allow),
+        ("ann.yaml", key),
+        ("deny.yaml", &deny),
+    ])
+}
+
+#[test]
+fn a_mistake_in_what_says_which_object_it_is_lifts_no_deny() {
+    let deny = |namespace: &str| POLICY.replace("name: p}", &format!("name: deny, {namespace}}}"));
+    for text in [
+        deny("namespce: team-a"),
+        deny("ns: team-a"),
+        deny("namespace: "),
+        deny("namespace: 7"),
+        deny("namespace: team-a").replace("Deny", "deny").replace("name: deny", "name: dny"),
+        deny("namespace: team-a").replace("McpPolicy", "McpServer"),
+        deny("namespace: team-a").replace("McpPolicy", "McpGateway"),
+    ] {
+        let mut folder = denied_elsewhere();
+        assert!(may_in("team-a", &folder.last, "get") && !may_in("team-a", &folder.last, "pay"));
+        for _ in 0..2 {
+            let loaded = folder.change(&[("deny.yaml", Some(&text))]);
+            assert!(!may_in("team-a", loaded, "pay"), "{text}");
+            assert!(held(loaded)[0].starts_with("McpPolicy team-a/deny stays as it was: mend "), "{text}");
+        }
+        assert!(may_in("team-a", folder.change(&[("deny.yaml", None)]), "pay"), "{text}");
+    }
+}
+
+#[test]
+fn a_key_that_became_another_kind_with_a_mistake_opens_nothing() {
+    let mut keyed = Folder::new(&[("a.yaml", SERVER), ("ann.yaml", KEY)]);
+    let server =
+        KEY.replace("apiVersion: v1\nkind: Secret", "apiVersion: mcpmesh.io/v1alpha1\nkind: McpServer");
+    for _ in 0..2 {
+        assert!(!keyed.change(&[("ann.yaml", Some(&server))]).is_open());
+    }
+    let nameless = KEY.replace("name: ann,", "");
+    assert!(!Folder::new(&[("a.yaml", SERVER)]).change(&[("ann.yaml", Some(&nameless))]).is_open());
 }
 
 #[test]
