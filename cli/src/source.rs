@@ -28,6 +28,7 @@ pub(crate) use pick::{clients_own, find, pick};
 
 use files::{files, folders_with_manifests};
 use last_good::Gaps;
+use last_good::skipped::Skipped;
 
 /// Where objects come from.
 #[derive(Debug, Clone)]
@@ -59,6 +60,7 @@ pub(crate) struct Loaded {
     /// Something cannot be read of which nothing is known: what it may close is closed, or there is no start at all.
     pub(crate) unreadable: bool,
     gaps: Gaps,
+    skipped: Skipped,
     paths: Paths,
 }
 
@@ -171,6 +173,8 @@ fn read(source: &Source) -> anyhow::Result<Reading> {
             let mut imported = import::read(file, "default", SecretsTo::File)?;
             imported.servers.retain(|server| !pick::leads_to(server, *own));
             reading.add(file, Ok(import::documents(&imported)?.into_bytes()));
+            // We wrote that text: without a server in the configuration it is empty, and whole.
+            reading.skipped = Skipped::default();
             reading.stand_at(&imported.places);
             reading.diagnostics.extend(imported.notes.iter().map(|note| said_of_client(file, note)));
             reading.diagnostics.extend(aside.iter().map(|file| left_aside(file)));
@@ -192,6 +196,7 @@ struct Reading {
     objects: Vec<Located>,
     diagnostics: Vec<Diagnostic>,
     unread: Vec<Unread>,
+    skipped: Skipped,
     paths: Paths,
 }
 
@@ -206,6 +211,7 @@ impl Reading {
         match text_of(read) {
             Ok(text) => {
                 let parsed = manifest::parse(&file, &text);
+                self.skipped.note(&file, &text, &parsed.diagnostics);
                 self.objects.extend(parsed.objects);
                 self.diagnostics.extend(parsed.diagnostics);
                 self.unread.extend(parsed.unread);
@@ -302,6 +308,12 @@ impl Reading {
             Some(last) => {
                 // Gathering finds them no more.
                 self.diagnostics.extend(doubled.into_iter().map(|(_, diagnostic)| diagnostic));
+                let known = (last, &self.paths);
+                let is_missed = |file: &str| last_good::is_missed(file, &self.objects, &self.unread, known);
+                let (unread, said): (Vec<_>, Vec<_>) =
+                    self.skipped.doubts(&last.skipped, is_missed).into_iter().unzip();
+                self.unread.extend(unread);
+                self.diagnostics.extend(said);
                 let gaps = Gaps::fill(&mut self.objects, &self.unread, (last, &self.paths));
                 // Those of objects that stay as they were.
                 last.paths.iter().for_each(|(file, path)| {
@@ -313,19 +325,20 @@ impl Reading {
         }
     }
 
-    fn finish(self, inputs: Inputs, mut gathered: Vec<Diagnostic>, gaps: Gaps) -> Loaded {
+    fn finish(mut self, inputs: Inputs, mut gathered: Vec<Diagnostic>, gaps: Gaps) -> Loaded {
         manifest::locate(&self.objects, &mut gathered);
         let mut compiled = compile(&inputs);
         gaps.locate(&mut compiled.diagnostics);
         manifest::locate(&self.objects, &mut compiled.diagnostics);
-        let mut diagnostics = self.diagnostics;
+        let mut diagnostics = std::mem::take(&mut self.diagnostics);
         diagnostics.extend(gathered);
         let unreadable = gaps.are_unknown();
         // What was not read may be what another object misses.
         let sure = |found: &&Diagnostic| !unreadable || found.severity == Severity::Error;
         diagnostics.extend(compiled.diagnostics.iter().filter(sure).cloned());
         diagnostics.sort_by(|a, b| (a.severity, &a.location).cmp(&(b.severity, &b.location)));
-        Loaded { objects: self.objects, inputs, compiled, diagnostics, unreadable, gaps, paths: self.paths }
+        let Self { objects, skipped, paths, .. } = self;
+        Loaded { objects, inputs, compiled, diagnostics, unreadable, gaps, skipped, paths }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What becomes of objects that cannot be read: each stays as it was read last. One of which nothing is known opens
 //! nothing: a policy closes its targets, as an invalid one does, and no implied gateway takes the place of a gateway.
 
+pub(super) mod skipped;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -53,6 +55,22 @@ fn is_rule(object: &ObjectRef) -> bool {
         ObjectKind::McpGateway | ObjectKind::McpPolicy => true,
         ObjectKind::McpServer | ObjectKind::Secret | ObjectKind::ConfigMap | ObjectKind::Namespace => false,
     }
+}
+
+/// Whether a file held an object that may close something, and that neither it nor another file has now.
+pub(super) fn is_missed(
+    file: &str,
+    objects: &[Located],
+    unread: &[Unread],
+    known: (&Loaded, &Paths),
+) -> bool {
+    let closes = |object: &ObjectRef| is_rule(object) || object.kind == ObjectKind::Secret;
+    let is_there = |reference: &ObjectRef| {
+        objects.iter().any(|object| object.reference == *reference)
+            || unread.iter().any(|one| one.reference.as_ref() == Some(reference))
+    };
+    let mut missed = known.0.objects.iter().map(|before| (before, &before.reference));
+    missed.any(|(before, object)| closes(object) && was_in(before, file, known) && !is_there(object))
 }
 
 /// Whether an object was in a file, or in a folder that is gone.

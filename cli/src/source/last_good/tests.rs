@@ -209,6 +209,46 @@ fn a_key_that_became_another_kind_with_a_mistake_opens_nothing() {
 }
 
 #[test]
+fn a_file_that_is_empty_or_has_one_more_skipped_document_keeps_what_it_held() {
+    let spec = POLICY.split_once("metadata").unwrap().1;
+    let indented = format!("- {}", POLICY.trim_end().replace('\n', "\n  "));
+    for text in ["", " \n", "apiVersion: v1\nkind: Sec\n", &format!("metadata{spec}"), &indented] {
+        let mut folder = Folder::new(&GOOD);
+        for _ in 0..2 {
+            let loaded = folder.change(&[("p.yaml", Some(text))]);
+            assert!(may(loaded, "get") && !may(loaded, "pay"), "{text}");
+            assert!(held(loaded)[0].starts_with("McpPolicy default/p stays as it was: mend "), "{text}");
+            assert!(loaded.has_errors(), "{:?}", loaded.diagnostics);
+        }
+        let loaded = folder.change(&[("p.yaml", Some(&POLICY.replace("pay", "send")))]);
+        assert!(held(loaded).is_empty() && may(loaded, "pay") && !loaded.has_errors());
+        let mut keyed = Folder::new(&[("a.yaml", SERVER), ("ann.yaml", KEY)]);
+        for _ in 0..2 {
+            let loaded = keyed.change(&[("ann.yaml", Some(text))]);
+            assert!(!loaded.is_open() && owners(loaded) == ["ann"], "{text}");
+        }
+        assert!(keyed.change(&[("ann.yaml", None)]).is_open());
+    }
+}
+
+#[test]
+fn an_object_that_is_taken_out_of_a_file_is_gone_whatever_else_is_skipped_there() {
+    let others = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n---\nservices: {}\n";
+    let both = format!("{others}---\n{KEY}");
+    let mut folder =
+        Folder::new(&[("a.yaml", SERVER), ("g.yaml", GATEWAY), ("p.yaml", POLICY), ("x.yaml", &both)]);
+    assert_eq!(owners(&folder.last), ["ann"]);
+    assert_eq!(owners(folder.change(&[("x.yaml", Some(others))])), [""; 0]);
+    let mut folder = Folder::new(&GOOD);
+    let commented = KEY.lines().map(|line| format!("# {line}\n")).collect::<String>();
+    let loaded = folder.change(&[("ann.yaml", Some(&commented)), ("new.yaml", Some(others))]);
+    assert!(owners(loaded).is_empty() && held(loaded).is_empty(), "{:?}", held(loaded));
+    let mut folder = Folder::new(&GOOD);
+    let moved = [("new.yaml", Some(KEY)), ("ann.yaml", Some(""))];
+    assert!(held(folder.change(&moved)).is_empty());
+}
+
+#[test]
 fn a_policy_that_may_have_gone_into_an_unreadable_text_closes_what_it_targeted() {
     let both = format!("{POLICY}---\n{}", POLICY.replace("name: p}", "name: q}").replace("pay", "get"));
     let mut folder =
