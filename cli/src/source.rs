@@ -380,9 +380,9 @@ fn closed() -> Diagnostic {
         path: String::new(),
         severity: Severity::Warning,
         reason: Reason::InvalidApiKey,
-        message: "a Secret cannot be read and may be an API key: callers without a key are refused"
+        message: "what cannot be read may be an API key or an McpGateway: callers without a key are refused"
             .to_owned(),
-        help: Some("mend that Secret".to_owned()),
+        help: Some("mend it".to_owned()),
         location: None,
     }
 }

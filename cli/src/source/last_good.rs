@@ -198,6 +198,11 @@ impl Gaps {
         }
         // What was missing before may be in that text as well.
         self.gateway |= last.gaps.gateway && text.may_be(ObjectKind::McpGateway);
+        // A gateway that cannot be read does not take the key's part in closing the implied one.
+        let is_key_gone = last.gaps.secret
+            || last.objects.iter().any(|before| gone(&before) && before.reference.kind == ObjectKind::Secret);
+        let was_closed = last.inputs.has_implied_gateway() && !last.is_open();
+        self.secret |= text.may_be(ObjectKind::McpGateway) && was_closed && is_key_gone;
         self.secret |= last.gaps.secret && (text.reference.is_some() || text.may_be(ObjectKind::Secret));
         let policies = last.gaps.policies.iter().filter(|_| text.may_be(ObjectKind::McpPolicy));
         for (id, closed) in policies {

@@ -1,5 +1,6 @@
 use std::fs;
 
+use mcpmesh_compiler::Reason;
 use mcpmesh_ir::catalog::Hints;
 use mcpmesh_ir::policy::{Identity, Issuer, Object as Asked, Prepared, Target, decide};
 use mcpmesh_ir::resource::Body;
@@ -292,6 +293,26 @@ fn a_gateway_or_key_that_may_be_in_an_unreadable_text_opens_nothing() {
     assert!(!loaded.is_open() && owners(loaded).is_empty());
     assert!(!keyed.change(&[("a.yaml", Some(SERVER))]).is_open());
     assert!(keyed.change(&[("bob.yaml", None)]).is_open());
+}
+
+#[test]
+fn a_gateway_that_cannot_be_read_does_not_open_what_a_key_closed() {
+    let broken = GATEWAY.replace("apiKeys", "apiKey");
+    for text in
+        [broken.as_str(), &broken.replace("name: g", "nam: g"), &broken.replace("name: g", "name: G_")]
+    {
+        let mut keyed = Folder::new(&[("a.yaml", SERVER), ("ann.yaml", KEY)]);
+        let loaded = keyed.change(&[("ann.yaml", None), ("g.yaml", Some(text))]);
+        assert!(!loaded.is_open() && owners(loaded).is_empty(), "{text}");
+        let closed = loaded.diagnostics.iter().filter(|found| found.reason == Reason::InvalidApiKey);
+        assert_eq!(closed.count(), 1, "{:?}", loaded.diagnostics);
+        assert!(!keyed.change(&[("a.yaml", Some(SERVER))]).is_open(), "and stays so: {text}");
+        assert!(keyed.change(&[("g.yaml", None)]).is_open(), "{text}");
+        let mut keyed = Folder::new(&[("a.yaml", SERVER), ("ann.yaml", KEY)]);
+        let loaded = keyed.change(&[("g.yaml", Some(text))]);
+        assert!(loaded.diagnostics.iter().all(|found| found.reason != Reason::InvalidApiKey), "{text}");
+        assert_eq!(owners(loaded), ["ann"]);
+    }
 }
 
 #[test]
