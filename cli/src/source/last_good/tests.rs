@@ -107,6 +107,23 @@ fn a_file_that_is_not_utf8_keeps_its_objects() {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_keeps_what_it_led_to() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let target = elsewhere.path().join("p.yaml");
+    let mut folder = Folder::new(&GOOD);
+    let link = folder.folder.path().join("p.yaml");
+    fs::rename(&link, &target).unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    assert!(!may(folder.change(&[]), "pay"));
+    fs::remove_file(&target).unwrap();
+    let loaded = folder.change(&[("ann.yaml", None)]);
+    assert!(may(loaded, "get") && !may(loaded, "pay") && owners(loaded).is_empty());
+    let said = loaded.diagnostics.iter().map(ToString::to_string).collect::<String>();
+    assert!(said.contains("p.yaml: error: it cannot be read: "), "{said}");
+    assert!(!may(folder.change(&[("p.yaml", None)]), "get"), "now it is gone for certain");
+}
+
+#[test]
 fn a_path_that_is_gone_keeps_its_objects_and_no_others() {
     let (mesh, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (name, text) in [("a.yaml", SERVER), ("g.yaml", GATEWAY), ("p.yaml", POLICY)] {
