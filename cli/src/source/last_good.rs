@@ -11,6 +11,7 @@ use mcpmesh_compiler::{Diagnostic, Inputs, Install, Location, ObjectKind, Object
 use mcpmesh_crds::{McpPolicy, McpPolicySpec, Mode, TargetKind, TargetRef};
 use mcpmesh_ir::PolicyId;
 
+use super::files::is_gone;
 use super::{Loaded, Paths};
 
 /// What cannot be read, by what follows from it.
@@ -156,7 +157,8 @@ impl Gaps {
         }
     }
 
-    /// All that was in a file, or in a folder that is gone, and may be meant; but for what is elsewhere now.
+    /// All that was in a file, or in a folder that is gone, and may be meant; but for what is elsewhere now. Of a rule the
+    /// one that is elsewhere may be a second of its name, and the looser one.
     fn keep_file(&mut self, text: &Unread, objects: &mut Vec<Located>, known: (&Loaded, &Paths)) {
         let at = &text.location;
         let may_be = |before: &ObjectRef| match text.reference {
@@ -164,9 +166,20 @@ impl Gaps {
             None => text.may_be(before.kind),
         };
         let meant = |before: &&Located| was_in(before, &at.file, known) && may_be(&before.reference);
+        // A path that is gone holds no second one of the name: it has moved.
+        let may_be_second =
+            text.reference.is_none() && !known.1.get(&at.file).is_none_or(|path| is_gone(path));
         for before in known.0.objects.iter().filter(meant) {
-            if !objects.iter().any(|object| object.reference == before.reference) {
-                self.hold(before, at, objects);
+            let same = |object: &&Located| object.reference == before.reference;
+            match objects.iter().find(same) {
+                None => self.hold(before, at, objects),
+                Some(other)
+                    if may_be_second && is_rule(&before.reference) && other.file() != before.file() =>
+                {
+                    objects.retain(|object| !same(&object));
+                    self.hold(before, at, objects);
+                }
+                Some(_) => {}
             }
         }
     }

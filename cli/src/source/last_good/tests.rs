@@ -313,6 +313,15 @@ fn a_gateway_or_key_that_may_be_in_an_unreadable_text_opens_nothing() {
 }
 
 #[test]
+fn a_rule_beside_one_that_cannot_be_read_changes_all_the_same() {
+    let nameless = POLICY.replace("name: p}", "name: q, namespce: x}");
+    let mut folder = Folder::new(&GOOD);
+    let both = format!("{}---\n{nameless}", POLICY.replace("[pay]", "[send]"));
+    let loaded = folder.change(&[("p.yaml", Some(&both))]);
+    assert!(may(loaded, "pay") && !may(loaded, "send") && held(loaded).is_empty(), "{:?}", held(loaded));
+}
+
+#[test]
 fn a_gateway_that_cannot_be_read_does_not_open_what_a_key_closed() {
     let broken = GATEWAY.replace("apiKeys", "apiKey");
     for text in
@@ -339,7 +348,17 @@ fn of_two_policies_of_one_name_the_one_that_is_in_force_stays() {
     let loaded = folder.change(&[("0.yaml", Some(&open)), ("ann.yaml", None)]);
     assert!(may(loaded, "get") && !may(loaded, "pay") && owners(loaded).is_empty());
     assert!(loaded.has_errors(), "{:?}", loaded.diagnostics);
+    // So it does once it cannot be read itself.
+    for _ in 0..2 {
+        let loaded = folder.change(&[("p.yaml", Some(GARBAGE))]);
+        assert!(may(loaded, "get") && !may(loaded, "pay"));
+        assert_eq!(held(loaded).len(), 1, "{:?}", held(loaded));
+    }
+    assert!(may(folder.change(&[("p.yaml", None)]), "pay"), "now it is gone for certain");
+    let mut at_once = Folder::new(&GOOD);
+    assert!(!may(at_once.change(&[("0.yaml", Some(&open)), ("p.yaml", Some(GARBAGE))]), "pay"));
+    folder.change(&[("0.yaml", None), ("p.yaml", Some(POLICY))]);
     let third = open.replace("name: p}", "name: r}");
-    let loaded = folder.change(&[("1.yaml", Some(&third)), ("2.yaml", Some(&third)), ("0.yaml", None)]);
+    let loaded = folder.change(&[("1.yaml", Some(&third)), ("2.yaml", Some(&third))]);
     assert!(!may(loaded, "get"), "nothing is known of either");
 }
