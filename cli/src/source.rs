@@ -114,6 +114,12 @@ impl Loaded {
         })
     }
 
+    /// Lets nobody in through the implied gateway.
+    pub(crate) fn shut(&mut self) {
+        self.inputs.install.unread_secret = true;
+        self.compiled = compile(&self.inputs);
+    }
+
     /// The only gateway, or the one that is named.
     pub(crate) fn gateway(&self, named: Option<&GatewayId>) -> Result<GatewayId, Failure> {
         let all = || self.compiled.snapshots.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
