@@ -41,8 +41,8 @@ pub(crate) enum Source {
         file: PathBuf,
         /// The port of our own endpoint, to which the file leads as well once `connect` has written it.
         own: u16,
-        /// YAML beside it that holds nothing of ours.
-        aside: Vec<PathBuf>,
+        /// Where it was looked for: there was no YAML of ours.
+        beside: Vec<PathBuf>,
     },
 }
 
@@ -175,7 +175,7 @@ fn read(source: &Source) -> anyhow::Result<Reading> {
             }
             reading.note_folders(paths);
         }
-        Source::Client { file, own, aside } => {
+        Source::Client { file, own, beside } => {
             let mut imported = import::read(file, "default", SecretsTo::File)?;
             imported.servers.retain(|server| !pick::leads_to(server, *own));
             reading.add(file, Ok(import::documents(&imported)?.into_bytes()));
@@ -183,7 +183,8 @@ fn read(source: &Source) -> anyhow::Result<Reading> {
             reading.skipped = Skipped::default();
             reading.stand_at(&imported.places);
             reading.diagnostics.extend(imported.notes.iter().map(|note| said_of_client(file, note)));
-            reading.diagnostics.extend(aside.iter().map(|file| left_aside(file)));
+            let (yaml, _) = files::files_and_missing(beside);
+            reading.diagnostics.extend(yaml.iter().map(|yaml| left_aside(yaml, file)));
         }
     }
     Ok(reading)
@@ -362,15 +363,28 @@ fn said_of_client(file: &Path, note: &import::Note) -> Diagnostic {
 }
 
 /// YAML beside a client's configuration.
-fn left_aside(file: &Path) -> Diagnostic {
+fn left_aside(yaml: &Path, client: &Path) -> Diagnostic {
+    let nothing = "left aside: no McpServer, McpGateway, McpPolicy or Secret is in it".to_owned();
+    let (severity, message, help) = if pick::configures(yaml) {
+        let client = display(client);
+        let message = format!(
+            "not in force: a start takes the YAML in place of {client}, and there was none at this one"
+        );
+        let help = format!(
+            "start again, with the servers too: `mcpmesh import {client} --out DIR` makes YAML of them"
+        );
+        (Severity::Warning, message, Some(help))
+    } else {
+        (Severity::Note, nothing, None)
+    };
     Diagnostic {
         object: None,
         path: String::new(),
-        severity: Severity::Note,
+        severity,
         reason: Reason::IgnoredKind,
-        message: "left aside: no McpServer, McpGateway, McpPolicy or Secret is in it".to_owned(),
-        help: None,
-        location: Some(Location { file: display(file), line: 0, column: 0 }),
+        message,
+        help,
+        location: Some(Location { file: display(yaml), line: 0, column: 0 }),
     }
 }
 
