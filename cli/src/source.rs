@@ -28,6 +28,7 @@ pub(crate) use pick::{clients_own, find, pick};
 
 use files::{files, folders_with_manifests};
 use last_good::Gaps;
+use last_good::skipped::Skipped;
 
 /// Where objects come from.
 #[derive(Debug, Clone)]
@@ -40,8 +41,8 @@ pub(crate) enum Source {
         file: PathBuf,
         /// The port of our own endpoint, to which the file leads as well once `connect` has written it.
         own: u16,
-        /// YAML beside it that holds nothing of ours.
-        aside: Vec<PathBuf>,
+        /// Where it was looked for: there was no YAML of ours.
+        beside: Vec<PathBuf>,
     },
 }
 
@@ -59,6 +60,7 @@ pub(crate) struct Loaded {
     /// Something cannot be read of which nothing is known: what it may close is closed, or there is no start at all.
     pub(crate) unreadable: bool,
     gaps: Gaps,
+    skipped: Skipped,
     paths: Paths,
 }
 
@@ -110,6 +112,12 @@ impl Loaded {
         gateways.any(|resource| {
             resource.decode::<Gateway>().map_or(true, |one| one.anonymous == Anonymous::Allow)
         })
+    }
+
+    /// Lets nobody in through the implied gateway.
+    pub(crate) fn shut(&mut self) {
+        self.inputs.install.unread_secret = true;
+        self.compiled = compile(&self.inputs);
     }
 
     /// The only gateway, or the one that is named.
@@ -167,13 +175,16 @@ fn read(source: &Source) -> anyhow::Result<Reading> {
             }
             reading.note_folders(paths);
         }
-        Source::Client { file, own, aside } => {
+        Source::Client { file, own, beside } => {
             let mut imported = import::read(file, "default", SecretsTo::File)?;
             imported.servers.retain(|server| !pick::leads_to(server, *own));
             reading.add(file, Ok(import::documents(&imported)?.into_bytes()));
+            // We wrote that text: without a server in the configuration it is empty, and whole.
+            reading.skipped = Skipped::default();
             reading.stand_at(&imported.places);
             reading.diagnostics.extend(imported.notes.iter().map(|note| said_of_client(file, note)));
-            reading.diagnostics.extend(aside.iter().map(|file| left_aside(file)));
+            let (yaml, _) = files::files_and_missing(beside);
+            reading.diagnostics.extend(yaml.iter().map(|yaml| left_aside(yaml, file)));
         }
     }
     Ok(reading)
@@ -192,6 +203,7 @@ struct Reading {
     objects: Vec<Located>,
     diagnostics: Vec<Diagnostic>,
     unread: Vec<Unread>,
+    skipped: Skipped,
     paths: Paths,
 }
 
@@ -206,6 +218,7 @@ impl Reading {
         match text_of(read) {
             Ok(text) => {
                 let parsed = manifest::parse(&file, &text);
+                self.skipped.note(&file, &text, &parsed.diagnostics);
                 self.objects.extend(parsed.objects);
                 self.diagnostics.extend(parsed.diagnostics);
                 self.unread.extend(parsed.unread);
@@ -302,6 +315,12 @@ impl Reading {
             Some(last) => {
                 // Gathering finds them no more.
                 self.diagnostics.extend(doubled.into_iter().map(|(_, diagnostic)| diagnostic));
+                let known = (last, &self.paths);
+                let is_missed = |file: &str| last_good::is_missed(file, &self.objects, &self.unread, known);
+                let (unread, said): (Vec<_>, Vec<_>) =
+                    self.skipped.doubts(&last.skipped, is_missed).into_iter().unzip();
+                self.unread.extend(unread);
+                self.diagnostics.extend(said);
                 let gaps = Gaps::fill(&mut self.objects, &self.unread, (last, &self.paths));
                 // Those of objects that stay as they were.
                 last.paths.iter().for_each(|(file, path)| {
@@ -313,19 +332,20 @@ impl Reading {
         }
     }
 
-    fn finish(self, inputs: Inputs, mut gathered: Vec<Diagnostic>, gaps: Gaps) -> Loaded {
+    fn finish(mut self, inputs: Inputs, mut gathered: Vec<Diagnostic>, gaps: Gaps) -> Loaded {
         manifest::locate(&self.objects, &mut gathered);
         let mut compiled = compile(&inputs);
         gaps.locate(&mut compiled.diagnostics);
         manifest::locate(&self.objects, &mut compiled.diagnostics);
-        let mut diagnostics = self.diagnostics;
+        let mut diagnostics = std::mem::take(&mut self.diagnostics);
         diagnostics.extend(gathered);
         let unreadable = gaps.are_unknown();
         // What was not read may be what another object misses.
         let sure = |found: &&Diagnostic| !unreadable || found.severity == Severity::Error;
         diagnostics.extend(compiled.diagnostics.iter().filter(sure).cloned());
         diagnostics.sort_by(|a, b| (a.severity, &a.location).cmp(&(b.severity, &b.location)));
-        Loaded { objects: self.objects, inputs, compiled, diagnostics, unreadable, gaps, paths: self.paths }
+        let Self { objects, skipped, paths, .. } = self;
+        Loaded { objects, inputs, compiled, diagnostics, unreadable, gaps, skipped, paths }
     }
 }
 
@@ -343,15 +363,28 @@ fn said_of_client(file: &Path, note: &import::Note) -> Diagnostic {
 }
 
 /// YAML beside a client's configuration.
-fn left_aside(file: &Path) -> Diagnostic {
+fn left_aside(yaml: &Path, client: &Path) -> Diagnostic {
+    let nothing = "left aside: no McpServer, McpGateway, McpPolicy or Secret is in it".to_owned();
+    let (severity, message, help) = if pick::configures(yaml) {
+        let client = display(client);
+        let message = format!(
+            "not in force: a start takes the YAML in place of {client}, and there was none at this one"
+        );
+        let help = format!(
+            "start again, with the servers too: `mcpmesh import {client} --out DIR` makes YAML of them"
+        );
+        (Severity::Warning, message, Some(help))
+    } else {
+        (Severity::Note, nothing, None)
+    };
     Diagnostic {
         object: None,
         path: String::new(),
-        severity: Severity::Note,
+        severity,
         reason: Reason::IgnoredKind,
-        message: "left aside: no McpServer, McpGateway, McpPolicy or Secret is in it".to_owned(),
-        help: None,
-        location: Some(Location { file: display(file), line: 0, column: 0 }),
+        message,
+        help,
+        location: Some(Location { file: display(yaml), line: 0, column: 0 }),
     }
 }
 
@@ -367,9 +400,9 @@ fn closed() -> Diagnostic {
         path: String::new(),
         severity: Severity::Warning,
         reason: Reason::InvalidApiKey,
-        message: "a Secret cannot be read and may be an API key: callers without a key are refused"
+        message: "what cannot be read may be an API key or an McpGateway: callers without a key are refused"
             .to_owned(),
-        help: Some("mend that Secret".to_owned()),
+        help: Some("mend it".to_owned()),
         location: None,
     }
 }

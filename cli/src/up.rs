@@ -142,6 +142,15 @@ fn is_exposed(loaded: &Loaded, listen: SocketAddr) -> bool {
     loaded.is_open() && !listen.ip().is_loopback()
 }
 
+/// To keep what is in force would keep the keys in force that are taken away.
+fn shut_if_exposed(loaded: &mut Loaded, listen: SocketAddr) -> bool {
+    let exposed = is_exposed(loaded, listen);
+    if exposed {
+        loaded.shut();
+    }
+    exposed
+}
+
 fn random_key() -> Result<[u8; 32], Failure> {
     let mut key = [0; 32];
     aws_lc_rs::rand::fill(&mut key).map_err(|_| Failure::failed("the system gave no random bytes"))?;
@@ -211,7 +220,7 @@ impl Up {
 
     /// Puts a new reading of the files in force, or says why it is not.
     fn reload(&self, plane: &DataPlane, read: anyhow::Result<Loaded>, files: &mut Files) {
-        let loaded = match read {
+        let mut loaded = match read {
             Ok(loaded) => loaded,
             Err(error) => {
                 tracing::error!("{error:#}; the last good configuration stays in force");
@@ -222,9 +231,8 @@ impl Up {
         news.for_each(check::log);
         files.said.clone_from(&loaded.diagnostics);
         loaded.held().for_each(|held| tracing::warn!("{held}"));
-        if is_exposed(&loaded, self.listen) {
-            tracing::error!("the last good configuration stays in force: {EXPOSED}");
-            return;
+        if shut_if_exposed(&mut loaded, self.listen) {
+            tracing::error!("nobody is let in until that is mended: {EXPOSED}");
         }
         if loaded.is_same(&files.applied) {
             tracing::info!("the files say what is in force");

@@ -148,6 +148,10 @@ fn a_secret_whose_name_would_steer_the_engine_reaches_the_container_alone() {
     let server = SERVER.replace("env: [", &format!("env: [{secret}, {{name: HTTPS_PROXY, value: inside}}, "));
     let values = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2}\n";
     fs::write(folder.path("mesh/boxed.yaml"), format!("{server}---\n{values}")).unwrap();
+    if cfg!(target_os = "linux") {
+        // No folder for temporary files is needed: it may be on a disk.
+        fs::remove_dir(folder.path("tmp")).unwrap();
+    }
     let (mut up, _) = folder.up("server  boxed  Ready");
     let told = folder.told();
     assert!(told.iter().any(|line| line.starts_with("run --env-file /dev/fd/")), "{told:?}");
@@ -159,9 +163,6 @@ fn a_secret_whose_name_would_steer_the_engine_reaches_the_container_alone() {
     let environment = fs::read_to_string(folder.path("environment")).unwrap();
     assert!(environment.contains("TOKEN=canary"), "{environment}");
     assert!(!environment.contains("hunter2") && !environment.contains("inside"), "{environment}");
-    // While the container runs, no file has it.
-    let temporary: Vec<_> = fs::read_dir(folder.path("tmp")).unwrap().collect();
-    assert!(temporary.is_empty(), "{temporary:?}");
     up.kill().unwrap();
     up.wait().unwrap();
     folder.wait_for_removal();

@@ -34,7 +34,7 @@ pub struct Parsed {
 pub struct Unread {
     /// Its kind; none when it does not say so.
     pub kind: Option<ObjectKind>,
-    /// Which object it is; none when it does not say so.
+    /// Which object it is; none when it does not say so, or when what is wrong may be its name or namespace.
     pub reference: Option<ObjectRef>,
     /// Of an McpPolicy: what it may close, which is all of its namespace where that cannot be read. Empty for anything
     /// else, and for one that only watches.
@@ -159,7 +159,7 @@ impl Parsed {
     fn fail(&mut self, diagnostic: Diagnostic, document: Option<&Value>) {
         if let Some(location) = diagnostic.location.clone().filter(|_| diagnostic.severity == Severity::Error)
         {
-            let reference = document.and_then(decode::reference).filter(decode::is_valid);
+            let reference = document.and_then(decode::certain);
             let policy = reference.as_ref().filter(|reference| reference.kind == ObjectKind::McpPolicy);
             let targets =
                 policy.zip(document).map(|(policy, value)| decode::targets(value, &policy.namespace));

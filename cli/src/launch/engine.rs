@@ -40,9 +40,21 @@ fn become_engine(mut words: impl Iterator<Item = OsString>) -> io::Result<Infall
     Err(command.env_remove(VARIABLES).exec())
 }
 
-/// A file without a name, readable by its owner only, at its beginning.
+/// In memory: what a folder for temporary files holds may reach a disk.
+#[cfg(target_os = "linux")]
+fn nameless() -> io::Result<File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    Ok(File::from(memfd_create("environment", MemfdFlags::CLOEXEC)?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn nameless() -> io::Result<File> {
+    tempfile::tempfile()
+}
+
+/// A file without a name, at its beginning.
 fn unnamed(content: &[u8]) -> io::Result<File> {
-    let mut file = tempfile::tempfile()?;
+    let mut file = nameless()?;
     file.write_all(content)?;
     file.rewind()?;
     Ok(file)

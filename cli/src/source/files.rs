@@ -33,7 +33,17 @@ fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
     }
     let files = std::fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
     let files: io::Result<Vec<PathBuf>> = files.collect();
-    Ok(files?.into_iter().filter(|file| names_manifest(file) && file.is_file()).collect())
+    Ok(files?.into_iter().filter(|file| names_manifest(file) && may_be_file(file)).collect())
+}
+
+/// What cannot be looked at, such as a link that leads nowhere, is left to the reading, which says so.
+fn may_be_file(path: &Path) -> bool {
+    std::fs::metadata(path).map_or_else(|_| !is_gone(path), |found| found.is_file())
+}
+
+/// Whether nothing of that name is there, no link either.
+pub(super) fn is_gone(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A file that is named twice is one file.

@@ -1,6 +1,8 @@
 //! What becomes of objects that cannot be read: each stays as it was read last. One of which nothing is known opens
 //! nothing: a policy closes its targets, as an invalid one does, and no implied gateway takes the place of a gateway.
 
+pub(super) mod skipped;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use mcpmesh_compiler::{Diagnostic, Inputs, Install, Location, ObjectKind, Object
 use mcpmesh_crds::{McpPolicy, McpPolicySpec, Mode, TargetKind, TargetRef};
 use mcpmesh_ir::PolicyId;
 
+use super::files::is_gone;
 use super::{Loaded, Paths};
 
 /// What cannot be read, by what follows from it.
@@ -55,6 +58,28 @@ fn is_rule(object: &ObjectRef) -> bool {
     }
 }
 
+/// Whether a file held an object that may close something, and that neither it nor another file has now.
+pub(super) fn is_missed(
+    file: &str,
+    objects: &[Located],
+    unread: &[Unread],
+    known: (&Loaded, &Paths),
+) -> bool {
+    let closes = |object: &ObjectRef| is_rule(object) || object.kind == ObjectKind::Secret;
+    let is_there = |reference: &ObjectRef| {
+        objects.iter().any(|object| object.reference == *reference)
+            || unread.iter().any(|one| one.reference.as_ref() == Some(reference))
+    };
+    let mut missed = known.0.objects.iter().map(|before| (before, &before.reference));
+    missed.any(|(before, object)| closes(object) && was_in(before, file, known) && !is_there(object))
+}
+
+/// Whether an object was in a file, or in a folder that is gone.
+fn was_in(before: &Located, file: &str, (last, paths): (&Loaded, &Paths)) -> bool {
+    let places = last.paths.get(before.file()).zip(paths.get(file));
+    places.is_some_and(|(before, file)| before.starts_with(file))
+}
+
 /// What an object closes once it cannot be read: nothing, unless it is a policy that answers.
 fn closing(located: &Located) -> Vec<TargetRef> {
     let Object::Policy(policy) = &located.object else { return Vec::new() };
@@ -90,12 +115,23 @@ impl Gaps {
         for one in unread {
             match &one.reference {
                 Some(reference) => gaps.keep(reference, one, objects, last),
-                None => gaps.keep_file(one, objects, (last, paths)),
+                None => {
+                    let before = gaps.held.len();
+                    gaps.keep_file(one, objects, (last, paths));
+                    gaps.secret |= one.kind == Some(ObjectKind::Secret) && gaps.held.len() == before;
+                }
             }
         }
-        // A text that does not say which objects it holds may hold any that is gone.
-        for text in unread.iter().filter(|one| one.reference.is_none()) {
-            gaps.close_gone(text, objects, last);
+        // One that is new may be another that was in its file, with its name or kind mistaken.
+        let known = |one: &Unread| {
+            last.objects.iter().any(|before| Some(&before.reference) == one.reference.as_ref())
+        };
+        let unknown: Vec<&Unread> = unread.iter().filter(|one| !known(one)).collect();
+        for one in unknown.iter().filter(|one| one.reference.is_some()) {
+            gaps.keep_file(one, objects, (last, paths));
+        }
+        for one in unknown {
+            gaps.close_gone(one, objects, (last, paths));
         }
         gaps
     }
@@ -114,24 +150,36 @@ impl Gaps {
         }
         match reference.kind {
             ObjectKind::McpPolicy => self.close_policy(reference, unread.targets.clone(), &unread.location),
-            // Where one is implied, nothing was closed by this one.
+            // Where one is implied, nothing was closed by this one; that the implied one stays closed is seen to later.
             ObjectKind::McpGateway => self.gateway |= !last.inputs.has_implied_gateway(),
             ObjectKind::Secret => self.secret = true,
             ObjectKind::McpServer | ObjectKind::ConfigMap | ObjectKind::Namespace => {}
         }
     }
 
-    /// All that was in a file, or in a folder that is gone, and may be meant; but for what is elsewhere now.
-    fn keep_file(&mut self, text: &Unread, objects: &mut Vec<Located>, (last, paths): (&Loaded, &Paths)) {
+    /// All that was in a file, or in a folder that is gone, and may be meant; but for what is elsewhere now. Of a rule the
+    /// one that is elsewhere may be a second of its name, and the looser one.
+    fn keep_file(&mut self, text: &Unread, objects: &mut Vec<Located>, known: (&Loaded, &Paths)) {
         let at = &text.location;
-        let was_there = |before: &Located| {
-            let places = last.paths.get(before.file()).zip(paths.get(&at.file));
-            places.is_some_and(|(file, unread)| file.starts_with(unread))
+        let may_be = |before: &ObjectRef| match text.reference {
+            Some(_) => is_rule(before),
+            None => text.may_be(before.kind),
         };
-        let meant = |before: &&Located| was_there(before) && text.may_be(before.reference.kind);
-        for before in last.objects.iter().filter(meant) {
-            if !objects.iter().any(|object| object.reference == before.reference) {
-                self.hold(before, at, objects);
+        let meant = |before: &&Located| was_in(before, &at.file, known) && may_be(&before.reference);
+        // A path that is gone holds no second one of the name: it has moved.
+        let may_be_second =
+            text.reference.is_none() && !known.1.get(&at.file).is_none_or(|path| is_gone(path));
+        for before in known.0.objects.iter().filter(meant) {
+            let same = |object: &&Located| object.reference == before.reference;
+            match objects.iter().find(same) {
+                None => self.hold(before, at, objects),
+                Some(other)
+                    if may_be_second && is_rule(&before.reference) && other.file() != before.file() =>
+                {
+                    objects.retain(|object| !same(&object));
+                    self.hold(before, at, objects);
+                }
+                Some(_) => {}
             }
         }
     }
@@ -144,12 +192,16 @@ impl Gaps {
         objects.push(before);
     }
 
-    fn close_gone(&mut self, text: &Unread, objects: &[Located], last: &Loaded) {
-        let at = &text.location;
+    /// A text that does not say which objects it holds may hold any that is gone; another, any of its file.
+    fn close_gone(&mut self, text: &Unread, objects: &[Located], known: (&Loaded, &Paths)) {
+        let (last, at) = (known.0, &text.location);
         let here: BTreeSet<&ObjectRef> = objects.iter().map(|object| &object.reference).collect();
-        let gone =
-            |before: &&Located| !here.contains(&before.reference) && text.may_be(before.reference.kind);
-        for gone in last.objects.iter().filter(gone) {
+        let gone = |before: &&Located| !here.contains(&before.reference);
+        let may_be = |before: &&Located| match text.reference {
+            Some(_) => was_in(before, &at.file, known),
+            None => text.may_be(before.reference.kind),
+        };
+        for gone in last.objects.iter().filter(|before| gone(before) && may_be(before)) {
             match gone.reference.kind {
                 ObjectKind::McpPolicy => self.close_policy(&gone.reference, closing(gone), at),
                 ObjectKind::McpGateway => self.gateway = true,
@@ -159,7 +211,12 @@ impl Gaps {
         }
         // What was missing before may be in that text as well.
         self.gateway |= last.gaps.gateway && text.may_be(ObjectKind::McpGateway);
-        self.secret |= last.gaps.secret && text.may_be(ObjectKind::Secret);
+        // A gateway that cannot be read does not take the key's part in closing the implied one.
+        let is_key_gone = last.gaps.secret
+            || last.objects.iter().any(|before| gone(&before) && before.reference.kind == ObjectKind::Secret);
+        let was_closed = last.inputs.has_implied_gateway() && !last.is_open();
+        self.secret |= text.may_be(ObjectKind::McpGateway) && was_closed && is_key_gone;
+        self.secret |= last.gaps.secret && (text.reference.is_some() || text.may_be(ObjectKind::Secret));
         let policies = last.gaps.policies.iter().filter(|_| text.may_be(ObjectKind::McpPolicy));
         for (id, closed) in policies {
             let reference = ObjectRef::new(ObjectKind::McpPolicy, &id.namespace, &id.name);

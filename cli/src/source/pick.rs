@@ -29,14 +29,14 @@ pub(crate) fn pick(paths: &[PathBuf], own: u16) -> anyhow::Result<Result<Source,
     if let [only] = paths
         && let Some(file) = as_client_configuration(only)
     {
-        return Ok(Ok(Source::Client { file, own, aside: Vec::new() }));
+        return Ok(Ok(Source::Client { file, own, beside: Vec::new() }));
     }
     let aside = files(paths)?;
     if aside.iter().any(|file| configures(file)) {
         return Ok(Ok(Source::Manifests(paths.to_vec())));
     }
     Ok(match clients_own(paths, own) {
-        Some(file) => Ok(Source::Client { file, own, aside }),
+        Some(file) => Ok(Source::Client { file, own, beside: paths.to_vec() }),
         None => Err(Nothing { paths: paths.to_vec(), aside, empty: known(paths).next() }),
     })
 }
@@ -76,7 +76,7 @@ fn list(paths: &[PathBuf]) -> String {
 }
 
 /// Whether a file holds something that makes a mesh, or something that cannot be read and may be that.
-fn configures(file: &Path) -> bool {
+pub(super) fn configures(file: &Path) -> bool {
     let Ok(text) = text_of(std::fs::read(file)) else { return true };
     let parsed = manifest::parse("", &text);
     let counts = |kind: ObjectKind| match kind {

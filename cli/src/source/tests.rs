@@ -71,7 +71,7 @@ fn a_clients_configuration_does_not_lead_back_to_us() {
     let folder = folder(&[(".mcp.json", text)]);
     assert!(matches!(find(&[folder.path().to_owned()]), Ok(Source::Client { .. })));
     let loaded =
-        load(&Source::Client { file: folder.path().join(".mcp.json"), own: 8080, aside: vec![] }, [0; 32])
+        load(&Source::Client { file: folder.path().join(".mcp.json"), own: 8080, beside: vec![] }, [0; 32])
             .unwrap();
     let names: Vec<_> = loaded.inputs.servers().map(|(id, _)| id.name.as_str()).collect();
     assert_eq!(names, ["other"]);
@@ -128,6 +128,18 @@ fn yaml_of_others_is_no_configuration_and_is_said_to_be_left_aside() {
         std::fs::write(folder.path().join("empty.yaml"), text).unwrap();
         assert!(matches!(find(&[folder.path().to_owned()]), Ok(Source::Manifests(_))), "{text}");
     }
+}
+
+#[test]
+fn yaml_of_ours_that_comes_beside_a_clients_configuration_is_said_not_to_be_in_force() {
+    let folder = folder(&[(".mcp.json", OTHER)]);
+    let source = find(&[folder.path().to_owned()]).unwrap();
+    let first = load(&source, [0; 32]).unwrap();
+    let key = "apiVersion: v1\nkind: Secret\nmetadata: {name: k}\nstringData: {key: k}\n";
+    std::fs::write(folder.path().join("ann.yaml"), key).unwrap();
+    let loaded = reload(&source, [0; 32], &first).unwrap();
+    let said: Vec<_> = loaded.diagnostics.iter().map(ToString::to_string).collect();
+    assert!(loaded.is_same(&first) && said[0].contains("ann.yaml: warning: not in force: "), "{said:?}");
 }
 
 #[test]

@@ -33,7 +33,8 @@ impl Watch {
     pub(super) fn start(source: &Source) -> anyhow::Result<Self> {
         let paths = match source {
             Source::Manifests(paths) => paths.clone(),
-            Source::Client { file, .. } => vec![file.clone()],
+            // YAML beside it is told of.
+            Source::Client { file, beside, .. } => [&[file.clone()][..], beside.as_slice()].concat(),
         };
         let (announce, changes) = mpsc::channel(1);
         let (tell, told) = channel();

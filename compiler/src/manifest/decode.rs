@@ -81,8 +81,22 @@ pub(super) fn reference(value: &Value) -> Option<ObjectRef> {
     Some(ObjectRef::new(kind, namespace, text("/metadata/name")?))
 }
 
-/// Whether a document that cannot be read may have been this object.
-pub(super) fn is_valid(reference: &ObjectRef) -> bool {
+/// Which object a document is that cannot be read; none where its mistake may be in what says so.
+pub(super) fn certain(value: &Value) -> Option<ObjectRef> {
+    let reference = reference(value).filter(is_valid)?;
+    let metadata = value.get("metadata")?.as_object()?;
+    let told = match metadata.get("namespace") {
+        Some(namespace) => namespace.is_string(),
+        // A field that is none may be the one that is missing.
+        None => metadata.keys().all(|key| {
+            METADATA.contains(&key.as_str())
+                || likeliest(key, METADATA).is_some_and(|meant| meant != "namespace")
+        }),
+    };
+    (told || reference.kind == ObjectKind::Namespace).then_some(reference)
+}
+
+fn is_valid(reference: &ObjectRef) -> bool {
     is_name(&reference.name)
         && (reference.kind == ObjectKind::Namespace || dns(&reference.namespace, 63, false, "").is_ok())
 }
@@ -225,12 +239,17 @@ fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Mistake> {
     })
 }
 
-/// The likeliest of the words that could have been meant.
+/// The help that names the word that was meant.
 fn suggestion<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    likeliest(word, candidates).map(|meant| format!("did you mean `{meant}`?"))
+}
+
+/// The likeliest of the words that could have been meant.
+fn likeliest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distance =
         |candidate: &str| strsim::damerau_levenshtein(&candidate.to_lowercase(), &word.to_lowercase());
     let best = candidates.into_iter().map(|candidate| (distance(candidate), candidate)).min()?;
-    (best.0 <= 1 + word.chars().count() / 4).then(|| format!("did you mean `{}`?", best.1))
+    (best.0 <= 1 + word.chars().count() / 4).then_some(best.1)
 }
 
 fn metadata(value: &Value) -> Result<(), Mistake> {

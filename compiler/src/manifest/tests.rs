@@ -328,9 +328,17 @@ fn what_cannot_be_read_says_which_object_it_is_and_what_it_may_close() {
     assert_eq!(closing(&broken.replace("kind: McpGateway", "kind: McpGatway")), ["Namespace team-a"]);
     assert_eq!(closing(&POLICY.replace("targetRefs", "targets")), ["Namespace team-a"]);
     assert!(closing(&broken.replace("spec:", "spec:\n  mode: Audit")).is_empty());
+    // Another field has nothing to do with which object it is.
+    assert_eq!(closing(&POLICY.replace("team-a}", "team-a, lables: {}}")), ["McpGateway main"]);
+    let lables = unread(&POLICY.replace("namespace: team-a", "lables: {}"));
+    assert_eq!(lables.reference, Some(ObjectRef::new(ObjectKind::McpPolicy, "default", "p")));
     for (text, kind) in [
         (SERVER.replace("name: time", "nam: time"), Some(ObjectKind::McpServer)),
         (POLICY.replace("name: p", "name: P_"), Some(ObjectKind::McpPolicy)),
+        (POLICY.replace("namespace: team-a", "namespce: team-a"), Some(ObjectKind::McpPolicy)),
+        (POLICY.replace("namespace: team-a", "ns: team-a"), Some(ObjectKind::McpPolicy)),
+        (POLICY.replace("namespace: team-a", "namespace:"), Some(ObjectKind::McpPolicy)),
+        (POLICY.replace("namespace: team-a", "namespace: 7"), Some(ObjectKind::McpPolicy)),
         (SERVER.replace("kind: McpServer", "kind: McpServr"), None),
         ("a: [".to_owned(), None),
     ] {

@@ -21,6 +21,17 @@ async fn a_file_replaced_by_renaming_is_a_change() {
 }
 
 #[tokio::test]
+async fn yaml_beside_a_clients_configuration_is_a_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(".mcp.json");
+    fs::write(&file, "{}").unwrap();
+    let source = Source::Client { file, own: 0, beside: vec![folder.path().to_owned()] };
+    let mut watch = Watch::start(&source).unwrap();
+    fs::write(folder.path().join("ann.yaml"), "x").unwrap();
+    watch.changed().await;
+}
+
+#[tokio::test]
 async fn a_folder_that_is_gone_and_comes_back_is_watched_again() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
