@@ -140,7 +140,7 @@ impl Gateway {
             audiences: Audiences::default(),
             naming: Mutex::new(CancellationToken::new()),
         });
-        gateway.count_objects();
+        gateway.count_objects(true);
         gateway.follow(config);
         gateway
     }
@@ -171,19 +171,21 @@ impl Gateway {
         let generation = before.generation + 1;
         let view = Self::see(config, generation, Some(&before));
         view.tell_left_out(&[&before]);
+        let leaves_out = before.leaves_out() || view.leaves_out();
         self.view.store(Arc::new(view));
         self.show((!Arc::ptr_eq(&before.config, config)).then_some(config));
-        self.count_objects();
+        self.count_objects(leaves_out);
         self.changes.send_replace(generation);
     }
 
-    fn count_objects(&self) {
+    /// `leaves_out`: something is left out, or was when it was counted last. Mostly nothing ever is.
+    fn count_objects(&self, leaves_out: bool) {
         let view = self.view.load();
         let metrics = &self.shell.metrics;
         for (server, (attached, seen)) in view.config.attached.iter().zip(&view.observed).enumerate() {
             metrics.quarantined(&self.label, &attached.label, attached.quarantined(seen));
             metrics.hiding(&self.label, &attached.label, seen.hiding);
-            for why in Why::ALL {
+            for why in Why::ALL.into_iter().filter(|_| leaves_out) {
                 metrics.left_out(&self.label, &attached.label, why, view.left_out(server, why));
             }
         }

@@ -292,24 +292,42 @@ impl Proxy {
         let upstreams = inner.upstreams.all();
         let (servers, metrics) = (self.servers.clone(), Arc::clone(&self.shell.metrics));
         let readiness = Arc::clone(&self.telling.ready);
-        let configs: Vec<_> = gateways.iter().map(|gateway| Arc::clone(&gateway.view().config)).collect();
-        let tell = move |upstreams: &[(ServerId, Arc<Upstream>)]| {
-            let all: Vec<_> = upstreams.iter().map(|(id, upstream)| status(id, upstream, &configs)).collect();
-            for one in news(&servers.borrow(), &all) {
-                metrics.server_state(&one.id, word(&one.state), &STATES);
-            }
+        let attached = attached(gateways);
+        // What changes from now on is told one by one: to look at all of them costs as much as there are.
+        let changes = upstreams.iter().enumerate().map(|(place, (_, upstream))| {
+            WatchStream::from_changes(upstream.observation()).map(move |_| place)
+        });
+        let mut changes = select_all(changes.collect::<Vec<_>>());
+        let of = move |(id, upstream): &(ServerId, Arc<Upstream>)| status(id, upstream, attached.get(id));
+        let all: Vec<_> = upstreams.iter().map(&of).collect();
+        for one in news(&servers.borrow(), &all) {
+            metrics.server_state(&one.id, word(&one.state), &STATES);
+        }
+        servers.send_replace(all);
+        let reached = move |upstreams: &[_]| {
             if is_reached(certificate, upstreams) {
                 readiness.reached();
             }
-            servers.send_replace(all);
         };
-        tell(&upstreams);
-        let mut changes =
-            select_all(upstreams.iter().map(|(_, upstream)| WatchStream::new(upstream.observation())));
+        reached(&upstreams);
         tokio::spawn(async move {
             let work = async {
-                while changes.next().await.is_some() {
-                    tell(&upstreams);
+                while let Some(place) = changes.next().await {
+                    servers.send_modify(|all| {
+                        let (Some(before), Some(one)) = (all.get_mut(place), upstreams.get(place).map(&of))
+                        else {
+                            return;
+                        };
+                        // Another configuration may be told already.
+                        if before.id != one.id {
+                            return;
+                        }
+                        if word(&before.state) != word(&one.state) {
+                            metrics.server_state(&one.id, word(&one.state), &STATES);
+                        }
+                        *before = one;
+                    });
+                    reached(&upstreams);
                 }
             };
             until.run_until_cancelled(work).await;
@@ -417,10 +435,20 @@ impl Proxy {
     }
 }
 
-fn status(id: &ServerId, upstream: &Upstream, configs: &[Arc<Config>]) -> ServerStatus {
-    let observation = upstream.observation().borrow().clone();
-    // Which tools a server has is its own McpServer's to say: every gateway that has it says the same.
-    let attached = configs.iter().flat_map(|config| &config.attached).find(|attached| attached.id == *id);
+/// How a gateway has each server, and where: which tools it lists is its own McpServer's to say, and every gateway that
+/// has it says the same.
+fn attached(gateways: &[Arc<Gateway>]) -> HashMap<ServerId, (Arc<Config>, usize)> {
+    let configs = gateways.iter().map(|gateway| Arc::clone(&gateway.view().config));
+    let all = configs.flat_map(|config| {
+        let ids: Vec<_> = config.attached.iter().map(|attached| attached.id.clone()).collect();
+        ids.into_iter().enumerate().map(move |(place, id)| (id, (Arc::clone(&config), place)))
+    });
+    all.collect()
+}
+
+fn status(id: &ServerId, upstream: &Upstream, attached: Option<&(Arc<Config>, usize)>) -> ServerStatus {
+    let observation = Arc::clone(&upstream.observation().borrow());
+    let attached = attached.and_then(|(config, place)| config.attached.get(*place));
     ServerStatus {
         id: id.clone(),
         state: observation.state.clone(),

@@ -103,6 +103,10 @@ impl LeftOut {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// How many objects of a server are left out for this.
     pub(super) fn count(&self, server: usize, why: Why) -> usize {
         self.0.get(&(server, why)).map_or(0, |objects| objects.count)

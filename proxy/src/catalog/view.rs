@@ -189,6 +189,12 @@ impl View {
         Self { config, generation, observed, tools, prompts, resources, templates, left_out, lists, settled }
     }
 
+    /// Whether servers list what is not listed here.
+    #[must_use]
+    pub fn leaves_out(&self) -> bool {
+        !self.left_out.is_empty()
+    }
+
     /// How many objects of a server are not listed for this.
     #[must_use]
     pub fn left_out(&self, server: usize, why: Why) -> usize {
@@ -197,7 +203,7 @@ impl View {
 
     /// Says in the log what servers list and this view does not, unless one of these views said so already.
     pub fn tell_left_out(&self, before: &[&Self]) {
-        for (server, attached) in self.config.attached.iter().enumerate() {
+        for (server, attached) in self.config.attached.iter().enumerate().filter(|_| self.leaves_out()) {
             let place = |view: &Self| view.config.attached.iter().position(|one| one.id == attached.id);
             let known: Vec<_> =
                 before.iter().filter_map(|view| Some((&view.left_out, place(view)?))).collect();
