@@ -34,7 +34,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use self::lengths::Watched;
 use self::prompt::Prompt;
 use crate::access_log::AccessLog;
 use crate::certificate::Kind;
@@ -262,7 +261,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let way = Arc::new(way);
-    let (stream, lengths) = Watched::new(Prompt::new(stream, HEAD_TIME));
+    let (stream, lengths) = lengths::watched(Prompt::new(stream, HEAD_TIME));
     let service = service_fn(move |request: Request<Body>| {
         let contradiction = lengths.contradict(request.version(), request.headers());
         let (serving, way, version) = (serving.clone(), Arc::clone(&way), request.version());

@@ -4,15 +4,13 @@
 //! and never where they are of two. What a body holds counts too, so the error is on the strict side: JSON has no line
 //! that begins like either.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
 
 use http::header::TRANSFER_ENCODING;
 use http::{HeaderMap, Version};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncRead;
+use tokio_util::io::InspectReader;
 
 /// How a line begins that says a length: a parser of heads takes neither space before the name nor before the colon.
 const LENGTH: &[u8] = b"content-length:";
@@ -34,20 +32,16 @@ impl Lengths {
     }
 }
 
-/// A connection whose lines are looked at as they come.
-#[derive(Debug)]
-pub(super) struct Watched<S> {
-    stream: S,
-    lengths: Lengths,
-    scan: Scan,
-}
-
-impl<S> Watched<S> {
-    /// Watches a stream of plain bytes: with TLS, the inside.
-    pub(super) fn new(stream: S) -> (Self, Lengths) {
-        let lengths = Lengths::default();
-        (Self { stream, lengths: lengths.clone(), scan: Scan::default() }, lengths)
-    }
+/// A stream of plain bytes (with TLS, the inside) whose lines are looked at as they come.
+pub(super) fn watched<S: AsyncRead>(stream: S) -> (InspectReader<S, impl FnMut(&[u8])>, Lengths) {
+    let (lengths, mut scan) = (Lengths::default(), Scan::default());
+    let both = Arc::clone(&lengths.0);
+    let look = move |bytes: &[u8]| {
+        if scan.finds_both(bytes) {
+            both.store(true, Ordering::Relaxed);
+        }
+    };
+    (InspectReader::new(stream, look), lengths)
 }
 
 /// Where the last read ended, and what stands since the last empty line.
@@ -89,47 +83,6 @@ impl Scan {
             (self.length, self.coding) = (false, false);
         }
         self.known = 0;
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
-        if self.scan.finds_both(into.filled().get(before..).unwrap_or_default()) {
-            self.lengths.0.store(true, Ordering::Relaxed);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
