@@ -6,6 +6,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -14,6 +15,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Bytes from outside that are read where they came, in less than a millisecond.
 const SHORT: usize = 128 << 10;
+/// A worker's clock ticks this often: sooner than any timer of a request. For a timer that is due before all others tokio
+/// wakes the thread by a system call, even where it is that thread which sets it.
+const TICK: Duration = Duration::from_secs(5);
 /// Threads that read what is long, in the whole process.
 const LONG_READERS: usize = 2;
 /// How far they stand back for the workers (`nice`): theirs are the processors that those leave.
@@ -136,8 +140,15 @@ impl Worker {
         let handle = runtime.handle().clone();
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || runtime.block_on(end.cancelled()))?;
+            .spawn(move || runtime.block_on(end.run_until_cancelled(tick())))?;
         Ok(Self { runtime: handle, open: Arc::default() })
+    }
+}
+
+async fn tick() {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        ticks.tick().await;
     }
 }
 

@@ -256,7 +256,7 @@ fn flood_lines(findings: &Findings<'_>, lines: &mut Vec<Line>) {
         lines.push(line("W10", "what reaches the server", "nothing", reached, "-"));
     }
     for beside in &findings.neighbours {
-        let what = format!("small calls beside 10 bodies a second: {}", beside.what);
+        let what = format!("small calls beside 10 bodies a second, sent at 1 Gbit/s: {}", beside.what);
         let mut reached = format!("p50 {:.2}x, p99 {:.2}x", beside.p50, beside.p99);
         if let Some(nginx) = beside.nginx {
             let _ = write!(reached, "; nginx, which refuses it unread: p99 {nginx:.2}x");

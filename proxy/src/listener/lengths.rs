@@ -57,25 +57,29 @@ struct Scan {
 
 impl Scan {
     /// Whether these bytes complete a head that says both.
-    fn finds_both(&mut self, mut bytes: &[u8]) -> bool {
-        let mut both = false;
-        while let Some((&byte, rest)) = bytes.split_first() {
-            bytes = rest;
-            if byte == b'\n' {
-                self.end_line();
-            } else if let Some(place) = self.line.get_mut(self.known) {
-                *place = byte.to_ascii_lowercase();
-                self.known += 1;
-                let line = self.line.get(..self.known).unwrap_or_default();
-                self.length |= line == LENGTH;
-                self.coding |= line == CODING;
-                both |= self.length && self.coding;
-            } else {
-                let Some(end) = memchr::memchr(b'\n', bytes) else { return both };
-                bytes = bytes.get(end..).unwrap_or_default();
-            }
+    fn finds_both(&mut self, bytes: &[u8]) -> bool {
+        let (mut both, mut rest) = (false, bytes);
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let (line, after) = rest.split_at(end);
+            both |= self.begins(line);
+            self.end_line();
+            rest = after.get(1..).unwrap_or_default();
         }
-        both
+        both | self.begins(rest)
+    }
+
+    /// Takes what comes of a line, of which only the beginning says anything.
+    fn begins(&mut self, piece: &[u8]) -> bool {
+        let room = self.line.get_mut(self.known..).unwrap_or_default();
+        let count = room.len().min(piece.len());
+        for (place, byte) in room.iter_mut().zip(piece) {
+            *place = byte.to_ascii_lowercase();
+        }
+        self.known += count;
+        let line = self.line.get(..self.known).unwrap_or_default();
+        self.length |= line.starts_with(LENGTH);
+        self.coding |= line.starts_with(CODING);
+        self.length && self.coding
     }
 
     fn end_line(&mut self) {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use http::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use http::{HeaderMap, Method as Verb, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -60,13 +62,20 @@ enum Reach {
 struct Target {
     url: Url,
     uri: Uri,
+    /// Written once, not for each request. None with TLS: HTTP/2, which that may lead to, has no such header.
+    host: Option<HeaderValue>,
 }
 
 impl Target {
     fn new(mut url: Url) -> Result<Self, Error> {
         url.set_fragment(None);
-        let uri = url.as_str().parse().map_err(|_| Error::connect("the URL cannot be used"))?;
-        Ok(Self { url, uri })
+        let uri: Uri = url.as_str().parse().map_err(|_| Error::connect("the URL cannot be used"))?;
+        let host = match (url.scheme(), url.host_str(), url.port()) {
+            ("http", Some(host), None) => HeaderValue::from_str(host).ok(),
+            ("http", Some(host), Some(port)) => HeaderValue::from_str(&format!("{host}:{port}")).ok(),
+            _ => None,
+        };
+        Ok(Self { url, uri, host })
     }
 }
 
@@ -141,7 +150,7 @@ impl Http {
     pub(crate) async fn post(&self, extra: HeaderMap, body: Bytes) -> Result<Answered, Error> {
         let mut target = self.target.load_full();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send(Verb::POST, &target.uri, &extra, body.clone()).await?;
+            let response = self.send(Verb::POST, &target, &extra, body.clone()).await?;
             if !matches!(response.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
                 return Answered::read(response).await;
             }
@@ -155,24 +164,24 @@ impl Http {
     /// Posts to another URL of the same origin (the endpoint of HTTP+SSE).
     pub(crate) async fn post_to(&self, url: &Url, body: Bytes) -> Result<Answered, Error> {
         let target = Target::new(url.clone())?;
-        Answered::read(self.send(Verb::POST, &target.uri, &HeaderMap::new(), body).await?).await
+        Answered::read(self.send(Verb::POST, &target, &HeaderMap::new(), body).await?).await
     }
 
     /// Opens an event stream.
     pub(crate) async fn get(&self, extra: HeaderMap) -> Result<Answered, Error> {
         let target = self.target.load_full();
-        Answered::read(self.send(Verb::GET, &target.uri, &extra, Bytes::new()).await?).await
+        Answered::read(self.send(Verb::GET, &target, &extra, Bytes::new()).await?).await
     }
 
     async fn delete(&self, extra: HeaderMap) -> Result<(), Error> {
         let target = self.target.load_full();
-        self.send(Verb::DELETE, &target.uri, &extra, Bytes::new()).await.map(drop)
+        self.send(Verb::DELETE, &target, &extra, Bytes::new()).await.map(drop)
     }
 
     async fn send(
         &self,
         verb: Verb,
-        uri: &Uri,
+        target: &Target,
         extra: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, Error> {
@@ -192,9 +201,14 @@ impl Http {
             headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         }
         *request.method_mut() = verb;
-        *request.uri_mut() = uri.clone();
+        *request.uri_mut() = target.uri.clone();
         match &self.reach {
-            Reach::Url(clients) => clients.request(request).await.map_err(|error| judge(&error)),
+            Reach::Url(clients) => {
+                if let Some(host) = &target.host {
+                    request.headers_mut().entry(HOST).or_insert_with(|| host.clone());
+                }
+                clients.request(request).await.map_err(|error| judge(&error))
+            }
             Reach::Place(place) => at(place, request).await,
             Reach::Service(service) => {
                 let mut failed = Error::unsent(Kind::NoInstance);
