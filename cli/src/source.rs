@@ -316,9 +316,8 @@ impl Reading {
                 // Gathering finds them no more.
                 self.diagnostics.extend(doubled.into_iter().map(|(_, diagnostic)| diagnostic));
                 let known = (last, &self.paths);
-                let is_missed = |file: &str| last_good::is_missed(file, &self.objects, &self.unread, known);
-                let (unread, said): (Vec<_>, Vec<_>) =
-                    self.skipped.doubts(&last.skipped, is_missed).into_iter().unzip();
+                let missed = |file: &str| last_good::missed(file, &self.objects, &self.unread, known);
+                let (unread, said) = self.skipped.doubts(&last.skipped, missed);
                 self.unread.extend(unread);
                 self.diagnostics.extend(said);
                 let gaps = Gaps::fill(&mut self.objects, &self.unread, (last, &self.paths));
