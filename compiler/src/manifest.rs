@@ -18,6 +18,7 @@ use node::Node;
 
 pub(crate) use decode::is_name;
 pub(crate) use node::{Document, Place};
+pub use wording::plain_words;
 
 /// What a text holds.
 #[derive(Debug, Clone, Default)]

@@ -249,7 +249,7 @@ fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Mistake> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { String::new() } else { path };
-        let (message, help) = wording::plain(&error.into_inner().to_string());
+        let (message, help) = wording::plain_words(&error.into_inner().to_string());
         let at_key = message.starts_with("unknown field");
         Mistake { severity: Severity::Error, reason: Reason::InvalidField, path, at_key, message, help }
     })

@@ -4,8 +4,9 @@ use mcpmesh_crds::Duration;
 
 use crate::likeness::suggestion;
 
-/// The message for people, and the help.
-pub(super) fn plain(message: &str) -> (String, Option<String>) {
+/// The message of a decoder for people, and the help.
+#[must_use]
+pub fn plain_words(message: &str) -> (String, Option<String>) {
     let mut quoted = message.split('`').skip(1).step_by(2);
     if message.starts_with("unknown ") {
         return (message.to_owned(), quoted.next().and_then(|unknown| suggestion(unknown, quoted)));
@@ -32,5 +33,5 @@ pub(super) fn plain(message: &str) -> (String, Option<String>) {
 /// How the text that stands where a list belongs is one.
 fn as_list(given: &str) -> String {
     let text = given.strip_prefix("invalid type: string ");
-    text.map_or_else(|| "write `- ` before each item".to_owned(), |text| format!("write [{text}]"))
+    text.map_or_else(|| "write it as a list, such as [a, b]".to_owned(), |text| format!("write [{text}]"))
 }
