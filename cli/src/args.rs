@@ -94,13 +94,13 @@ pub(crate) struct UpArgs {
     #[arg(value_name = "PATH", default_value = ".")]
     pub(crate) paths: Vec<PathBuf>,
     /// Where the endpoint listens; port 0 picks a free one
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
     pub(crate) listen: SocketAddr,
     /// Where /metrics, /readyz and /livez listen
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:17020")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:17020", value_parser = address)]
     pub(crate) metrics: SocketAddr,
     /// Where the redacted configuration is shown; loopback only
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:17000")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:17000", value_parser = address)]
     pub(crate) admin: SocketAddr,
     /// Write one JSON line a request: to a file, or - for standard error
     #[arg(long, value_name = "FILE")]
@@ -120,6 +120,7 @@ Examples:
   mcpmesh check manifests/
   mcpmesh check . -o github        annotations in a GitHub workflow
   mcpmesh check . -o json | jq .
+  helm template . | mcpmesh check --cluster /dev/stdin
   mcpmesh check --cluster deploy/   what is meant for a cluster, as its operator compiles it
 
 Exit codes: 0 nothing to say, or only warnings; 1 errors; 2 wrong use.")]
@@ -236,7 +237,7 @@ pub(crate) enum AnswerFormat {
 #[derive(Debug, Args)]
 pub(crate) struct ServersArgs {
     /// A running endpoint [default: http://127.0.0.1:8080/mcp]
-    #[arg(long, value_name = "URL", conflicts_with = "paths")]
+    #[arg(long, value_name = "URL", value_parser = endpoint, conflicts_with = "paths")]
     pub(crate) url: Option<url::Url>,
     /// Instead of an endpoint: the servers of these files and folders, started for this command
     #[arg(short = 'f', long = "file", value_name = "PATH")]
@@ -352,7 +353,7 @@ pub(crate) struct LockArgs {
     #[arg(short = 'f', long = "file", value_name = "PATH", default_value = ".", conflicts_with = "url")]
     pub(crate) paths: Vec<PathBuf>,
     /// The one server's own endpoint
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = endpoint)]
     pub(crate) url: Option<url::Url>,
     /// A header for that endpoint; may be repeated
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header, requires = "url")]
@@ -415,7 +416,7 @@ pub(crate) struct ConnectArgs {
     #[arg(value_enum)]
     pub(crate) client: Client,
     /// The endpoint
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/mcp")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/mcp", value_parser = endpoint)]
     pub(crate) url: url::Url,
     /// The name that the client shows
     #[arg(long, default_value = "mcpmesh", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -486,6 +487,18 @@ pub(crate) struct KeyCreateArgs {
     /// Write the Secret to this file, readable by you only, instead of stdout
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// Where to listen: a name could mean several addresses, but for the one that everybody has.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix("localhost:");
+    let address = port.map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    address.parse().map_err(|_| "write it as ADDRESS:PORT in numbers, such as 127.0.0.1:8080".to_owned())
+}
+
+fn endpoint(text: &str) -> Result<url::Url, String> {
+    let url = url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| "write the whole URL of an endpoint, such as http://127.0.0.1:8080/mcp".to_owned())
 }
 
 fn user(text: &str) -> Result<String, String> {

@@ -17,6 +17,11 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
     } else {
         source::load(&source::find(&args.paths)?, [0; 32])?
     };
+    // Of a pipe it is known only now.
+    if loaded.objects.is_empty() && loaded.diagnostics.is_empty() {
+        let paths: Vec<String> = args.paths.iter().map(|path| source::display(path)).collect();
+        return Err(Failure::failed(format!("no objects found in {}", paths.join(", "))));
+    }
     match args.output {
         DiagnosticFormat::Text => {
             loaded.diagnostics.iter().for_each(|diagnostic| anstream::println!("{}", styled(diagnostic)));

@@ -77,9 +77,6 @@ fn endpoint(args: &ServersArgs, patience: Duration) -> Result<Peer, Failure> {
         Some(url) => url.clone(),
         None => Url::parse(ENDPOINT).context("the default endpoint")?,
     };
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(Failure::usage(format!("--url {url}: an endpoint is http or https")));
-    }
     let title = url.to_string();
     let place = Endpoint::Remote { url, transport: Transport::Auto };
     let mut config = Config::new(ServerId::new("endpoint", "endpoint"), place);
@@ -161,6 +158,7 @@ impl Peer {
         let last_words = self.server.as_ref().and_then(|server| self.workloads.last_words(&server.id));
         let mut text = last_words.unwrap_or_else(|| plain_reason(reason));
         let refused = self.server.is_none() && text.ends_with("HTTP status 401");
+        let missing = self.server.is_none() && text.ends_with("HTTP status 404");
         if let Some(explanation) = explanation {
             text = format!("{text}: {}", explanation.as_str());
         }
@@ -169,6 +167,9 @@ impl Peer {
             None if refused => {
                 "; it lets in whom it knows: give an API key with --key or MCPMESH_KEY. One that was given is unknown, \
                  expired or another endpoint's"
+            }
+            _ if missing => {
+                "; the endpoint of `mcpmesh up` is the one that it prints, such as http://127.0.0.1:8080/mcp"
             }
             None if self.title == ENDPOINT => "; is `mcpmesh up` running?",
             _ => "",

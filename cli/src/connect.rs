@@ -34,9 +34,6 @@ struct Recipe {
 
 /// Runs `mcpmesh connect`.
 pub(crate) fn run(args: &ConnectArgs) -> Outcome {
-    if !matches!(args.url.scheme(), "http" | "https") {
-        return Err(Failure::usage(format!("--url {}: an endpoint is http or https", args.url)));
-    }
     let recipe = recipe(args);
     let file = args.file.clone().unwrap_or_else(|| recipe.file.clone());
     if args.write { write(args, &recipe, &file) } else { show(args, &recipe, &file) }

@@ -51,3 +51,18 @@ pub(crate) fn say(failure: &Failure) {
     let style = anstyle::AnsiColor::Red.on_default().bold();
     anstream::eprintln!("{style}error{style:#}: {error:#}");
 }
+
+/// A line that cannot be printed, on a full disk for one, ends the command as any failure does. That a reader had enough is
+/// none.
+pub(crate) fn fail_where_nothing_can_be_printed() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        match panic.payload_as_str().and_then(|said| said.strip_prefix("failed printing to stdout: ")) {
+            Some(said) => {
+                say(&Failure::failed(format!("cannot write to standard output: {said}")));
+                std::process::exit(1);
+            }
+            None => usual(panic),
+        }
+    }));
+}

@@ -19,6 +19,7 @@ use mcpmesh_ir::EgressRule;
 use crate::args::{ImportArgs, SecretsTo};
 use crate::exit::{Failure, Outcome};
 use crate::private_file;
+use crate::source;
 
 pub(crate) use translate::{Imported, Note, SECRETS};
 
@@ -44,6 +45,7 @@ pub(crate) fn run(args: &ImportArgs) -> Outcome {
         (None, None) => SecretsTo::Env,
     };
     let mut imported = read(&args.file, &args.namespace, secrets)?;
+    leave_out_ourselves(&mut imported);
     let mistakes = mistakes(&imported)?;
     imported.notes.extend(mistakes);
     match &args.out {
@@ -54,6 +56,26 @@ pub(crate) fn run(args: &ImportArgs) -> Outcome {
         note.say();
     }
     if imported.notes.iter().any(|note| note.error) { Err(Failure::Said) } else { Ok(()) }
+}
+
+/// What `connect` wrote leads to the mesh that the servers are for: it would stand behind itself.
+fn leave_out_ourselves(imported: &mut Imported) {
+    let (ours, others): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut imported.servers).into_iter().partition(source::is_ourselves);
+    imported.servers = others;
+    for server in ours {
+        let name = server.pointer("/metadata/name").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let place = imported.places.get(name).copied().unwrap_or_default();
+        let secret = format!("{name}{SECRETS}");
+        imported.secrets.retain(|one| one.pointer("/metadata/name").is_none_or(|name| *name != *secret));
+        imported.notes.retain(|note| note.place != place);
+        imported.notes.push(Note {
+            error: false,
+            server: name.to_owned(),
+            place,
+            message: "leads to mcpmesh itself: it is left out".to_owned(),
+        });
+    }
 }
 
 /// What a compile finds wrong with the servers that were made: what a client takes, such as a range of versions, an

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     if first.as_ref().is_some_and(|word| word == launch::ENGINE) {
         return ExitCode::from(launch::become_engine(words));
     }
+    exit::fail_where_nothing_can_be_printed();
     exit::report(run(Cli::parse().command))
 }
 

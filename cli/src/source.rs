@@ -24,7 +24,7 @@ use crate::exit::Failure;
 use crate::import;
 
 pub(crate) use files::{display, names_manifest, whole};
-pub(crate) use pick::{clients_own, find, pick};
+pub(crate) use pick::{clients_own, find, is_ourselves, pick};
 
 use files::{files, folders_with_manifests};
 use last_good::Gaps;
@@ -316,9 +316,8 @@ impl Reading {
                 // Gathering finds them no more.
                 self.diagnostics.extend(doubled.into_iter().map(|(_, diagnostic)| diagnostic));
                 let known = (last, &self.paths);
-                let is_missed = |file: &str| last_good::is_missed(file, &self.objects, &self.unread, known);
-                let (unread, said): (Vec<_>, Vec<_>) =
-                    self.skipped.doubts(&last.skipped, is_missed).into_iter().unzip();
+                let missed = |file: &str| last_good::missed(file, &self.objects, &self.unread, known);
+                let (unread, said) = self.skipped.doubts(&last.skipped, missed);
                 self.unread.extend(unread);
                 self.diagnostics.extend(said);
                 let gaps = Gaps::fill(&mut self.objects, &self.unread, (last, &self.paths));
@@ -343,9 +342,34 @@ impl Reading {
         // What was not read may be what another object misses.
         let sure = |found: &&Diagnostic| !unreadable || found.severity == Severity::Error;
         diagnostics.extend(compiled.diagnostics.iter().filter(sure).cloned());
+        point_to_secrets(&mut diagnostics);
         diagnostics.sort_by(|a, b| (a.severity, &a.location).cmp(&(b.severity, &b.location)));
         let Self { objects, skipped, paths, .. } = self;
         Loaded { objects, inputs, compiled, diagnostics, unreadable, gaps, skipped, paths }
+    }
+}
+
+/// What an object misses of a Secret that is there and wrong is mended with that Secret.
+fn point_to_secrets(diagnostics: &mut [Diagnostic]) {
+    let wrong = |found: &&Diagnostic| found.severity == Severity::Error;
+    let wrong: Vec<(String, String, String)> = diagnostics
+        .iter()
+        .filter(wrong)
+        .filter_map(|found| {
+            let secret = found.object.as_ref().filter(|object| object.kind == ObjectKind::Secret)?;
+            let key = found.path.split_once('.').map_or("", |(_, key)| key);
+            Some((secret.to_string(), key.to_owned(), found.location.as_ref()?.to_string()))
+        })
+        .collect();
+    let missed = |found: &&mut Diagnostic| found.reason == Reason::SecretNotFound;
+    for found in diagnostics.iter_mut().filter(missed) {
+        let cause = wrong.iter().find(|(secret, key, _)| {
+            found.message == format!("no {secret}") || found.message == format!("{secret} has no key {key:?}")
+        });
+        if let Some((secret, _, at)) = cause {
+            found.message = format!("{secret} cannot be used as it is");
+            found.help = Some(format!("mend {at}"));
+        }
     }
 }
 

@@ -37,6 +37,10 @@ const CHILDREN: Duration = Duration::from_secs(8);
 /// Exit code after a second signal, as shells have it for SIGINT.
 const INTERRUPTED: i32 = 130;
 
+/// What is logged unless `MCPMESH_LOG` says otherwise. What the watching library says of a folder that is gone, the watch
+/// says in words.
+const LOGGED: &str = "info,notify=error,notify_debouncer_full=error";
+
 /// Runs `mcpmesh up`.
 pub(crate) fn run(args: &UpArgs) -> Outcome {
     if !args.admin.ip().is_loopback() {
@@ -61,7 +65,7 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
         workloads: Workloads::default(),
     };
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env(crate::LOG).unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_env_filter(EnvFilter::try_from_env(crate::LOG).unwrap_or_else(|_| EnvFilter::new(LOGGED)))
         .with_target(false)
         .with_writer(up.screen.clone())
         .init();
@@ -235,7 +239,11 @@ impl Up {
             tracing::error!("nobody is let in until that is mended: {EXPOSED}");
         }
         if loaded.is_same(&files.applied) {
-            tracing::info!("the files say what is in force");
+            if loaded.has_errors() {
+                tracing::info!("what is in force stays as it is");
+            } else {
+                tracing::info!("the files say what is in force");
+            }
             files.applied = Arc::new(loaded);
             return;
         }

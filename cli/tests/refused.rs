@@ -47,6 +47,11 @@ fn a_refusal_is_shown_in_the_endpoints_own_words() {
             "429: one a minute",
         ),
         ("503 Service Unavailable", "no healthy\u{1b}[2J upstream\n", "503: no healthy[2J upstream"),
+        (
+            "404 Not Found",
+            of_gateway("nothing is served at this path"),
+            "404: nothing is served at this path; the endpoint of `mcpmesh up` is the one that it prints, such as http://127.0.0.1:8080/mcp",
+        ),
         ("502 Bad Gateway", "<html><h1>502</h1></html>", "502"),
     ];
     for (status, body, said) in cases {

@@ -7,12 +7,20 @@ use mcpmesh_crds::{API_KEY_LABEL, LabelSelector};
 use mcpmesh_ir::{ApiKey, SecretId};
 use sha2::{Digest, Sha256};
 
-use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
+use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason, Severity};
 use crate::inputs::{Inputs, Secret};
+use crate::likeness::likeliest;
 
 const OWNER: &str = "mcpmesh.io/owner";
 const GROUPS: &str = "mcpmesh.io/groups";
 const EXPIRES: &str = "mcpmesh.io/expires";
+
+/// What begins the names of our annotations.
+const OURS: &str = "mcpmesh.io/";
+
+/// What to do where keys are taken and there is none.
+pub(crate) const NONE: &str =
+    "no Secret here is a usable API key that it takes: make one with `mcpmesh key create`";
 
 /// Shorter keys can be guessed.
 const MIN_LENGTH: usize = 16;
@@ -30,6 +38,7 @@ pub(crate) fn of_namespace(
     });
     for (id, secret) in labelled {
         let mut findings = Findings::new(ObjectRef::new(ObjectKind::Secret, &id.namespace, &id.name));
+        warn_of_unknown_annotations(secret, &mut findings);
         if let Some(key) = api_key(id, secret, &mut findings) {
             match hashes.get(&key.sha256) {
                 None => {
@@ -76,10 +85,7 @@ pub(crate) fn overlooked(namespace: &str, inputs: &Inputs) -> Vec<Diagnostic> {
     for (id, secret) in secrets.filter(|(_, secret)| is_meant(secret)) {
         let mut findings = Findings::new(ObjectRef::new(ObjectKind::Secret, &id.namespace, &id.name));
         if !is_labelled(secret) {
-            let help = format!("give it the label {API_KEY_LABEL}: \"true\"");
-            let message =
-                "it is meant to be an API key and is not labelled as one: no caller is let in with it";
-            findings.warning("metadata.labels", Reason::InvalidApiKey, message, &help);
+            warn_of_no_label(&mut findings);
         } else if id.namespace != namespace {
             let help = format!("move it to namespace {namespace}, or add an McpGateway to {}", id.namespace);
             let message = format!("without an McpGateway only API keys of namespace {namespace} are taken");
@@ -90,12 +96,45 @@ pub(crate) fn overlooked(namespace: &str, inputs: &Inputs) -> Vec<Diagnostic> {
     diagnostics
 }
 
+/// Secrets of a namespace that are meant to be keys, and that no gateway takes for want of the label.
+pub(crate) fn unlabelled(namespace: &str, inputs: &Inputs) -> Vec<Diagnostic> {
+    let secrets = inputs.of(namespace).secrets.iter();
+    let unlabelled = secrets.filter(|(_, secret)| is_meant(secret) && !is_labelled(secret));
+    let said = unlabelled.flat_map(|(id, _)| {
+        let mut findings = Findings::new(ObjectRef::new(ObjectKind::Secret, &id.namespace, &id.name));
+        warn_of_no_label(&mut findings);
+        findings.into_list()
+    });
+    said.collect()
+}
+
+fn warn_of_no_label(findings: &mut Findings) {
+    let help = format!("give it the label {API_KEY_LABEL}: \"true\"");
+    let message = "it is meant to be an API key and is not labelled as one: no caller is let in with it";
+    findings.warning("metadata.labels", Reason::InvalidApiKey, message, &help);
+}
+
+/// A `mcpmesh.io/group` makes nobody a member of anything.
+fn warn_of_unknown_annotations(secret: &Secret, findings: &mut Findings) {
+    const KNOWN: [&str; 3] = [OWNER, GROUPS, EXPIRES];
+    let given = secret.annotations.keys().filter(|name| !KNOWN.contains(&name.as_str()));
+    for (unknown, word) in given.filter_map(|name| Some((name, name.strip_prefix(OURS)?))) {
+        let words = KNOWN.iter().filter_map(|known| known.strip_prefix(OURS));
+        let help = likeliest(word, words).map_or_else(
+            || format!("there are {}", KNOWN.join(", ")),
+            |meant| format!("did you mean `{OURS}{meant}`?"),
+        );
+        let path = format!("metadata.annotations.{unknown}");
+        findings.warning(&path, Reason::InvalidApiKey, "an API key has no such annotation", &help);
+    }
+}
+
 /// Where an object says that it takes keys.
 const PATH: &str = "spec.authentication.apiKeys";
 
 /// Says of the object that takes the keys which of them are not usable: a Secret has no status.
 pub(crate) fn tell(refused: &[Diagnostic], findings: &mut Findings) {
-    for finding in refused {
+    for finding in refused.iter().filter(|finding| finding.severity == Severity::Error) {
         let Some(secret) = &finding.object else { continue };
         let message = format!("Secret {} is no API key: {}", secret.name, finding.message);
         let help = finding.help.as_deref().unwrap_or_default();

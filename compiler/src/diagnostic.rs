@@ -288,7 +288,14 @@ impl Findings {
         self.add(Severity::Note, path, reason, (message.into(), help));
     }
 
-    fn add(&mut self, severity: Severity, path: &str, reason: Reason, (message, help): (String, &str)) {
+    /// As bad as it is.
+    pub(crate) fn add(
+        &mut self,
+        severity: Severity,
+        path: &str,
+        reason: Reason,
+        (message, help): (String, &str),
+    ) {
         self.list.push(Diagnostic {
             object: Some(self.object.clone()),
             path: path.to_owned(),

@@ -57,6 +57,7 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
     let (api_keys, refused) = api_keys(front, inputs);
     if front.object.is_some() {
         api_key::tell(&refused, &mut findings);
+        diagnostics.extend(unlabelled(front, inputs));
     } else {
         diagnostics.extend(api_key::overlooked(&id.namespace, inputs));
     }
@@ -75,8 +76,8 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
         peers: Vec::new(),
         levels: levels.collect(),
     };
-    if front.object.is_some() {
-        warn_of_no_access(&body, parts, &mut findings);
+    if let Some(object) = front.object {
+        warn_of_no_access(object, &body, parts, &mut findings);
     }
     diagnostics.extend(findings.into_list());
     let mut outcome =
@@ -116,6 +117,13 @@ fn api_keys(front: &Front<'_>, inputs: &Inputs) -> (Vec<ApiKey>, Vec<Diagnostic>
         },
     };
     api_key::of_namespace(&front.id.namespace, selector, inputs)
+}
+
+/// Secrets that are meant to be keys, where the gateway takes keys and not those.
+fn unlabelled(front: &Front<'_>, inputs: &Inputs) -> Vec<Diagnostic> {
+    let given = front.object.and_then(|object| object.spec.authentication.as_ref());
+    let takes_keys = given.is_some_and(|given| given.api_keys.is_some());
+    if takes_keys { api_key::unlabelled(&front.id.namespace, inputs) } else { Vec::new() }
 }
 
 /// The implied gateway is open until something is meant to be a key: a mistake in the only one must not open what it
@@ -174,11 +182,15 @@ fn allows(level: &Level, parts: &Parts) -> bool {
     level.policies.iter().filter_map(|id| parts.policy(id)).any(|policy| policy.allows)
 }
 
-fn warn_of_no_access(body: &gateway::Gateway, parts: &Parts, findings: &mut Findings) {
+fn warn_of_no_access(object: &McpGateway, body: &gateway::Gateway, parts: &Parts, findings: &mut Findings) {
     let nobody = body.api_keys.is_empty() && body.token_issuers.is_empty();
     if body.anonymous == gateway::Anonymous::Deny && nobody {
-        let help =
-            "add `authentication: {apiKeys: {}}` and a key of `mcpmesh key create`, or `anonymous: Allow`";
+        let takes_keys = object.spec.authentication.as_ref().is_some_and(|given| given.api_keys.is_some());
+        let help = if takes_keys {
+            api_key::NONE
+        } else {
+            "add `authentication: {apiKeys: {}}` and a key of `mcpmesh key create`, or `anonymous: Allow`"
+        };
         findings.warning("spec.authentication", Reason::NoAccess, "nobody can authenticate", help);
     }
     let mut own = body.levels.iter().filter(|level| level.kind == LevelKind::Gateway);

@@ -15,6 +15,7 @@ mod api_key;
 mod compile;
 mod config_map;
 mod gateway;
+mod likeness;
 mod memo;
 mod policy;
 mod secret;

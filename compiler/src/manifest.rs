@@ -2,6 +2,7 @@
 
 mod decode;
 mod node;
+mod wording;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use node::Node;
 
 pub(crate) use decode::is_name;
 pub(crate) use node::{Document, Place};
+pub use wording::plain_words;
 
 /// What a text holds.
 #[derive(Debug, Clone, Default)]
@@ -143,13 +145,16 @@ pub(crate) fn documents(file: &str, text: &str) -> Result<Vec<Document>, Diagnos
 fn syntax(file: &str, error: &serde_saphyr::Error) -> Diagnostic {
     let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
     let message = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
+    // What was counted is said in the words of the parser's code.
+    let bounded = message.split_once(": limits breached").map(|(message, _)| message.to_owned());
+    let help = bounded.is_some().then(|| "split it into several files".to_owned());
     Diagnostic {
         object: None,
         path: String::new(),
         severity: Severity::Error,
         reason: Reason::InvalidSyntax,
-        message: printable(message),
-        help: None,
+        message: printable(bounded.unwrap_or(message)),
+        help,
         location: Some(Location { file: file.to_owned(), line, column }),
     }
 }

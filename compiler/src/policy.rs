@@ -11,8 +11,9 @@ use mcpmesh_ir::resource::{self, Resource};
 use mcpmesh_ir::{GatewayId, PolicyId, ServerId};
 
 use crate::compile::{PolicyTarget, implied_gateway};
-use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
+use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason, Severity};
 use crate::inputs::Inputs;
+use crate::likeness::suggestion;
 use rule::Scope;
 
 /// A policy with what it is attached to.
@@ -84,7 +85,7 @@ pub(crate) fn compile(id: &PolicyId, object: &McpPolicy, inputs: &Inputs) -> Com
         }
     }
     let (targets, named) = targets(id, spec, inputs, &mut findings);
-    warn_of_idle_denies(id, spec, inputs, &mut findings);
+    tell_of_idle_names(id, spec, inputs, &mut findings);
     if spec.namespace_selector.is_some() && selector.is_none() {
         refuse_selector(inputs, &mut findings);
     }
@@ -101,23 +102,35 @@ pub(crate) fn compile(id: &PolicyId, object: &McpPolicy, inputs: &Inputs) -> Com
     }
 }
 
-/// A Deny that names no server there is protects nothing. Only names of the policy's own namespace can be told; a policy
-/// of the mesh level has them in every one.
-fn warn_of_idle_denies(id: &PolicyId, spec: &McpPolicySpec, inputs: &Inputs, findings: &mut Findings) {
-    let known = &inputs.of(&id.namespace).servers;
-    let denies = spec.access.iter().enumerate().filter(|(_, rule)| rule.effect == mcpmesh_crds::Effect::Deny);
-    let given = denies.flat_map(|(rule, access)| {
-        let servers = access.to.iter().flat_map(|to| &to.servers).enumerate();
-        servers.map(move |(index, name)| (format!("spec.access[{rule}].to.servers[{index}]"), name))
+/// What names no server there is does nothing: of a Deny or a limit, that protects nothing. Only names of the policy's own
+/// namespace can be told; a policy of the mesh level has them in every one.
+fn tell_of_idle_names(id: &PolicyId, spec: &McpPolicySpec, inputs: &Inputs, findings: &mut Findings) {
+    let rules = spec.access.iter().enumerate().map(|(index, rule)| {
+        let said = match rule.effect {
+            mcpmesh_crds::Effect::Allow => (Severity::Note, "allowed"),
+            mcpmesh_crds::Effect::Deny => (Severity::Warning, "denied"),
+        };
+        (format!("spec.access[{index}]"), rule.to.as_ref(), said)
     });
-    for (path, name) in given.filter(|(_, name)| spec.namespace_selector.is_none() && !name.contains('/')) {
-        // What is no glob has been said.
-        let Ok(glob) = NameGlobs::new(std::slice::from_ref(name)) else { continue };
-        if !known.keys().any(|server| glob.matches(&server.name)) {
-            let message =
-                format!("no McpServer {name} in namespace {}: nothing is denied there", id.namespace);
-            let help = "correct the name; a server of another namespace is NAMESPACE/NAME";
-            findings.warning(&path, Reason::ServerNotFound, message, help);
+    let limits = spec.limits.iter().enumerate().map(|(index, limit)| {
+        (format!("spec.limits[{index}]"), limit.to.as_ref(), (Severity::Warning, "limited"))
+    });
+    let known = &inputs.of(&id.namespace).servers;
+    for (path, to, (severity, verb)) in rules.chain(limits).filter(|_| spec.namespace_selector.is_none()) {
+        let given = to.into_iter().flat_map(|to| &to.servers).enumerate();
+        for (index, name) in given.filter(|(_, name)| !name.contains('/')) {
+            // What is no glob has been said.
+            let Ok(glob) = NameGlobs::new(std::slice::from_ref(name)) else { continue };
+            if !known.keys().any(|server| glob.matches(&server.name)) {
+                let message =
+                    format!("no McpServer {name} in namespace {}: nothing is {verb} there", id.namespace);
+                let names = known.keys().map(|server| server.name.as_str());
+                let help = suggestion(name, names).unwrap_or_else(|| {
+                    "correct the name; a server of another namespace is NAMESPACE/NAME".to_owned()
+                });
+                let path = format!("{path}.to.servers[{index}]");
+                findings.add(severity, &path, Reason::ServerNotFound, (message, &help));
+            }
         }
     }
 }
@@ -260,7 +273,7 @@ fn refused(
         TargetKind::McpServer => inputs.of(namespace).servers.contains_key(&ServerId::new(namespace, name)),
         TargetKind::Namespace => name == namespace,
     };
-    if known { None } else { Some(missing(id, target, &format!("{path}.name"), findings)) }
+    if known { None } else { Some(missing(id, target, (&format!("{path}.name"), inputs), findings)) }
 }
 
 fn right_group(target: &TargetRef) -> bool {
@@ -276,7 +289,12 @@ fn is_gateway(id: &GatewayId, inputs: &Inputs) -> bool {
         || (inputs.has_implied_gateway() && *id == implied_gateway())
 }
 
-fn missing(id: &PolicyId, target: &TargetRef, path: &str, findings: &mut Findings) -> Reason {
+fn missing(
+    id: &PolicyId,
+    target: &TargetRef,
+    (path, inputs): (&str, &Inputs),
+    findings: &mut Findings,
+) -> Reason {
     let namespace = &id.namespace;
     if target.kind == TargetKind::Namespace {
         let message = format!("a policy of namespace {namespace} cannot target namespace {}", target.name);
@@ -287,7 +305,14 @@ fn missing(id: &PolicyId, target: &TargetRef, path: &str, findings: &mut Finding
         "no {:?} {} in namespace {namespace}: the policy does nothing for it",
         target.kind, target.name
     );
-    let help = "correct the name; a policy targets its own namespace only";
-    findings.error(path, Reason::TargetNotFound, message, help);
+    let here = inputs.of(namespace);
+    let names: Vec<&str> = match target.kind {
+        TargetKind::McpGateway => here.gateways.keys().map(|id| id.name.as_str()).collect(),
+        TargetKind::McpServer => here.servers.keys().map(|id| id.name.as_str()).collect(),
+        TargetKind::Namespace => Vec::new(),
+    };
+    let help = suggestion(&target.name, names)
+        .unwrap_or_else(|| "correct the name; a policy targets its own namespace only".to_owned());
+    findings.error(path, Reason::TargetNotFound, message, &help);
     Reason::TargetNotFound
 }

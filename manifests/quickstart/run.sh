@@ -34,13 +34,15 @@ demonstrate() {
   url="$(awk '$1 == "endpoint" { print $2; exit }' "$log/up.out")"
   # Not on the command line, where every user of the machine can read it.
   export MCPMESH_KEY=$key
+  printf '\n--- to type what follows in another terminal\n'
+  printf 'export MCPMESH_KEY=%s\nalias mcpmesh=%q\n' "$key" "$(realpath "$mcpmesh")"
   show "a call that the policy allows" call everything/echo --args '{"message": "hello"}' --url "$url"
   show "a call that it denies: for the caller there is no such tool" call everything/get-env --url "$url"
   show "the reason" can-i --as demo --group visitors call everything/get-env -f $folder
   printf '\n--- and in the access log\n'
   grep -F '"outcome":"denied"' "$log/access.log" | tail -1
   printf '\n--- connect a client (cursor, claude-code, claude-desktop, vscode, windsurf), for example\n'
-  printf '%s connect cursor --url %s --key %s\n' "$mcpmesh" "$url" $key
+  printf '$ mcpmesh connect cursor --url %s --key %s\n' "$url" $key
   printf '\nserving %s until Ctrl-C; access log: %s\n' "$url" "$log/access.log"
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jsonc_parser::ast::{Object, ObjectProp, Value as Json};
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use mcpmesh_compiler::manifest::plain_words;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -88,10 +89,16 @@ pub(super) fn parse(text: &str) -> Result<Contents, Error> {
         let (name, place) = (name.to_owned(), place(text, range.start));
         match Entry::deserialize(Value::from(value.clone())) {
             Ok(entry) => contents.entries.push(Entry { name, place, ..entry }),
-            Err(error) => contents.broken.push((name, place, error.to_string())),
+            Err(error) => contents.broken.push((name, place, reason(&error.to_string()))),
         }
     }
     Ok(contents)
+}
+
+/// What is wrong with an entry, with what to write.
+fn reason(said: &str) -> String {
+    let (message, help) = plain_words(said);
+    help.map_or_else(|| message.clone(), |help| format!("{message}; {help}"))
 }
 
 fn servers<'t>(file: &'t Object<'t>) -> Option<&'t Object<'t>> {

@@ -109,4 +109,23 @@ fn an_entry_that_cannot_be_read_hides_no_other() {
     let broken: Vec<_> =
         imported.notes.iter().filter(|note| note.error).map(|note| note.server.as_str()).collect();
     assert_eq!(broken, ["bad", "odd"]);
+    let said = imported.notes.last().map(|note| note.message.as_str());
+    let wanted = "its entry is none that clients know: invalid type: integer `3`, expected a mapping; write its fields";
+    assert_eq!(said, Some(wanted));
+}
+
+#[test]
+fn what_connect_wrote_is_no_server_of_the_mesh() {
+    let text = r#"{"mcpServers": {
+        "bridge": {"command": "npx", "args": ["mcp-remote", "http://127.0.0.1:8080/mcp", "--header", "Authorization:${A}"], "env": {"A": "Bearer canary"}},
+        "mcpmesh": {"url": "http://localhost:8080/mcp"},
+        "ok": {"url": "http://localhost:8081/mcp", "headers": {"X": "y"}}}}"#;
+    let mut imported = import(text, SecretsTo::Env);
+    leave_out_ourselves(&mut imported);
+    let all = documents(&imported).unwrap();
+    assert!(all.contains("localhost:8081") && !all.contains(":8080") && !all.contains("bridge"), "{all}");
+    let said: Vec<_> =
+        imported.notes.iter().map(|note| (note.error, &*note.server, &*note.message)).collect();
+    let ours = "leads to mcpmesh itself: it is left out";
+    assert_eq!(said[1..], [(false, "bridge", ours), (false, "mcpmesh", ours)]);
 }

@@ -99,7 +99,7 @@ pub(super) fn translate(contents: &Contents, place: &Around, secrets: SecretsTo)
         error: true,
         server: name.clone(),
         place: *place,
-        message: format!("its entry is none that clients know: {reason}; mend it there"),
+        message: format!("its entry is none that clients know: {reason}"),
     });
     imported.notes.extend(broken);
     imported

@@ -58,20 +58,30 @@ fn is_rule(object: &ObjectRef) -> bool {
     }
 }
 
-/// Whether a file held an object that may close something, and that neither it nor another file has now.
-pub(super) fn is_missed(
+/// Whether an object of this kind may close something.
+fn closes(kind: ObjectKind) -> bool {
+    match kind {
+        ObjectKind::McpGateway | ObjectKind::McpPolicy | ObjectKind::Secret => true,
+        ObjectKind::McpServer | ObjectKind::ConfigMap | ObjectKind::Namespace => false,
+    }
+}
+
+/// The kinds of the objects that a file held, and that neither it nor another file has now.
+pub(super) fn missed(
     file: &str,
     objects: &[Located],
     unread: &[Unread],
     known: (&Loaded, &Paths),
-) -> bool {
-    let closes = |object: &ObjectRef| is_rule(object) || object.kind == ObjectKind::Secret;
+) -> BTreeSet<ObjectKind> {
     let is_there = |reference: &ObjectRef| {
         objects.iter().any(|object| object.reference == *reference)
             || unread.iter().any(|one| one.reference.as_ref() == Some(reference))
     };
-    let mut missed = known.0.objects.iter().map(|before| (before, &before.reference));
-    missed.any(|(before, object)| closes(object) && was_in(before, file, known) && !is_there(object))
+    let gone = known.0.objects.iter().filter(|before| was_in(before, file, known));
+    gone.map(|before| &before.reference)
+        .filter(|object| !is_there(object))
+        .map(|object| object.kind)
+        .collect()
 }
 
 /// Whether an object was in a file, or in a folder that is gone.

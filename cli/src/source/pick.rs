@@ -77,6 +77,10 @@ fn list(paths: &[PathBuf]) -> String {
 
 /// Whether a file holds something that makes a mesh, or something that cannot be read and may be that.
 pub(super) fn configures(file: &Path) -> bool {
+    // A pipe can be read once only, and that is the reading's.
+    if std::fs::metadata(file).is_ok_and(|found| !found.is_file()) {
+        return true;
+    }
     let Ok(text) = text_of(std::fs::read(file)) else { return true };
     let parsed = manifest::parse("", &text);
     let counts = |kind: ObjectKind| match kind {
@@ -109,6 +113,11 @@ fn as_client_configuration(path: &Path) -> Option<PathBuf> {
     let json = path.extension().is_some_and(|extension| extension == "json") && path.is_file();
     let imported = json.then(|| import::read(path, "default", SecretsTo::File).ok()).flatten();
     imported.map(|_| path.to_owned())
+}
+
+/// True for a server that is ourselves, as `connect` writes it into a client's configuration.
+pub(crate) fn is_ourselves(server: &serde_json::Value) -> bool {
+    leads_to(server, OWN_PORT)
 }
 
 /// True for a server at this port of this machine: serving ourselves would have no end.

@@ -178,7 +178,7 @@ fn what_is_said_of_a_clients_configuration_names_the_line_of_the_entry_and_what_
     for (place, what) in [
         ("2:9: note: McpServer default/unpinned", "; write NAME@VERSION or NAME==VERSION in its args"),
         ("4:9: error: McpServer default/local", ": use its npm or PyPI package, or a container image"),
-        ("5:7: error: McpServer default/odd", "; mend it there"),
+        ("5:7: error: McpServer default/odd", "; write it as a list, such as [a, b]"),
         ("5:27: error: McpServer default/empty", ": give it one of them"),
         (
             "6:9: error: Secret default/unset-secrets",

@@ -143,7 +143,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 fn cannot_start(error: &proxy::Error, [metrics, admin]: [SocketAddr; 2]) -> Failure {
     let proxy::Error::Bind { address, source } = error else {
         let cause = error.source().map(|cause| format!(": {cause}"));
-        return Failure::failed(format!("{error}{}", cause.unwrap_or_default()));
+        let advice = if matches!(error, proxy::Error::Ring(_)) { "; choose another --state-dir" } else { "" };
+        return Failure::failed(format!("{error}{}{advice}", cause.unwrap_or_default()));
     };
     let option = match address {
         address if *address == metrics => "--metrics",

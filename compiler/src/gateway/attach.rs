@@ -10,6 +10,7 @@ use super::Front;
 use crate::compile::Parts;
 use crate::diagnostic::{Diagnostic, Findings, ObjectKind, ObjectRef, Reason};
 use crate::inputs::Inputs;
+use crate::likeness::suggestion;
 use crate::server::{CompiledServer, check_namespaces};
 
 /// A server that a gateway takes, before its prefix is known to be free.
@@ -133,7 +134,10 @@ fn not_usable(id: &ServerId, gateway: &GatewayId, parts: &Parts, path: &str, fin
         let message = format!("McpServer {id} {why}");
         findings.warning(path, Reason::NotAttached, message, "it is attached as soon as that is mended");
     } else {
-        findings.error(path, Reason::ServerNotFound, format!("no McpServer {id}"), "correct the name");
+        let there = parts.namespaces.get(&id.namespace).into_iter().flat_map(|namespace| namespace.usable());
+        let help = suggestion(&id.name, there.map(|server| server.id.name.as_str()));
+        let help = help.as_deref().unwrap_or("correct the name");
+        findings.error(path, Reason::ServerNotFound, format!("no McpServer {id}"), help);
     }
 }
 

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use mcpmesh_crds::{Duration, GROUP, McpGateway, McpPolicy, McpServer, TargetKind, TargetRef, VERSION};
-use serde::Deserialize;
+use mcpmesh_crds::{GROUP, McpGateway, McpPolicy, McpServer, TargetKind, TargetRef, VERSION};
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Object;
+use super::{Object, wording};
 use crate::diagnostic::{ObjectKind, ObjectRef, Reason, Severity};
 use crate::inputs::{ConfigMap, Secret};
+use crate::likeness::{likeliest, suggestion};
 
 /// A mistake in a document, before it has a place.
 pub(super) struct Mistake {
@@ -216,40 +217,42 @@ struct Custom<S> {
     _status: Option<IgnoredAny>,
 }
 
-fn custom<S: DeserializeOwned>(value: Value) -> Result<(ObjectMeta, S), Mistake> {
+fn custom<S: DeserializeOwned + Serialize>(value: Value) -> Result<(ObjectMeta, S), Mistake> {
+    let given = value.get("spec").cloned().unwrap_or_default();
     let Custom { mut metadata, spec, .. } = typed::<Custom<S>>(value)?;
+    let meant = serde_json::to_value(&spec).unwrap_or_default();
+    if let Some(path) = list_for_mapping(&given, &meant, "spec".to_owned()) {
+        let message = "invalid type: sequence, expected a mapping";
+        return Err(Mistake::new(Reason::InvalidField, &path, message, "write its fields"));
+    }
     metadata.namespace.get_or_insert_with(|| "default".to_owned());
     Ok((metadata, spec))
+}
+
+/// Where a list stands for a mapping: serde takes one for the fields in their order, and no API server does.
+fn list_for_mapping(given: &Value, meant: &Value, path: String) -> Option<String> {
+    match (given, meant) {
+        (Value::Array(_), Value::Object(_)) => Some(path),
+        (Value::Array(given), Value::Array(meant)) => {
+            given.iter().zip(meant).enumerate().find_map(|(index, (given, meant))| {
+                list_for_mapping(given, meant, format!("{path}[{index}]"))
+            })
+        }
+        (Value::Object(given), Value::Object(meant)) => given
+            .iter()
+            .find_map(|(key, given)| list_for_mapping(given, meant.get(key)?, format!("{path}.{key}"))),
+        _ => None,
+    }
 }
 
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Mistake> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { String::new() } else { path };
-        let message = error.into_inner().to_string();
-        let mut quoted = message.split('`').skip(1).step_by(2);
-        let help = match quoted.next() {
-            Some(unknown) if message.starts_with("unknown ") => suggestion(unknown, quoted),
-            Some(number) if message.ends_with(Duration::EXPECTED) => Some(format!("write `{number}s`")),
-            _ if message.ends_with("expected a string") => Some("put quotes around it".to_owned()),
-            _ => None,
-        };
+        let (message, help) = wording::plain_words(&error.into_inner().to_string());
         let at_key = message.starts_with("unknown field");
         Mistake { severity: Severity::Error, reason: Reason::InvalidField, path, at_key, message, help }
     })
-}
-
-/// The help that names the word that was meant.
-fn suggestion<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    likeliest(word, candidates).map(|meant| format!("did you mean `{meant}`?"))
-}
-
-/// The likeliest of the words that could have been meant.
-fn likeliest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let distance =
-        |candidate: &str| strsim::damerau_levenshtein(&candidate.to_lowercase(), &word.to_lowercase());
-    let best = candidates.into_iter().map(|candidate| (distance(candidate), candidate)).min()?;
-    (best.0 <= 1 + word.chars().count() / 4).then_some(best.1)
 }
 
 fn metadata(value: &Value) -> Result<(), Mistake> {

@@ -352,3 +352,48 @@ fn what_cannot_be_read_says_which_object_it_is_and_what_it_may_close() {
             .is_empty()
     );
 }
+
+#[test]
+fn a_list_of_fields_is_no_mapping_as_in_a_cluster() {
+    let listed = SERVER.replace(
+        "    registry: PyPI\n    name: mcp-server-time\n    args: [--local-timezone, UTC]\n",
+        "    - PyPI\n    - mcp-server-time\n    - \"1\"\n    - []\n    - []\n    - []\n",
+    );
+    let said = "a.yaml:6:3: error: McpServer default/time: spec.package: invalid type: sequence, expected a mapping; write its fields";
+    assert_eq!(one(&listed), said);
+    let listed = POLICY.replace("[{anyone: {}}]", "[{anyone: []}]");
+    assert!(
+        one(&listed).contains("spec.access[0].from[0].anyone: invalid type: sequence, expected a mapping")
+    );
+}
+
+#[test]
+fn a_wrong_type_is_told_in_words_of_yaml_with_what_to_write() {
+    let server = |field: &str| one(&format!("{SERVER}  {field}\n"));
+    let policy = |from: &str, to: &str| one(&POLICY.replace(from, to));
+    for (said, wanted) in [
+        (
+            server("tools: {include: search}"),
+            "spec.tools.include: invalid type: string \"search\", expected a list; write [\"search\"]",
+        ),
+        (server("tools: 5"), "spec.tools: invalid type: integer `5`, expected a mapping; write its fields"),
+        (server("timeouts: {connect: 5}"), "expected a duration such as 5s; write `5s`"),
+        (
+            policy("{anyone: {}}", "{anyone: true}"),
+            "anyone: invalid type: boolean `true`, expected a mapping; write `{}`",
+        ),
+        (policy("      from: [{anyone: {}}]\n", ""), "spec.access[0]: missing field `from`; add it"),
+        (
+            one(&format!("{POLICY}  limits: [{{name: l, requests: {{count: -5, window: 1m}}}}]\n")),
+            "count: invalid value: integer `-5`, expected a whole number",
+        ),
+    ] {
+        assert!(said.ends_with(wanted), "{said}");
+    }
+}
+
+#[test]
+fn a_text_that_is_too_large_is_told_to_be_split() {
+    let said = one(&"---\na: 1\n".repeat(2000));
+    assert!(said.ends_with("YAML document too large or too complex; split it into several files"), "{said}");
+}

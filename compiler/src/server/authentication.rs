@@ -54,7 +54,11 @@ pub(super) fn direct(
         Anonymous::Deny => gateway::Anonymous::Deny,
     };
     if anonymous == gateway::Anonymous::Deny && api_keys.is_empty() && issuer.is_none() {
-        let help = "add `apiKeys: {}` and a key of `mcpmesh key create`, or remove spec.authentication";
+        let help = if takes_keys.is_some() {
+            api_key::NONE
+        } else {
+            "add `apiKeys: {}` and a key of `mcpmesh key create`, or remove spec.authentication"
+        };
         findings.warning(PATH, Reason::NoAccess, "nobody can authenticate", help);
     }
     (Some(Direct { anonymous, api_keys, issuer }), refused)

@@ -1,10 +1,12 @@
 //! Files that are empty and documents that are skipped, as none of ours. One more than at the last reading, in a file that
 //! misses an object, may be what is left of it: half written, or with its first lines gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mcpmesh_compiler::manifest::Unread;
-use mcpmesh_compiler::{Diagnostic, Location, Reason, Severity};
+use mcpmesh_compiler::{Diagnostic, Location, ObjectKind, Reason, Severity};
+
+use super::closes;
 
 /// What each file has of it, by how the file is shown.
 #[derive(Debug, Default)]
@@ -33,20 +35,36 @@ impl Skipped {
     pub(in crate::source) fn doubts(
         &mut self,
         last: &Self,
-        is_missed: impl Fn(&str) -> bool,
-    ) -> Vec<(Unread, Diagnostic)> {
-        let mut doubts = Vec::new();
+        missed: impl Fn(&str) -> BTreeSet<ObjectKind>,
+    ) -> (Vec<Unread>, Vec<Diagnostic>) {
+        let mut doubts = (Vec::new(), Vec::new());
         for (file, notes) in &mut self.0 {
             let before = last.0.get(file).map(Vec::as_slice).unwrap_or_default();
             let count =
                 |notes: &[Note], said: &Note| notes.iter().filter(|note| note.said == said.said).count();
             let new = notes.iter().find(|note| count(notes, note) > count(before, note));
-            if let Some(new) = new.filter(|_| is_missed(file)) {
-                doubts.push((Unread::text(new.at.clone()), doubt(new)));
+            let Some(new) = new.cloned() else { continue };
+            let unread = new.unread(&missed(file));
+            if !unread.is_empty() {
+                doubts.0.extend(unread);
+                doubts.1.push(doubt(&new));
                 *notes = before.to_vec();
             }
         }
         doubts
+    }
+}
+
+impl Note {
+    /// What may have been here of what is missed: anything, where that may close something. Servers are missed of an empty
+    /// file alone, which an editor leaves for a moment before it writes; they end, and their calls fail, when they go.
+    fn unread(&self, missed: &BTreeSet<ObjectKind>) -> Vec<Unread> {
+        let text = || Unread::text(self.at.clone());
+        if missed.iter().copied().any(closes) {
+            return vec![text()];
+        }
+        let missed = missed.iter().filter(|_| self.said.is_none());
+        missed.map(|kind| Unread { kind: Some(*kind), ..text() }).collect()
     }
 }
 

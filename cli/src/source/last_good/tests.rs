@@ -250,6 +250,41 @@ fn a_file_that_is_empty_or_has_one_more_skipped_document_keeps_what_it_held() {
 }
 
 #[test]
+fn a_file_that_is_empty_for_a_moment_keeps_its_servers_and_closes_nothing() {
+    let configured =
+        format!("{SERVER}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata: {{k: v}}\n");
+    let other = SERVER.replace("name: a", "name: b");
+    for text in [SERVER, &configured] {
+        let mut folder = Folder::new(&[
+            ("a.yaml", text),
+            ("b.yaml", &other),
+            ("g.yaml", GATEWAY),
+            ("p.yaml", POLICY),
+            ("ann.yaml", KEY),
+        ]);
+        let before = folder.last.compiled.snapshots.clone();
+        // Twice: also a look at what has not changed finds it so.
+        for _ in 0..2 {
+            let loaded = folder.change(&[("a.yaml", Some(""))]);
+            assert_eq!(loaded.compiled.snapshots, before);
+            assert!(
+                held(loaded)[0].starts_with("McpServer default/a stays as it was: mend "),
+                "{:?}",
+                held(loaded)
+            );
+            assert!(loaded.has_errors());
+        }
+        // What goes elsewhere at that time is gone, and nothing is closed for its sake.
+        let loaded = folder.change(&[("b.yaml", None), ("p.yaml", Some(&POLICY.replace("pay", "send")))]);
+        assert!(may(loaded, "pay") && loaded.inputs.servers().count() == 1);
+        let loaded = folder.change(&[("p.yaml", None)]);
+        assert!(!may(loaded, "pay") && !loaded.unreadable);
+        let loaded = folder.change(&[("p.yaml", Some(POLICY)), ("a.yaml", None)]);
+        assert!(held(loaded).is_empty() && loaded.inputs.servers().count() == 0);
+    }
+}
+
+#[test]
 fn an_object_that_is_taken_out_of_a_file_is_gone_whatever_else_is_skipped_there() {
     let others = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n---\nservices: {}\n";
     let both = format!("{others}---\n{KEY}");
