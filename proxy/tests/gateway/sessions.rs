@@ -546,6 +546,9 @@ async fn a_caller_with_too_many_sessions_loses_its_own_idle_ones_and_no_others()
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25", "capabilities": {}}});
     let refused = gate.post(&[], body.to_string()).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (503, 50300));
+    until("it is logged", || gate.log.text().contains(r#""status":503"#)).await;
+    let recorded = gate.log.lines().into_iter().rfind(|line| line["status"] == 503).unwrap();
+    assert_eq!((&recorded["method"], &recorded["outcome"]), (&json!("initialize"), &json!("limited")));
     new.delete().await;
     assert_eq!(gate.post(&[], body.to_string()).await.status, 200);
 }
