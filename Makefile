@@ -33,11 +33,15 @@ lint: ## clippy, rustdoc and cargo-deny, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
 	$(MCPMESH_CACHE)/tools/bin/cargo-deny --all-features --locked check bans licenses sources
 
+# The fuzz targets are workspaces of their own.
+format = cargo fmt --all $(1) && cargo fmt --manifest-path proxy/fuzz/Cargo.toml $(1) && \
+	cargo fmt --manifest-path compiler/fuzz/Cargo.toml $(1)
+
 fmt: ## Format the code
-	cargo fmt --all
+	$(call format)
 
 fmt-check: ## Fail where code is not formatted
-	cargo fmt --all --check
+	$(call format,--check)
 
 generate: ## Write manifests/crds from the Rust types, manifests/install.yaml from the chart
 	$(CARGO) run --locked --quiet -p mcpmesh-crds --bin crdgen

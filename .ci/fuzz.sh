@@ -7,8 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds="${1:-10}"
 host="$(rustc -vV | sed -n 's/^host: //p')"
 # What cargo-fuzz passes, without a sanitizer: these are stable code generation flags. An explicit --target keeps them
-# away from build scripts.
-export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module \
+# away from build scripts. A warning is an error, since `make lint` does not come here.
+export RUSTFLAGS="-Dwarnings --cfg fuzzing -Cpasses=sancov-module \
 -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::args::{AnswerFormat, CallArgs, server_id};
 use crate::client::{Peer, Servers};
 use crate::exit::{Failure, Outcome};
-use crate::tool_rules;
+use crate::{terminal, tool_rules};
 
 /// Runs `mcpmesh call`.
 pub(crate) async fn run(args: &CallArgs) -> Outcome {
@@ -113,13 +113,14 @@ fn arguments(text: &str) -> Result<Value, Failure> {
 fn print(result: &Value, output: AnswerFormat) -> Outcome {
     let pretty = |value: &Value| serde_json::to_string_pretty(value).context("cannot write JSON");
     match output {
-        AnswerFormat::Json => anstream::println!("{}", pretty(result)?),
+        AnswerFormat::Json => terminal::print(&pretty(result)?).context("cannot write")?,
         AnswerFormat::Text => {
             for item in result.get("content").and_then(Value::as_array).into_iter().flatten() {
-                match item.get("text").and_then(Value::as_str) {
-                    Some(text) => anstream::println!("{text}"),
-                    None => anstream::println!("{}", pretty(item)?),
-                }
+                let text = match item.get("text").and_then(Value::as_str) {
+                    Some(text) => text.to_owned(),
+                    None => pretty(item)?,
+                };
+                terminal::print(&text).context("cannot write")?;
             }
         }
     }

@@ -19,6 +19,7 @@ mod names;
 mod private_file;
 mod source;
 mod status;
+mod terminal;
 mod tool_rules;
 mod tools;
 mod up;

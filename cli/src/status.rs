@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::args::{AnswerFormat, StatusArgs};
-use crate::cluster;
 use crate::exit::{Failure, Outcome};
+use crate::{cluster, terminal};
 
 /// What is said of one object.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -122,8 +122,7 @@ fn table(rows: &[Row]) -> Table {
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["KIND", "NAMESPACE", "NAME", "READY", "REASON", "MESSAGE"]);
     for row in rows {
-        // Others' text: nothing that moves the cursor.
-        let message: String = row.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let message = terminal::line(&row.message);
         table.add_row([row.kind, &row.namespace, &row.name, &row.ready, &row.reason, &message]);
     }
     table

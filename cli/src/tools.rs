@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::args::{AnswerFormat, ToolsArgs};
 use crate::client::{Peer, Servers};
 use crate::exit::{self, Failure, Outcome};
-use crate::{names, tool_rules};
+use crate::{names, terminal, tool_rules};
 
 /// Runs `mcpmesh tools`.
 pub(crate) async fn run(args: &ToolsArgs) -> Outcome {
@@ -79,19 +79,11 @@ fn rows(peer: &Peer, tools: &[Item]) -> anyhow::Result<Vec<Value>> {
 }
 
 fn print(rows: &[Value]) {
-    let name = |row: &Value| row.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name = |row: &Value| row.get("name").and_then(Value::as_str).map(terminal::line).unwrap_or_default();
     let width = rows.iter().map(|row| name(row).chars().count()).max().unwrap_or_default();
     for row in rows {
         let description = row.pointer("/tool/description").and_then(Value::as_str).unwrap_or_default();
-        // A stranger's text: one line of it, nothing that moves the cursor.
-        let line: String = description
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(100)
-            .collect();
-        anstream::println!("{:<width$}  {line}", name(row));
+        let line: String = description.lines().next().unwrap_or_default().chars().take(100).collect();
+        anstream::println!("{:<width$}  {}", name(row), terminal::line(&line));
     }
 }

@@ -50,6 +50,10 @@ pub const NOT_GLOBAL_V4: [IpNet; 15] = [
     v4([240, 0, 0, 0], 4),
 ];
 
+/// Where a translator reads the IPv4 address in the last 32 bits (RFC 6052). In the prefix for local use beside it
+/// (64:ff9b:1::/48, RFC 8215), which is not global, each network puts it elsewhere.
+const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+
 /// Which addresses a remote server may have. The default is global unicast only.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -175,7 +179,7 @@ fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
     match (a, b) {
         _ if v6.to_ipv4_mapped().is_some() => v6.to_ipv4_mapped(),
         (0x2002, _) => Some(join(b, c)),
-        (0x0064, 0xff9b) => Some(join(g, h)),
+        _ if NAT64.contains(&v6) => Some(join(g, h)),
         // Teredo: the client's address is stored inverted.
         (0x2001, 0) => Some(join(!g, !h)),
         // IPv4-compatible, long deprecated; `::1` and `::` are judged as what they are.
@@ -192,10 +196,9 @@ fn is_global(address: IpAddr) -> bool {
         IpAddr::V4(_) => !NOT_GLOBAL_V4.iter().any(|net| net.contains(&address)),
         IpAddr::V6(v6) => {
             let [a, b, ..] = v6.segments();
-            let nat64 = a == 0x0064 && b == 0xff9b;
             let documentation = (a == 0x2001 && b == 0x0db8) || a == 0x3fff;
             let unicast = (a & 0xe000) == 0x2000;
-            (unicast && !documentation) || nat64
+            (unicast && !documentation) || NAT64.contains(&v6)
         }
     }
 }
@@ -222,7 +225,7 @@ mod tests {
                    255.255.255.255 224.0.0.1 240.0.0.1 192.0.0.8 192.0.2.1 192.88.99.1 198.18.0.1 198.51.100.1 \
                    203.0.113.1 ::1 :: fe80::1 fc00::1 fd00:ec2::254 ff02::1 2001:db8::1 ::ffff:127.0.0.1 \
                    ::ffff:169.254.169.254 ::7f00:1 2002:7f00:1:: 2002:a9fe:a9fe::1 64:ff9b::7f00:1 \
-                   64:ff9b::a9fe:a9fe 2001:0:1:1:1:1:80ff:fffe";
+                   64:ff9b::a9fe:a9fe 64:ff9b:1:a9fe:a9:fe00:808:808 2001:0:1:1:1:1:80ff:fffe";
         for bad in bad.split_whitespace() {
             assert!(judge(&rule, bad).is_err(), "{bad}");
         }

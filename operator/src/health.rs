@@ -2,16 +2,20 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// For a request's head to arrive: longer than the pause between two scrapes over one connection.
+const HEAD_TIME: Duration = Duration::from_secs(120);
 
 /// What the endpoints tell.
 pub(crate) struct Telling {
@@ -28,14 +32,23 @@ pub(crate) async fn serve(listener: TcpListener, telling: Arc<Telling>, stop: Ca
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
-        let Ok((stream, _)) = accepted else { continue };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: waiting is all that helps.
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
         let telling = telling.clone();
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
             let answer = answer(request.method(), request.uri().path(), &telling);
             async move { Ok::<_, Infallible>(answer) }
         });
         tokio::spawn(async move {
-            let builder = Builder::new(TokioExecutor::new());
+            let mut builder = Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
             if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
                 tracing::debug!(%error, "connection ended");
             }

@@ -1,13 +1,14 @@
 //! The access log: one JSON line a request, written by one thread in batches, never on the request path.
 //!
 //! Text of callers is JSON-escaped, so that no line can be forged; arguments, results and credentials are never
-//! written. When the sink is slow the oldest-waiting record is not waited for: it is dropped and counted.
+//! written. When the sink is slow or takes nothing, records are dropped and counted: nobody waits.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 
 use crate::hidden_text::deceives;
@@ -98,9 +99,10 @@ impl AccessLog {
     pub fn new(sink: Option<Box<dyn Write + Send>>, metrics: Shared) -> std::io::Result<Self> {
         let Some(sink) = sink else { return Ok(Self { sender: None, metrics }) };
         let (sender, receiver) = sync_channel(WAITING);
-        std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || write_all(&receiver, sink))?;
+        std::thread::Builder::new().name("access-log".to_owned()).spawn({
+            let lost = metrics.log_dropped.clone();
+            move || Writer::new(sink, lost).run(&receiver)
+        })?;
         Ok(Self { sender: Some(sender), metrics })
     }
 
@@ -164,41 +166,83 @@ impl serde_json::ser::Formatter for Visible {
     }
 }
 
-/// Writes and flushes all that has gathered, so that a quiet log is complete and a busy one is batched.
-fn write_all(receiver: &Receiver<Entry>, sink: Box<dyn Write + Send>) {
-    let mut sink = std::io::BufWriter::with_capacity(64 * 1024, sink);
-    while let Ok(first) = receiver.recv() {
-        if matches!(first, Entry::Record(_)) {
-            std::thread::sleep(GATHER);
-        }
-        let mut next = Some(first);
-        while let Some(entry) = next {
-            let written = match entry {
-                Entry::Record(record) => {
-                    let mut line = serde_json::Serializer::with_formatter(&mut sink, Visible);
-                    record.serialize(&mut line).is_ok() && sink.write_all(b"\n").is_ok()
-                }
-                Entry::Flush(done) => {
-                    let flushed = sink.flush().is_ok();
-                    // Whoever asked may have stopped waiting.
-                    let _ = done.send(());
-                    flushed
-                }
-            };
-            if !written {
-                return;
+/// The thread's end of the log.
+struct Writer {
+    sink: BufWriter<Box<dyn Write + Send>>,
+    line: Vec<u8>,
+    lost: Counter,
+    /// What is written is not taken at the moment.
+    fails: bool,
+}
+
+impl Writer {
+    fn new(sink: Box<dyn Write + Send>, lost: Counter) -> Self {
+        let sink = BufWriter::with_capacity(64 * 1024, sink);
+        Self { sink, line: Vec::new(), lost, fails: false }
+    }
+
+    /// Writes and flushes all that has gathered, so that a quiet log is complete and a busy one is batched. A sink that
+    /// takes nothing, as a disk that is full, may take the next.
+    fn run(mut self, receiver: &Receiver<Entry>) {
+        while let Ok(first) = receiver.recv() {
+            if matches!(first, Entry::Record(_)) {
+                std::thread::sleep(GATHER);
             }
-            next = receiver.try_recv().ok();
+            let mut next = Some(first);
+            while let Some(entry) = next {
+                match entry {
+                    Entry::Record(record) => self.write(&record),
+                    Entry::Flush(done) if self.flush() => {
+                        // Whoever asked may have stopped waiting.
+                        let _ = done.send(());
+                    }
+                    Entry::Flush(_) => {}
+                }
+                next = receiver.try_recv().ok();
+            }
+            self.flush();
         }
-        if sink.flush().is_err() {
-            return;
+    }
+
+    /// One line, whole or not at all.
+    fn write(&mut self, record: &Record) {
+        self.line.clear();
+        let mut line = serde_json::Serializer::with_formatter(&mut self.line, Visible);
+        let written = record.serialize(&mut line).map_err(std::io::Error::from).and_then(|()| {
+            self.line.push(b'\n');
+            self.sink.write_all(&self.line)
+        });
+        // What a buffer takes has yet to be written.
+        if written.is_err() {
+            self.lost.inc();
+            self.tell(written);
         }
+    }
+
+    /// Whether all is written. What is not waits in the buffer.
+    fn flush(&mut self) -> bool {
+        let flushed = self.sink.flush();
+        self.tell(flushed)
+    }
+
+    /// Says in the process's own log when it begins to fail, and when that is over.
+    fn tell(&mut self, outcome: std::io::Result<()>) -> bool {
+        match outcome {
+            Ok(()) if std::mem::take(&mut self.fails) => tracing::info!("the access log is written again"),
+            Ok(()) => {}
+            Err(error) if std::mem::replace(&mut self.fails, true) => {
+                tracing::debug!(%error, "the access log still cannot be written");
+            }
+            Err(error) => tracing::error!(%error, "the access log cannot be written"),
+        }
+        !self.fails
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use parking_lot::Mutex;
 
@@ -225,7 +269,7 @@ mod tests {
         let record = Record { object: Some(forged), outcome: "denied", ..Record::default() };
         sender.send(Entry::Record(Box::new(record))).unwrap();
         drop(sender);
-        write_all(&receiver, Box::new(sink.clone()));
+        Writer::new(Box::new(sink.clone()), Counter::default()).run(&receiver);
         let text = String::from_utf8(sink.0.lock().clone()).unwrap();
         assert_eq!(text.lines().count(), 1);
         assert!(!text.contains('\u{1b}'));
@@ -239,6 +283,44 @@ mod tests {
         let out = String::from_utf8(out).unwrap();
         assert_eq!(out, r#""a\u009b31m\u007f\u2028\u202e\udb40\udc41\u{e9}\"""#.replace("\\u{e9}", "\u{e9}"));
         assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
+    }
+
+    /// Takes nothing while it is broken, like a disk that is full.
+    #[derive(Clone, Default)]
+    struct Breaks(Sink, Arc<AtomicBool>);
+
+    impl Write for Breaks {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.1.load(Ordering::Relaxed) {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            self.0.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_that_takes_records_again_gets_those_that_come_then_and_every_lost_one_is_counted() {
+        let (sink, metrics) = (Breaks::default(), Shared::default());
+        let log = AccessLog::new(Some(Box::new(sink.clone())), metrics.clone()).unwrap();
+        let write = |times: usize| {
+            for _ in 0..times {
+                log.write(Record { object: Some("x".repeat(1000)), ..Record::default() });
+            }
+            log.flush();
+        };
+        sink.1.store(true, Ordering::Relaxed);
+        write(200);
+        sink.1.store(false, Ordering::Relaxed);
+        write(10);
+        let text = String::from_utf8(sink.0.0.lock().clone()).unwrap();
+        let whole = text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok());
+        let lost = usize::try_from(metrics.log_dropped.get()).unwrap();
+        assert!(lost > 0 && lost < 200, "what a buffer holds is not lost: {lost}");
+        assert_eq!(whole.count(), 210 - lost);
+        assert_eq!(text.lines().count(), 210 - lost, "no line is cut");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -10,15 +11,18 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use mcpmesh_ir::{ResourceKind, Snapshot};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Shared;
 use crate::readiness::Readiness;
+
+/// For a request's head to arrive: longer than the pause between two scrapes over one connection.
+const HEAD_TIME: Duration = Duration::from_secs(120);
 
 /// What the endpoints tell.
 #[derive(Clone)]
@@ -48,14 +52,23 @@ pub async fn serve(listener: TcpListener, port: Port, telling: Telling, stop: Ca
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
-        let Ok((stream, _)) = accepted else { continue };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: waiting is all that helps.
+                tracing::warn!(%error, ?port, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
         let telling = telling.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let answer = answer(&request, port, local, &telling);
             async move { Ok::<_, Infallible>(answer) }
         });
         tokio::spawn(async move {
-            let builder = Builder::new(TokioExecutor::new());
+            let mut builder = Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
             if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
                 tracing::debug!(%error, "connection ended");
             }
@@ -143,8 +156,28 @@ mod tests {
     use std::collections::BTreeMap;
 
     use mcpmesh_ir::{ApiKey, GatewayId, Resource, Secret, SecretId};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_nothing_holds_no_connection_for_ever() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let telling = Telling {
+            metrics: Shared::default(),
+            ready: Arc::default(),
+            snapshots: Arc::new(ArcSwap::from_pointee(Vec::new())),
+        };
+        tokio::spawn(serve(listener, Port::Metrics, telling, CancellationToken::new()));
+        for begun in [&b""[..], b"GET /livez HT"] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(begun).await.unwrap();
+            let ended = tokio::time::timeout(HEAD_TIME * 10, client.read_to_end(&mut Vec::new())).await;
+            assert!(ended.is_ok(), "{begun:?}");
+        }
+    }
 
     #[test]
     fn a_dump_shows_no_secret_and_no_hash() {

@@ -106,6 +106,10 @@ impl Ports {
     /// Opens what the routes' listeners name and is not open, closes what they name no more. Gateways come in order:
     /// the first decides whether a port is plain, TLS or of the mesh, and has the place that two want.
     pub fn sync(&mut self, routes: &Routes) -> Vec<Unserved> {
+        if self.tasks.is_closed() {
+            // The process drains: who comes now is another's.
+            return Vec::new();
+        }
         let (mut doors, mut unserved) = doors(routes, self.bind);
         let Bind::Listeners(ip) = self.bind else {
             if let (Some((door, _)), Some(port)) = (doors.remove(&ONE), self.open.get(&ONE)) {
@@ -141,7 +145,7 @@ impl Ports {
         self.tasks.spawn(listener::serve(accepting, self.serving.clone(), stop, self.grace.clone()));
     }
 
-    /// Closes all. The tracker is empty once nothing is in flight any more.
+    /// Closes all, for good. The tracker is empty once nothing is in flight any more.
     pub fn close(&mut self) -> TaskTracker {
         self.open.clear();
         self.tasks.close();

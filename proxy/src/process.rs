@@ -4,7 +4,7 @@
 //! over the network gets here.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -87,7 +87,7 @@ pub enum Inherited {
 }
 
 impl Inherited {
-    fn takes(self, name: &std::ffi::OsStr) -> bool {
+    fn takes(self, name: &OsStr) -> bool {
         let Some(name) = name.to_str() else { return self == Self::AllButOurs };
         match self {
             Self::Listed => PASSED_ON.contains(&name),
@@ -245,14 +245,17 @@ impl Children {
 
 /// Each start is on record: what was run for which server, without what its arguments and variables say.
 fn say_started(server: &ServerId, plan: &Plan, pid: Option<u32>) {
-    let mut words = plan.argv.iter();
-    let program = words.next().map(|program| program.to_string_lossy());
-    let (program, arguments) = (printable(&program.unwrap_or_default()), words.len());
-    let container = plan.container.as_ref();
-    let container = container.map(|(engine, name)| format!(", container {name} of {}", engine.display()));
-    let container = container.unwrap_or_default();
     let pid = pid.unwrap_or_default();
-    tracing::info!("{server}: started {program} with {arguments} arguments as process {pid}{container}");
+    let said = |program: &OsStr| printable(&program.to_string_lossy());
+    let what = match (&plan.container, plan.argv.split_first()) {
+        // Its engine may be started through a program of ours.
+        (Some((engine, name)), _) => format!("container {name} by {}", said(engine)),
+        (None, Some((program, arguments))) => {
+            format!("{} with {} arguments", said(program), arguments.len())
+        }
+        (None, None) => String::new(),
+    };
+    tracing::info!("{server}: started {what} as process {pid}");
 }
 
 /// One that we ended is on record, too.
@@ -356,7 +359,7 @@ mod tests {
             said.iter().map(|(_, said)| *said).collect::<Vec<_>>(),
             [
                 r"started /bin/a\nb with 2 arguments as process 7",
-                r"started /bin/a\nb with 2 arguments as process 8, container mcpmesh-s-1 of docker",
+                "started container mcpmesh-s-1 by docker as process 8",
                 "its process was ended: signal: 15 (SIGTERM)",
             ]
         );

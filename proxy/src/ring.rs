@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::Zeroizing;
 
@@ -60,10 +61,23 @@ fn made(folder: &Path) -> Result<KeyRing, Error> {
     if !path.exists() {
         std::fs::create_dir_all(folder).map_err(failed)?;
         let secret = handle::generate_secret().map_err(Error::Key)?;
-        let mut file = private(&path).map_err(failed)?;
-        file.write_all(hex::encode(secret.as_slice()).as_bytes()).map_err(failed)?;
+        place(&path, hex::encode(secret.as_slice()).as_bytes()).map_err(failed)?;
     }
     read(&path)
+}
+
+/// Puts a file there that is whole from its first moment on, unless there is one by then: that one stands.
+fn place(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let beside = path.with_extension(format!("{}-{number}.new", std::process::id()));
+    private(&beside)?.write_all(content)?;
+    match std::fs::hard_link(&beside, path) {
+        Ok(()) => std::fs::remove_file(&beside),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => std::fs::remove_file(&beside),
+        // Not every file system has links; there the last of several that start at once wins.
+        Err(_) => std::fs::rename(&beside, path),
+    }
 }
 
 fn read(path: &Path) -> Result<KeyRing, Error> {
@@ -80,12 +94,12 @@ fn read(path: &Path) -> Result<KeyRing, Error> {
 #[cfg(unix)]
 fn private(path: &Path) -> std::io::Result<std::fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 #[cfg(not(unix))]
 fn private(path: &Path) -> std::io::Result<std::fs::File> {
-    std::fs::OpenOptions::new().write(true).create_new(true).open(path)
+    std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(path)
 }
 
 #[cfg(test)]
@@ -103,6 +117,24 @@ mod tests {
             .unwrap();
         let again = load(&Source::Folder(folder.path().to_owned())).unwrap();
         assert_eq!(again.open::<i32>(Purpose::Cursor, &binding, 5, &sealed), Ok(1));
+    }
+
+    #[test]
+    fn processes_that_start_at_once_share_one_ring() {
+        let folder = tempfile::tempdir().unwrap();
+        let binding = Binding { gateway_uid: "u", principal: "p" };
+        let together = std::sync::Barrier::new(16);
+        let rings: Vec<_> = std::thread::scope(|scope| {
+            let start = || {
+                together.wait();
+                load(&Source::Folder(folder.path().join("state"))).unwrap()
+            };
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let sealed = rings[0].seal(Purpose::Cursor, &binding, 10, &1).unwrap();
+        assert!(rings.iter().all(|ring| ring.open::<i32>(Purpose::Cursor, &binding, 5, &sealed) == Ok(1)));
+        assert_eq!(std::fs::read_dir(folder.path().join("state")).unwrap().count(), 1);
     }
 
     #[cfg(unix)]

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::AnswerFormat;
+use crate::names;
 
 /// Which cluster a command talks to.
 #[derive(Debug, Args)]
@@ -29,7 +30,7 @@ pub(crate) struct InstallArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// The namespace of the operator; made when it is absent
-    #[arg(long, value_name = "NAME", default_value = "mcpmesh-system", value_parser = namespace)]
+    #[arg(long, value_name = "NAME", default_value = "mcpmesh-system", value_parser = names::namespace)]
     pub(crate) namespace: String,
     /// Replicas of the operator
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -76,14 +77,4 @@ pub(crate) struct StatusArgs {
     /// Which cluster.
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
-}
-
-/// A namespace's name as Kubernetes takes it (RFC 1123 label).
-fn namespace(text: &str) -> Result<String, String> {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let good = (1..=63).contains(&text.len())
-        && text.chars().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-');
-    if good { Ok(text.to_owned()) } else { Err(format!("{text:?} is no name of a namespace")) }
 }

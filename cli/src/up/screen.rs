@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::status::{ServerStatus, State};
+use crate::terminal;
 
 /// Lines of the screen that are no servers': an empty one, the header, how many more there are, and the cursor's.
 const OTHER_LINES: u16 = 4;
@@ -140,7 +141,7 @@ fn table<'a>(rows: impl ExactSizeIterator<Item = &'a ServerStatus>, width: u16, 
             if style { state.fg(color) } else { state },
             Cell::new(row.protocol.as_deref().unwrap_or("-")),
             Cell::new(row.tools.map_or_else(|| "-".to_owned(), |count| count.to_string())),
-            Cell::new(row.reason.as_deref().unwrap_or_default().replace(char::is_control, " ")),
+            Cell::new(terminal::line(row.reason.as_deref().unwrap_or_default())),
         ]);
         row.max_height(1);
         table.add_row(row);

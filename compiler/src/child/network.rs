@@ -26,6 +26,7 @@ const IPV4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
 const GLOBAL_V6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3));
 
 /// Where clouds keep credentials, besides link-local addresses.
+const METADATA_V4: &str = "100.100.100.200/32";
 const METADATA_V6: &str = "fd00:ec2::254/128";
 
 /// Where a gateway's proxies must get to.
@@ -232,7 +233,9 @@ fn block(cidr: &str, except: &[&str]) -> NetworkPolicyPeer {
 
 /// Pods by their namespaces, too: some network plugins know pods by labels only, never by address.
 fn everything_but_link_local() -> Vec<NetworkPolicyPeer> {
-    vec![any_namespace(), block("0.0.0.0/0", &["169.254.0.0/16"]), block("::/0", &["fe80::/10", METADATA_V6])]
+    let v4 = block("0.0.0.0/0", &["169.254.0.0/16", METADATA_V4]);
+    let v6 = block("::/0", &["fe80::/10", METADATA_V6]);
+    vec![any_namespace(), v4, v6]
 }
 
 #[cfg(test)]
@@ -300,6 +303,24 @@ mod tests {
         ];
         let expected = [(vec![8000, 9000], 1), (vec![8000], 1), (vec![81], 3), (vec![443, 8443], 2)];
         assert_eq!(out(&endpoints)[3..], expected);
+    }
+
+    #[test]
+    fn no_address_of_cloud_metadata_is_open_to_a_server() {
+        let blocks: Vec<IPBlock> =
+            everything_but_link_local().into_iter().filter_map(|peer| peer.ip_block).collect();
+        let parsed = |net: &str| net.parse::<IpNet>().unwrap();
+        for metadata in ["169.254.169.254/32", "100.100.100.200/32", "fd00:ec2::254/128"].map(parsed) {
+            assert!(
+                NEVER.iter().any(|never| never.contains(&metadata)),
+                "{metadata}: no rule of ours opens it"
+            );
+            let of_family = blocks.iter().filter(|block| parsed(&block.cidr).contains(&metadata));
+            for block in of_family {
+                let except = block.except.as_deref().unwrap_or_default();
+                assert!(except.iter().any(|closed| parsed(closed).contains(&metadata)), "{metadata}");
+            }
+        }
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn refused_host(host: &Host<&str>, port: u16, egress: &EgressRule) -> Option<(St
     })
 }
 
-pub(super) fn is_link_local(address: IpAddr) -> bool {
+fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

@@ -37,6 +37,11 @@ pub(super) fn package(
                 "such as 1.2.3; ranges are not taken",
             );
         }
+        // What is no whole version, npm takes for a range or a tag.
+        Some(version) if *registry == Registry::Npm && semver::Version::parse(version).is_err() => {
+            let message = format!("npm runs whatever is published next as {version}");
+            findings.note(path, Reason::UnpinnedPackage, message, "give a whole version, such as 1.2.3");
+        }
         Some(_) => {}
         None => {
             let message = "without a version, whatever is published next is run";

@@ -1,12 +1,12 @@
 //! A Service of the server's namespace: the addresses behind it, as the cluster says (decisions.md 22).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use mcpmesh_crds::{RemoteTransport, Service, ServiceSidecar};
+use mcpmesh_ir::egress::Refusal;
 use mcpmesh_ir::server::{Endpoint, Transport};
-use mcpmesh_ir::{FleetId, ServerId};
+use mcpmesh_ir::{EgressRule, FleetId, ServerId};
 
-use super::remote;
 use crate::child::{SIDECAR_PORT, base_name};
 use crate::diagnostic::{Findings, Reason};
 use crate::inputs::Inputs;
@@ -65,9 +65,9 @@ pub(super) fn endpoint(
 /// The addresses of a port, sorted, each once. Private ones are what Services have; what no pod can have is left out,
 /// so that nobody who writes endpoints leads a proxy to itself or to a metadata service.
 pub(crate) fn reachable(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let rule = EgressRule::private();
     let possible = |address: &&SocketAddr| {
-        let ip: IpAddr = address.ip().to_canonical();
-        !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || remote::is_link_local(ip))
+        !address.ip().to_canonical().is_loopback() && rule.judge(**address) != Err(Refusal::Never)
     };
     let mut addresses: Vec<SocketAddr> = addresses.iter().filter(possible).copied().collect();
     addresses.sort_unstable();
@@ -114,12 +114,18 @@ mod tests {
             "10.0.0.2:80",
             "127.0.0.1:80",
             "10.0.0.1:80",
+            "240.0.0.1:80",
+            "[fd00::1]:80",
             "169.254.169.254:80",
             "[::ffff:127.0.0.1]:80",
             "0.0.0.0:80",
+            "[fd00:ec2::254]:80",
+            "100.100.100.200:80",
+            "[64:ff9b::a9fe:a9fe]:80",
+            "255.255.255.255:80",
         ];
         let given: Vec<SocketAddr> = given.iter().map(|text| text.parse().unwrap()).collect();
         let kept: Vec<_> = reachable(&given).iter().map(ToString::to_string).collect();
-        assert_eq!(kept, ["10.0.0.1:80", "10.0.0.2:80"]);
+        assert_eq!(kept, ["10.0.0.1:80", "10.0.0.2:80", "240.0.0.1:80", "[fd00::1]:80"]);
     }
 }

@@ -234,8 +234,8 @@ impl PreparedLimit {
         let mut groups = self
             .groups
             .iter()
-            .filter(move |(subject, _)| by_group && caller.is(*subject))
-            .map(|(_, name)| Charge { limit: self, group: Some(name) })
+            .filter(move |(_, subjects)| by_group && subjects.iter().any(|&subject| caller.is(subject)))
+            .map(|(name, _)| Charge { limit: self, group: Some(name) })
             .peekable();
         let one = groups.peek().is_none().then_some(Charge { limit: self, group: None });
         groups.chain(one)

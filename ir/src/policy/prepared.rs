@@ -188,7 +188,8 @@ pub struct PreparedLimit {
     /// False in an Audit policy: counted, never refused.
     pub enforced: bool,
     pub(super) from: Vec<usize>,
-    pub(super) groups: Vec<(usize, String)>,
+    /// The groups that `from` names, each once, with the subjects that name it.
+    pub(super) groups: BTreeMap<String, Vec<usize>>,
     pub(super) to: ToMatcher,
 }
 
@@ -287,10 +288,13 @@ impl Build {
 
     fn limit(&mut self, policy: &Policy, limit: &Limit) -> Result<PreparedLimit, InvalidGlob> {
         let from: Vec<usize> = limit.from.iter().map(|subject| self.subject(subject)).collect();
-        let groups = limit.from.iter().zip(&from).filter_map(|(subject, &index)| match subject {
-            Subject::Group { name, .. } => Some((index, name.clone())),
-            Subject::Anyone {} | Subject::Authenticated { .. } | Subject::User { .. } => None,
-        });
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (subject, &index) in limit.from.iter().zip(&from) {
+            match subject {
+                Subject::Group { name, .. } => groups.entry(name.clone()).or_default().push(index),
+                Subject::Anyone {} | Subject::Authenticated { .. } | Subject::User { .. } => {}
+            }
+        }
         self.limits += 1;
         Ok(PreparedLimit {
             index: self.limits - 1,
@@ -299,7 +303,7 @@ impl Build {
             rate: limit.requests,
             per: limit.per.clone(),
             enforced: policy.mode == Mode::Enforce,
-            groups: groups.collect(),
+            groups,
             from,
             to: ToMatcher::new(&limit.to)?,
         })

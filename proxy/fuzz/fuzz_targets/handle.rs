@@ -9,7 +9,8 @@ use mcpmesh_proxy_fuzz::mcp::handle::{Binding, KeyRing, Purpose};
 static RING: LazyLock<KeyRing> = LazyLock::new(|| KeyRing::new(&[7; 32], Some(&[9; 32])).expect("32 bytes"));
 
 /// Never seals, so nothing opens: what RING seals, libFuzzer sees in comparisons and brings back.
-static UNUSED: LazyLock<KeyRing> = LazyLock::new(|| KeyRing::new(&[11; 32], Some(&[13; 32])).expect("32 bytes"));
+static UNUSED: LazyLock<KeyRing> =
+    LazyLock::new(|| KeyRing::new(&[11; 32], Some(&[13; 32])).expect("32 bytes"));
 
 fuzz_target!(|data: &[u8]| {
     let mine = Binding { gateway_uid: "gw", principal: "alice" };

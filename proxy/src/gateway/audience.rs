@@ -87,6 +87,14 @@ impl Audience {
 }
 
 impl Audiences {
+    /// The one of clients that declare this, which has just been used.
+    fn known(&self, declared: Declared) -> Option<Arc<Audience>> {
+        let all = self.0.lock();
+        let audience = all.get(&declared)?;
+        *audience.used.lock() = Instant::now();
+        Some(Arc::clone(audience))
+    }
+
     /// Forgets those of which nobody came for long.
     pub(super) fn tidy(&self) {
         self.0.lock().retain(|_, audience| {
@@ -110,12 +118,14 @@ impl Audiences {
 impl Gateway {
     /// The audience of clients that declare this; none where there are too many already.
     pub(super) fn audience(self: &Arc<Self>, declared: Declared) -> Option<Arc<Audience>> {
-        if let Some(audience) = self.audiences.0.lock().get(&declared) {
-            *audience.used.lock() = Instant::now();
-            return Some(Arc::clone(audience));
+        if let Some(audience) = self.audiences.known(declared) {
+            return Some(audience);
         }
-        // Held until it is followed: a configuration that comes meanwhile finds it.
+        // Held until it is followed: a configuration that comes meanwhile finds it, and so does who comes at once.
         let _naming = self.naming.lock();
+        if let Some(audience) = self.audiences.known(declared) {
+            return Some(audience);
+        }
         let everyones = self.view();
         let audience = Arc::new(Audience {
             declared,
@@ -127,7 +137,7 @@ impl Gateway {
         });
         {
             let mut all = self.audiences.0.lock();
-            if all.len() >= MOST && !all.contains_key(&declared) {
+            if all.len() >= MOST {
                 return None;
             }
             all.insert(declared, Arc::clone(&audience));

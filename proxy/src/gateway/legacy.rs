@@ -64,18 +64,18 @@ impl Exchange {
         let mut record = self.record(Method::Initialize);
         record.revision(revision);
         self.settle(self.gateway.shell.bounds.list_grace, |_| false).await;
-        let (answer, outcome) = match self.open_session(request, revision) {
-            Ok(session) => {
-                let mut answer = web::json(StatusCode::OK, self.handshake(request, revision));
-                if let Ok(id) = HeaderValue::from_str(&session.terms.id) {
-                    answer.headers_mut().insert(SESSION_ID, id);
-                }
-                (answer, "ok")
+        let opened = self.open_session(request, revision).map(|session| {
+            let mut answer = web::json(StatusCode::OK, self.handshake(request, revision));
+            if let Ok(id) = HeaderValue::from_str(&session.terms.id) {
+                answer.headers_mut().insert(SESSION_ID, id);
             }
-            Err(fault) => (web::fault(&fault, Era::Legacy, Some(&request.id)), "internal"),
-        };
-        record.done(outcome);
-        answer
+            answer
+        });
+        if matches!(opened, Err(Fault::Unavailable { .. })) {
+            // For want of room: no server failed.
+            record.done("limited");
+        }
+        self.local_answer(request, record, opened)
     }
 
     fn open_session(&self, request: &Request, revision: Revision) -> Result<Arc<Session>, Fault> {

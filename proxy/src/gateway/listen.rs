@@ -107,11 +107,14 @@ impl Exchange {
         // Of a server that is only just being reached nothing could be honoured, and nothing would be later.
         self.settle(bounds.list_grace, |_| false).await;
         let (honoured, updates) = self.subscribe(&uris).await;
+        let mut changes = self.gateway.changes();
+        // What changed since the view was taken that is compared with, too.
+        changes.mark_changed();
         let listening = Listening {
             id: request.id.clone(),
             wants,
             seen: self.digests(Revision::V2026_07_28),
-            changes: self.gateway.changes(),
+            changes,
             updates,
             ready: vec![acknowledged(&request.id, wants, &honoured)],
             over: false,

@@ -224,7 +224,8 @@ impl Pump {
                 return self.in_words(&across_eras(&required(&bytes)));
             }
         }
-        self.record.answered(outcome);
+        let status = self.status_of(outcome);
+        self.record.answered(outcome, status);
         let bytes = if self.method == Method::CompletionComplete { cut_completion(&bytes) } else { bytes };
         let target = self.target();
         let bytes = if downgrade::is_needed(target) {
@@ -232,7 +233,7 @@ impl Pump {
         } else {
             bytes
         };
-        (bytes, self.status_of(outcome))
+        (bytes, status)
     }
 
     /// The response is sent on as it comes.
@@ -291,6 +292,12 @@ impl Pump {
         (fault.to_body(era, Some(self.id())), status)
     }
 
+    /// What has begun to be sent on breaks off.
+    fn broken(&mut self, error: BodyError) -> BodyError {
+        self.record.failed(&malformed(), StatusCode::OK.as_u16());
+        error
+    }
+
     /// The answer to a response that comes first: streamed unread when it is long, else whole.
     pub(super) async fn answer(mut self: Box<Self>, body: Body) -> Answer {
         match body {
@@ -344,8 +351,9 @@ impl Pump {
             Some(None) => match rewriter.finish() {
                 Ok(outcome) => {
                     self.over = true;
-                    self.record.answered(&outcome);
-                    web::json(self.status_of(&outcome), pieces)
+                    let status = self.status_of(&outcome);
+                    self.record.answered(&outcome, status);
+                    web::json(status, pieces)
                 }
                 Err(bad) => {
                     let (bytes, status) = self.refused(bad);
@@ -420,15 +428,15 @@ impl Streamed {
             match next {
                 Some(Ok(chunk)) => match state.feed(&chunk, &mut pieces) {
                     Ok(()) => Some((Ok(pieces), Some(state))),
-                    Err(bad) => Some((Err(state.broken(bad.into())), None)),
+                    Err(bad) => Some((Err(state.pump.broken(bad.into())), None)),
                 },
-                Some(Err(error)) => Some((Err(state.broken(error.into())), None)),
+                Some(Err(error)) => Some((Err(state.pump.broken(error.into())), None)),
                 None => match state.rewriter.finish() {
                     Ok(outcome) => {
-                        state.pump.record.answered(&outcome);
+                        state.pump.record.answered(&outcome, StatusCode::OK);
                         None
                     }
-                    Err(bad) => Some((Err(bad.into()), None)),
+                    Err(bad) => Some((Err(state.pump.broken(bad.into())), None)),
                 },
             }
         });
@@ -444,11 +452,6 @@ impl Streamed {
     fn feed(&mut self, chunk: &Bytes, pieces: &mut Vec<Bytes>) -> Result<(), Malformed> {
         self.rewriter.feed_bytes(chunk, pieces)?;
         self.pump.judge(&self.rewriter)
-    }
-
-    fn broken(&mut self, error: BodyError) -> BodyError {
-        self.pump.record.failed(&malformed(), 200);
-        error
     }
 }
 

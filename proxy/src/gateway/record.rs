@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use mcpmesh_ir::PolicyId;
 use mcpmesh_ir::policy::{AuditNote, Caller, Decision, Verdict};
 use tokio::time::Instant;
@@ -137,7 +138,9 @@ impl Record {
         self.outcome = outcome;
     }
 
-    pub(super) fn answered(&mut self, outcome: &Outcome) {
+    /// The server's own answer, sent with this status.
+    pub(super) fn answered(&mut self, outcome: &Outcome, status: StatusCode) {
+        self.status = status.as_u16();
         self.done(match (outcome.error_code, outcome.is_error_result) {
             (Some(_), _) => "upstream_error",
             (None, true) => "tool_error",

@@ -35,6 +35,8 @@ async fn attend(mut exchange: Exchange, session: Weak<Session>, mut inbox: mpsc:
     let Some(live) = session.upgrade() else { return };
     let (revision, id) = (live.terms.revision, live.terms.id.clone());
     let mut changes = exchange.gateway.changes();
+    // What changed since the view of `initialize`, too.
+    changes.mark_changed();
     let mut updates = exchange.gateway.updates.subscribe();
     // What the client's first list waits for is no change of it.
     let grace = exchange.gateway.shell.bounds.list_grace;

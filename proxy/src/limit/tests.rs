@@ -91,6 +91,18 @@ fn a_limit_per_group_charges_each_named_group_that_the_caller_is_in() {
 }
 
 #[test]
+fn a_group_that_is_named_twice_is_charged_once() {
+    let group = |issuer: IssuerMatch| Subject::Group { name: "f".to_owned(), issuer };
+    let here = || IssuerMatch::Namespace("a".to_owned());
+    let from = vec![group(here()), group(here()), group(IssuerMatch::Gateway(GatewayId::new("a", "gw")))];
+    let prepared = prepared(limit(&[Dimension::Group], from, 2), Mode::Enforce);
+    let limiter = Registry::default().limiter(&prepared);
+    let alice = caller(&prepared, "alice", &["f"]);
+    let answers: Vec<_> = (0..3).map(|_| granted(&limiter, &prepared, &alice, "s", "x")).collect();
+    assert_eq!(answers, [true, true, false]);
+}
+
+#[test]
 fn an_audit_limit_records_and_never_refuses() {
     let prepared = prepared(limit(&[], vec![], 1), Mode::Audit);
     let limiter = Registry::default().limiter(&prepared);

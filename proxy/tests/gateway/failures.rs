@@ -105,6 +105,43 @@ async fn a_server_that_breaks_off_is_never_taken_for_one_that_finished() {
 }
 
 #[tokio::test]
+async fn a_response_that_ends_in_the_middle_is_recorded_as_its_servers_error() {
+    let fake = Fake::modern(&["short"]).await;
+    let (feed, body) = fed();
+    let body = parking_lot::Mutex::new(Some(body));
+    fake.hook(move |seen| {
+        let body = body.lock().take_if(|_| seen.method() == "tools/call")?;
+        Some(async { fake::json_stream(body) }.boxed())
+    });
+    let gate = Gate::start(&Setup::open(&[&fake])).await;
+    feed.send(Ok(format!(r#"{{"jsonrpc":"2.0","result":{{"x":"{}"#, "y".repeat(1000)))).unwrap();
+    let request = gate.modern(None).request(1, "tools/call", &json!({"name": "s0_short"}));
+    let sent = gate.send(request).await;
+    drop(feed);
+    let read = soon("the broken body", http_body_util::BodyExt::collect(sent.into_body())).await;
+    assert!(read.is_err(), "a part is not taken for all");
+    until("it is logged", || gate.log.text().contains("tools/call")).await;
+    let recorded = gate.log.lines().into_iter().rfind(|line| line["method"] == "tools/call").unwrap();
+    assert_eq!(recorded["outcome"], "upstream_error");
+}
+
+#[tokio::test]
+async fn the_access_log_has_the_status_that_the_client_was_sent() {
+    let fake = Fake::modern(&["gone"]).await;
+    fake.hook(|seen| {
+        (seen.method() == "tools/call").then_some(())?;
+        let answer = fake::error(404, &seen, json!({"code": -32601, "message": "Method not found"}));
+        Some(async { answer }.boxed())
+    });
+    let gate = Gate::start(&Setup::open(&[&fake])).await;
+    let answered = gate.modern(None).call("s0_gone", json!({})).await;
+    assert_eq!((answered.status.as_u16(), answered.code()), (404, -32601));
+    until("it is logged", || gate.log.text().contains("tools/call")).await;
+    let recorded = gate.log.lines().into_iter().rfind(|line| line["method"] == "tools/call").unwrap();
+    assert_eq!((&recorded["outcome"], &recorded["status"]), (&json!("upstream_error"), &json!(404)));
+}
+
+#[tokio::test]
 async fn one_bad_server_of_many_is_named_and_the_others_work() {
     let fakes = [Fake::modern(&["x"]).await, Fake::legacy(&["x"]).await, Fake::modern(&["x"]).await];
     let mut setup = Setup::open(&[&fakes[0], &fakes[1], &fakes[2]]);
@@ -302,6 +339,7 @@ async fn a_process_that_leaves_serves_on_and_sends_every_client_to_another_conne
 async fn a_drain_finishes_calls_ends_listens_with_a_result_and_takes_nothing_new() {
     let (fake, feed, _closed) = waiting(Speaks::Both).await;
     let gate = Gate::start(&Setup::open(&[&fake])).await;
+    let address = gate.proxy.data_addr();
     let modern = gate.modern(None);
     let legacy = gate.legacy(None, "2025-11-25").await;
     let mut listen =
@@ -318,8 +356,7 @@ async fn a_drain_finishes_calls_ends_listens_with_a_result_and_takes_nothing_new
             assert_eq!(last["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "l");
             assert!(listen.next().await.is_none());
             assert!(stream.next().await.is_none());
-            until("no connection is taken", || std::net::TcpStream::connect(gate.proxy.data_addr()).is_err())
-                .await;
+            until("no connection is taken", || std::net::TcpStream::connect(address).is_err()).await;
             let id = fake.calls()[0].body["id"].clone();
             let answer =
                 json!({"jsonrpc": "2.0", "id": id, "result": {"resultType": "complete", "content": []}});

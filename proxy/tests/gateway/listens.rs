@@ -312,3 +312,29 @@ async fn a_wider_stream_takes_the_place_of_the_one_before_and_what_is_refused_sp
     assert_eq!(told(&mut a, "a").await, uri(0, "a"), "what another subscribed to is not told");
     assert_eq!(told(&mut b, "b").await, uri(0, "b"));
 }
+
+#[tokio::test]
+async fn what_changes_while_a_stream_is_opened_is_told_on_it() {
+    let (feed, body) = fed();
+    let body = Mutex::new(Some(body));
+    let uris = ["file:///a"];
+    let fake = server(&["a"], move |_, _| body.lock().take().map(fake::event_stream)).await;
+    let gate = Gate::start(&Setup::open(&[&fake])).await;
+    let modern = gate.modern(None);
+    assert_eq!(modern.tools().await, [""; 0]);
+    let wanted = json!({"notifications": {"toolsListChanged": true, "resourceSubscriptions": [uri(0, "a")]}});
+    let open = modern.open(1, "subscriptions/listen", wanted);
+    let change = async {
+        fake.until("the subscription", |seen| seen.iter().any(|seen| asked(seen).is_some())).await;
+        until("its own stream is open", || fake.listeners() > 0).await;
+        fake.set(Catalogue::tools(&["new"]).resources(&uris));
+        fake.push(json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}));
+        while modern.tools().await.is_empty() {}
+        let asked_for = fake.seen().into_iter().rfind(|seen| asked(seen).is_some()).unwrap();
+        feed.send(Ok(acknowledged(&asked_for, &uris))).unwrap();
+    };
+    let (mut stream, ()) = futures_util::join!(open, change);
+    let confirmed = stream.expect("the acknowledgement").await;
+    assert_eq!(confirmed["params"]["notifications"]["resourceSubscriptions"], json!([uri(0, "a")]));
+    assert_eq!(stream.expect("the change").await["method"], "notifications/tools/list_changed");
+}

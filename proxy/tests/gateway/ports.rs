@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use mcpmesh_ir::gateway::{Gateway, Listener, ListenerTls};
 use mcpmesh_ir::{GatewayId, Resource, ResourceKind, Secret, SecretId, Snapshot};
@@ -93,6 +94,21 @@ async fn ports_open_and_close_and_what_stays_keeps_its_connections() {
             &[],
         )]);
         assert!(TcpStream::connect(goes).await.is_ok(), "free again at once");
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_that_comes_while_a_process_drains_opens_no_port() {
+    let fake = Fake::start(Speaks::Modern, Catalogue::tools(&["read"])).await;
+    let setup = Setup::open(&[&fake]);
+    let (gate, ip) = gate(&setup).await;
+    let listeners = [listener(20080, None, None), listener(20081, None, None)];
+    gate.proxy.apply(vec![with(&setup, &listeners[..1], &[])]);
+    assert!(TcpStream::connect((ip, 20080)).await.is_ok());
+    gate.proxy.drain(Duration::ZERO).await;
+    assert!(gate.proxy.apply(vec![with(&setup, &listeners, &[])]).is_empty());
+    for port in [20080, 20081] {
+        assert!(TcpStream::connect((ip, port)).await.is_err(), "{port}");
     }
 }
 

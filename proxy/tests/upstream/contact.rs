@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::fake::{
-    self, Answer, Fake, Processes, Seen, call, drain, error, legacy, modern, observe, ready, result, send,
-    status, tool,
+    self, Answer, Fake, Processes, Seen, call, drain, error, legacy, link, linked, modern, observe, ready,
+    result, send, status, tool,
 };
 
 const BOTH: Eras = Eras { modern: true, legacy: Some(Revision::V2025_11_25) };
@@ -83,17 +83,6 @@ fn asked(fake: &Fake, method: &str) -> usize {
     fake.seen().iter().filter(|seen| seen.method() == method).count()
 }
 
-/// A call of a legacy client that has a session with us.
-fn linked(link: &Arc<SessionLink>) -> Outgoing {
-    let mut request = call(Era::Legacy);
-    request.session = Some(Arc::clone(link));
-    request
-}
-
-fn link() -> Arc<SessionLink> {
-    SessionLink::new("alice", Capabilities::default(), None, mpsc::channel(8).0)
-}
-
 #[tokio::test]
 async fn a_modern_servers_lists_are_there_after_two_answers_in_a_row() {
     let (lists, initialize) = (Gate::shut(), Gate::shut());
@@ -144,7 +133,7 @@ async fn a_legacy_clients_first_call_gets_its_session_however_late_it_is_known_o
     let fake = gated([("initialize", initialize.clone())]).await;
     let upstream = fake.upstream();
     ready(&upstream).await;
-    let link = link();
+    let link = link("alice", b"{}");
     let mut first = Box::pin(upstream.send(linked(&link)));
     assert!(poll!(first.as_mut()).is_pending());
     assert!(send(&upstream, call(Era::Modern)).await.is_ok(), "a modern client's call waits for nothing");
@@ -161,7 +150,7 @@ async fn a_legacy_clients_first_call_does_not_outlive_its_upstream() {
     let fake = gated([("initialize", Gate::shut())]).await;
     let upstream = fake.upstream();
     ready(&upstream).await;
-    let link = link();
+    let link = link("alice", b"{}");
     let mut first = Box::pin(upstream.send(linked(&link)));
     assert!(poll!(first.as_mut()).is_pending());
     upstream.stop();
@@ -179,7 +168,7 @@ async fn a_server_that_never_answers_initialize_is_a_modern_one_and_nothing_fail
     config.timeouts.connect = Duration::from_millis(500);
     let upstream = Upstream::start(config, Deps::default());
     ready(&upstream).await;
-    let link = link();
+    let link = link("alice", b"{}");
     for _ in 0..2 {
         let sending = tokio::time::timeout(PATIENCE, upstream.send(linked(&link)));
         let mut reply = sending.await.expect("it is waited for that long only").unwrap();

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use mcpmesh_ir::ServerId;
 use mcpmesh_proxy::mcp::envelope::Method;
 use mcpmesh_proxy::mcp::era::Era;
+use mcpmesh_proxy::mcp::meta::Capabilities;
 use mcpmesh_proxy::upstream::*;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
@@ -247,6 +248,27 @@ pub(crate) fn call(era: Era) -> Outgoing {
         Outgoing::new(era, Method::ToolsCall, Bytes::from_static(br#""name":"echo","arguments":{}"#));
     call.name = Some("echo".into());
     call
+}
+
+/// A client of this caller that declares these capabilities and has a session with us, and what it hears outside of calls.
+pub(crate) fn hearing(
+    caller: &str,
+    declared: &'static [u8],
+) -> (Arc<SessionLink>, mpsc::Receiver<Unsolicited>) {
+    let (inbox, hears) = mpsc::channel(8);
+    (SessionLink::new(caller, Capabilities::new(Bytes::from_static(declared)), None, inbox), hears)
+}
+
+/// As [`hearing`], of a client that does not listen.
+pub(crate) fn link(caller: &str, declared: &'static [u8]) -> Arc<SessionLink> {
+    hearing(caller, declared).0
+}
+
+/// A call in such a session.
+pub(crate) fn linked(link: &Arc<SessionLink>) -> Outgoing {
+    let mut request = call(Era::Legacy);
+    request.session = Some(Arc::clone(link));
+    request
 }
 
 /// The whole of a reply: its events but the last, and the response.

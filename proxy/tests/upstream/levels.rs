@@ -8,19 +8,11 @@ use mcpmesh_proxy::mcp::era::Era;
 use mcpmesh_proxy::mcp::meta::{Capabilities, LogLevel};
 use mcpmesh_proxy::upstream::*;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
-use super::fake::{self, Fake, Process, Processes, call, initialized, legacy, ready, result, send};
-
-fn link(capabilities: &'static [u8]) -> Arc<SessionLink> {
-    SessionLink::new("alice", Capabilities::new(Bytes::from_static(capabilities)), None, mpsc::channel(8).0)
-}
-
-fn linked(link: &Arc<SessionLink>) -> Outgoing {
-    let mut request = call(Era::Legacy);
-    request.session = Some(Arc::clone(link));
-    request
-}
+use super::fake::{
+    self, Fake, Process, Processes, call, initialized, legacy, link, linked, ready, result, send,
+};
 
 fn modern(level: LogLevel) -> Outgoing {
     let mut request = call(Era::Modern);
@@ -35,15 +27,6 @@ struct Told(Arc<Mutex<Vec<(usize, String)>>>);
 impl Told {
     fn take(&self) -> Vec<(usize, String)> {
         std::mem::take(&mut self.0.lock().unwrap())
-    }
-
-    /// Processes that say nothing before they are told a level. Calls wait for `free`.
-    fn processes(&self, free: &Arc<Semaphore>) -> Arc<Processes> {
-        let (told, free) = (self.clone(), Arc::clone(free));
-        Processes::new(move |number, mut process| {
-            let (told, free) = (told.clone(), Arc::clone(&free));
-            Box::pin(async move { told.play(number, &mut process, &free).await })
-        })
     }
 
     async fn play(&self, number: usize, process: &mut Process, free: &Semaphore) {
@@ -72,17 +55,36 @@ impl Told {
     }
 }
 
+/// Processes that say nothing before they are told a level, and calls that wait for `free`.
+struct Playing {
+    told: Told,
+    free: Arc<Semaphore>,
+    processes: Arc<Processes>,
+    upstream: Arc<Upstream>,
+}
+
+impl Playing {
+    /// Once the first process is ready; so many calls need not wait.
+    async fn with_free(calls: usize) -> Self {
+        let (told, free) = (Told::default(), Arc::new(Semaphore::new(calls)));
+        let (tells, waits) = (told.clone(), Arc::clone(&free));
+        let processes = Processes::new(move |number, mut process| {
+            let (told, free) = (tells.clone(), Arc::clone(&waits));
+            Box::pin(async move { told.play(number, &mut process, &free).await })
+        });
+        let upstream = processes.upstream();
+        ready(&upstream).await;
+        Self { told, free, processes, upstream }
+    }
+}
+
 fn set(number: usize, level: &str) -> Vec<(usize, String)> {
     vec![(number, level.to_owned())]
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_calls_share_is_set_to_what_the_most_curious_of_them_wants() {
-    let (told, free) = (Told::default(), Arc::new(Semaphore::new(0)));
-    let processes = told.processes(&free);
-    let upstream = processes.upstream();
-    ready(&upstream).await;
-
+    let Playing { told, free, processes, upstream } = Playing::with_free(0).await;
     let mut curious = upstream.send(modern(LogLevel::Debug)).await.unwrap();
     let Some(Ok(Event::Notification { raw, .. })) = curious.next().await else { panic!("a log message") };
     assert_eq!(serde_json::from_slice::<Value>(&raw).unwrap()["params"]["level"], "debug");
@@ -107,9 +109,7 @@ async fn a_process_that_calls_share_is_set_to_what_the_most_curious_of_them_want
 
 #[tokio::test(start_paused = true)]
 async fn less_is_set_only_when_nobody_listens_who_wants_more() {
-    let (told, free) = (Told::default(), Arc::new(Semaphore::new(0)));
-    let upstream = told.processes(&free).upstream();
-    ready(&upstream).await;
+    let Playing { told, free, upstream, .. } = Playing::with_free(0).await;
     let curious = upstream.send(modern(LogLevel::Debug)).await.unwrap();
     let calm = upstream.send(modern(LogLevel::Error)).await.unwrap();
     assert_eq!(told.take(), set(0, "debug"));
@@ -117,7 +117,7 @@ async fn less_is_set_only_when_nobody_listens_who_wants_more() {
     free.add_permits(100);
 
     // Clients with sessions listen for as long as these live.
-    let (one, other) = (link(b"{}"), link(b"{}"));
+    let (one, other) = (link("alice", b"{}"), link("alice", b"{}"));
     one.set_log_level(LogLevel::Info);
     other.set_log_level(LogLevel::Alert);
     for link in [&one, &other, &one] {
@@ -137,11 +137,8 @@ async fn less_is_set_only_when_nobody_listens_who_wants_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_of_its_own_is_set_to_its_clients_level_and_so_is_the_next_one() {
-    let (told, free) = (Told::default(), Arc::new(Semaphore::new(100)));
-    let processes = told.processes(&free);
-    let upstream = processes.upstream();
-    ready(&upstream).await;
-    let link = link(br#"{"roots":{}}"#);
+    let Playing { told, processes, upstream, .. } = Playing::with_free(100).await;
+    let link = link("alice", br#"{"roots":{}}"#);
     link.set_log_level(LogLevel::Info);
     upstream.tell_level(&link).await;
     assert_eq!((told.take(), processes.started()), (vec![], 1), "nothing is started to be told that");
@@ -155,10 +152,8 @@ async fn a_process_of_its_own_is_set_to_its_clients_level_and_so_is_the_next_one
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_a_client_has_not_used_is_not_set_to_its_level() {
-    let (told, free) = (Told::default(), Arc::new(Semaphore::new(100)));
-    let upstream = told.processes(&free).upstream();
-    ready(&upstream).await;
-    let link = link(b"{}");
+    let Playing { told, upstream, .. } = Playing::with_free(100).await;
+    let link = link("alice", b"{}");
     link.set_log_level(LogLevel::Debug);
     upstream.tell_level(&link).await;
     upstream.tell_level(&link).await;
@@ -170,11 +165,8 @@ async fn a_process_that_a_client_has_not_used_is_not_set_to_its_level() {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_of_its_own_ends_with_the_server_though_its_client_spoke_of_it_before_its_first_call() {
-    let (told, free) = (Told::default(), Arc::new(Semaphore::new(100)));
-    let processes = told.processes(&free);
-    let upstream = processes.upstream();
-    ready(&upstream).await;
-    let link = link(br#"{"roots":{}}"#);
+    let Playing { processes, upstream, .. } = Playing::with_free(100).await;
+    let link = link("alice", br#"{"roots":{}}"#);
     link.set_log_level(LogLevel::Info);
     upstream.tell_level(&link).await;
     upstream.notify(&link, &Method::NotificationsRootsListChanged, b"").await.unwrap();
@@ -263,7 +255,7 @@ async fn over_http_a_legacy_clients_level_is_set_in_its_own_session() {
     let fake = counting().await;
     let upstream = fake.upstream();
     ready(&upstream).await;
-    let link = link(b"{}");
+    let link = link("alice", b"{}");
     send(&upstream, linked(&link)).await.unwrap();
     assert_eq!(told(&fake).0, [""; 0]);
     for (level, word) in [(LogLevel::Info, "info"), (LogLevel::Error, "error")] {

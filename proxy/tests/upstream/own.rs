@@ -13,22 +13,21 @@ use mcpmesh_proxy::metrics::{Label, Metrics};
 use mcpmesh_proxy::session::{Session, Sessions, Terms};
 use mcpmesh_proxy::upstream::*;
 use serde_json::json;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore};
 
-use super::fake::{self, Processes, call, ready, send};
+use super::fake::{self, Processes, call, linked, ready, send};
 
 /// Of one caller, and of all together.
 const MOST: [usize; 2] = [16, 32];
 const DECLARED: &[u8] = br#"{"roots":{}}"#;
 
+/// A client that can be asked.
 fn link(caller: &str) -> Arc<SessionLink> {
-    SessionLink::new(caller, Capabilities::new(Bytes::from_static(DECLARED)), None, mpsc::channel(8).0)
+    fake::link(caller, DECLARED)
 }
 
 async fn calling(upstream: &Upstream, link: &Arc<SessionLink>) -> Result<(), Error> {
-    let mut request = call(Era::Legacy);
-    request.session = Some(Arc::clone(link));
-    send(upstream, request).await.map(drop)
+    send(upstream, linked(link)).await.map(drop)
 }
 
 fn playing() -> Arc<Processes> {
@@ -200,9 +199,7 @@ async fn a_process_that_is_busy_makes_no_room() {
     let links: Vec<_> = (0..=MOST[0]).map(|_| link("alice")).collect();
     let mut busy = Vec::new();
     for link in &links[..MOST[0]] {
-        let mut request = call(Era::Legacy);
-        request.session = Some(Arc::clone(link));
-        busy.push(upstream.send(request).await.unwrap());
+        busy.push(upstream.send(linked(link)).await.unwrap());
     }
     tokio::time::advance(Duration::from_secs(100)).await;
     assert_eq!(calling(&upstream, &links[MOST[0]]).await.unwrap_err().kind, Kind::Crowded);

@@ -10,20 +10,10 @@ use mcpmesh_proxy::mcp::era::{Era, Revision};
 use mcpmesh_proxy::mcp::meta::Capabilities;
 use mcpmesh_proxy::upstream::*;
 use serde_json::json;
-use tokio::sync::mpsc;
 
-use super::fake::{self, Fake, call, data, drain, events, fed, json, legacy, ready, send, status};
-
-fn link(capabilities: &'static [u8]) -> (Arc<SessionLink>, mpsc::Receiver<Unsolicited>) {
-    let (inbox, hears) = mpsc::channel(8);
-    (SessionLink::new("alice", Capabilities::new(Bytes::from_static(capabilities)), None, inbox), hears)
-}
-
-fn linked(link: &Arc<SessionLink>) -> Outgoing {
-    let mut request = call(Era::Legacy);
-    request.session = Some(Arc::clone(link));
-    request
-}
+use super::fake::{
+    self, Fake, call, data, drain, events, fed, hearing, json, legacy, linked, ready, send, status,
+};
 
 #[tokio::test]
 async fn a_link_has_a_session_and_a_stream_of_its_own_that_end_with_it() {
@@ -44,7 +34,7 @@ async fn a_link_has_a_session_and_a_stream_of_its_own_that_end_with_it() {
     let upstream = fake.upstream();
     ready(&upstream).await;
     fake::until("the observer's stream", || streams.lock().unwrap().len() == 1).await;
-    let (link, mut hears) = link(br#"{"roots":{}}"#);
+    let (link, mut hears) = hearing("alice", br#"{"roots":{}}"#);
     send(&upstream, linked(&link)).await.unwrap();
     let opened = fake.seen().into_iter().rfind(|seen| seen.method() == "initialize").unwrap();
     assert_eq!(opened.body["params"]["capabilities"], json!({"roots": {}}));
@@ -53,7 +43,7 @@ async fn a_link_has_a_session_and_a_stream_of_its_own_that_end_with_it() {
     let feed = streams.lock().unwrap()[1].clone();
     feed.send(data(&json!({"jsonrpc": "2.0", "id": 5, "method": "roots/list"}))).unwrap();
     let said = hears.recv().await.unwrap();
-    assert_eq!(said.server.name, "stdio".replace("stdio", "fake"));
+    assert_eq!(said.server.name, "fake");
     assert!(matches!(said.event, Event::Request { method: Method::RootsList, .. }));
     said.answerer
         .send(Bytes::from_static(br#"{"jsonrpc":"2.0","id":5,"result":{"roots":[]}}"#))
@@ -166,7 +156,7 @@ async fn a_forgotten_session_is_opened_again_once_whatever_the_status() {
         .await;
         let upstream = fake.upstream();
         ready(&upstream).await;
-        let (link, _hears) = link(b"{}");
+        let (link, _hears) = hearing("alice", b"{}");
         assert!(send(&upstream, linked(&link)).await.unwrap()["result"].is_object());
         let methods = fake.methods();
         assert_eq!(methods.iter().filter(|method| *method == "POST tools/call").count(), 2);

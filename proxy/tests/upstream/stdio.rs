@@ -11,7 +11,7 @@ use mcpmesh_proxy::upstream::*;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::fake::{self, Process, Processes, call, drain, observe, ready, send, tool};
+use super::fake::{self, Process, Processes, call, drain, hearing, link, linked, observe, ready, send, tool};
 
 /// How long anything is waited for that must come.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -209,19 +209,11 @@ async fn only_a_client_that_can_be_asked_gets_a_process_of_its_own() {
     let processes = Processes::new(|_, mut process| Box::pin(async move { process.play_legacy().await }));
     let upstream = processes.upstream();
     ready(&upstream).await;
-    let link = |capabilities: &'static [u8]| {
-        let (inbox, _) = mpsc::channel(1);
-        SessionLink::new("alice", Capabilities::new(Bytes::from_static(capabilities)), None, inbox)
-    };
-    let calling = async |link: &Arc<SessionLink>| {
-        let mut request = call(Era::Legacy);
-        request.session = Some(Arc::clone(link));
-        send(&upstream, request).await.unwrap()
-    };
-    let plain = link(b"{}");
+    let calling = async |link: &Arc<SessionLink>| send(&upstream, linked(link)).await.unwrap();
+    let plain = link("alice", b"{}");
     calling(&plain).await;
     assert_eq!(processes.started(), 1);
-    let asked = link(br#"{"sampling":{}}"#);
+    let asked = link("alice", br#"{"sampling":{}}"#);
     calling(&asked).await;
     calling(&asked).await;
     assert_eq!((processes.started(), processes.living()), (2, 2));
@@ -319,12 +311,8 @@ async fn stopping_ends_the_processes_of_links_too_and_updates_of_the_shared_one_
     assert!(before.is_empty() && answer.is_ok(), "an update belongs to no call");
     assert!(String::from_utf8_lossy(&updates.recv().await.unwrap()).contains("file:///a"));
 
-    let (inbox, _hears) = mpsc::channel(1);
-    let link =
-        SessionLink::new("alice", Capabilities::new(Bytes::from_static(br#"{"roots":{}}"#)), None, inbox);
-    let mut request = call(Era::Legacy);
-    request.session = Some(Arc::clone(&link));
-    send(&upstream, request).await.unwrap();
+    let (link, _hears) = hearing("alice", br#"{"roots":{}}"#);
+    send(&upstream, linked(&link)).await.unwrap();
     assert_eq!(processes.living(), 2);
     upstream.stop();
     drop(reply);
@@ -379,14 +367,8 @@ async fn a_process_that_comes_back_is_told_again_what_is_subscribed_to() {
     ready(&upstream).await;
     // One that shares the process of all, and one that has its own.
     let mut links = Vec::new();
-    for capabilities in ["{}", r#"{"roots":{}}"#] {
-        let (inbox, hears) = mpsc::channel(8);
-        let link = SessionLink::new(
-            "alice",
-            Capabilities::new(Bytes::from_static(capabilities.as_bytes())),
-            None,
-            inbox,
-        );
+    for declared in [&b"{}"[..], br#"{"roots":{}}"#] {
+        let (link, hears) = hearing("alice", declared);
         let members = Bytes::from_static(br#""uri":"file:///a""#);
         let mut request = Outgoing::new(Era::Legacy, Method::ResourcesSubscribe, members);
         request.name = Some("file:///a".into());
@@ -396,10 +378,8 @@ async fn a_process_that_comes_back_is_told_again_what_is_subscribed_to() {
     }
     for (link, hears) in &mut links {
         let before = asked.lock().unwrap().len();
-        let mut request = call(Era::Legacy);
-        request.session = Some(Arc::clone(link));
         // The process answers, and ends.
-        let _ = send(&upstream, request).await;
+        let _ = send(&upstream, linked(link)).await;
         let told = tokio::time::timeout(PATIENCE, hears.recv()).await.unwrap().unwrap();
         assert!(
             matches!(&told.event, Event::Notification { method: Method::NotificationsResourcesUpdated, raw }
@@ -432,11 +412,7 @@ async fn one_clients_subscription_in_a_shared_process_does_not_end_with_anothers
     });
     let upstream = processes.upstream();
     ready(&upstream).await;
-    let links: Vec<_> = (0..2)
-        .map(|_| {
-            SessionLink::new("alice", Capabilities::new(Bytes::from_static(b"{}")), None, mpsc::channel(1).0)
-        })
-        .collect();
+    let links: Vec<_> = (0..2).map(|_| link("alice", b"{}")).collect();
     for method in [Method::ResourcesSubscribe, Method::ResourcesUnsubscribe] {
         for link in &links {
             let members = Bytes::from_static(br#""uri":"file:///a""#);

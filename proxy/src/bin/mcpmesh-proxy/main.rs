@@ -133,10 +133,12 @@ impl Fleet {
             mesh: options.mesh.clone(),
             fleet,
         };
+        // As where a file is served: before anything is.
+        let mut end = End::listen()?;
         let proxy = start(options, &process).await?;
         let subscriber = Subscriber::boot(Arc::clone(&proxy), settings).await;
         let subscribed = tokio::spawn(subscriber.run(stop.clone()));
-        End::listen()?.comes().await;
+        end.comes().await;
         drain(&proxy, &process, DELAY).await;
         stop.cancel();
         subscribed.await.context("the subscription failed")?;
