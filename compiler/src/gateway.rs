@@ -7,7 +7,7 @@ pub(crate) mod token_issuer;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mcpmesh_crds::{Anonymous, McpGateway, Prefixing};
+use mcpmesh_crds::{Anonymous, ApiKeys, McpGateway, Prefixing};
 use mcpmesh_ir::gateway::{self, Level, LevelKind, Naming};
 use mcpmesh_ir::policy::{AccessRule, Effect, Mode, Policy, Subject, To};
 use mcpmesh_ir::resource::{self, Resource};
@@ -55,9 +55,11 @@ pub(crate) fn compile(front: &Front<'_>, inputs: &Inputs, parts: &Parts) -> Gate
     let (servers, mut diagnostics) = attach::servers(front, inputs, parts, &mut findings);
     let attached = servers.iter().map(|attachment| attachment.server.clone()).collect();
     let (api_keys, refused) = api_keys(front, inputs);
-    if front.object.is_some() {
+    if let Some(object) = front.object {
         api_key::tell(&refused, &mut findings);
-        diagnostics.extend(unlabelled(front, inputs));
+        if taken_keys(object).is_some() {
+            diagnostics.extend(api_key::unlabelled(&id.namespace, inputs));
+        }
     } else {
         diagnostics.extend(api_key::overlooked(&id.namespace, inputs));
     }
@@ -108,22 +110,20 @@ fn naming(object: Option<&McpGateway>) -> Naming {
     }
 }
 
+/// Which API keys a gateway takes; none: it takes none.
+fn taken_keys(object: &McpGateway) -> Option<&ApiKeys> {
+    object.spec.authentication.as_ref()?.api_keys.as_ref()
+}
+
 fn api_keys(front: &Front<'_>, inputs: &Inputs) -> (Vec<ApiKey>, Vec<Diagnostic>) {
     let selector = match front.object {
         None => None,
-        Some(object) => match object.spec.authentication.as_ref().and_then(|given| given.api_keys.as_ref()) {
+        Some(object) => match taken_keys(object) {
             None => return (Vec::new(), Vec::new()),
             Some(keys) => keys.selector.as_ref(),
         },
     };
     api_key::of_namespace(&front.id.namespace, selector, inputs)
-}
-
-/// Secrets that are meant to be keys, where the gateway takes keys and not those.
-fn unlabelled(front: &Front<'_>, inputs: &Inputs) -> Vec<Diagnostic> {
-    let given = front.object.and_then(|object| object.spec.authentication.as_ref());
-    let takes_keys = given.is_some_and(|given| given.api_keys.is_some());
-    if takes_keys { api_key::unlabelled(&front.id.namespace, inputs) } else { Vec::new() }
 }
 
 /// The implied gateway is open until something is meant to be a key: a mistake in the only one must not open what it
@@ -185,8 +185,7 @@ fn allows(level: &Level, parts: &Parts) -> bool {
 fn warn_of_no_access(object: &McpGateway, body: &gateway::Gateway, parts: &Parts, findings: &mut Findings) {
     let nobody = body.api_keys.is_empty() && body.token_issuers.is_empty();
     if body.anonymous == gateway::Anonymous::Deny && nobody {
-        let takes_keys = object.spec.authentication.as_ref().is_some_and(|given| given.api_keys.is_some());
-        let help = if takes_keys {
+        let help = if taken_keys(object).is_some() {
             api_key::NONE
         } else {
             "add `authentication: {apiKeys: {}}` and a key of `mcpmesh key create`, or `anonymous: Allow`"
