@@ -20,6 +20,8 @@ use crate::mcp::envelope::Message as One;
 use crate::mcp::envelope::{self, Incoming as Message, Limits, Method};
 use crate::mcp::era::{Classified, Era, Revision, classify};
 use crate::mcp::fault::Fault;
+use crate::mcp::gauge::Gauge;
+use crate::mcp::json;
 use crate::workers;
 
 /// A request whose listener has been checked.
@@ -134,7 +136,10 @@ impl Gateway {
         match tokio::time::timeout(bounds.request_time, whole).await {
             Ok(Ok(whole)) => Ok(whole),
             Ok(Err(error)) if error.is::<LengthLimitError>() => refused("too_large", too_large()),
-            Ok(Err(_)) => refused("body_cut_off", web::status(StatusCode::BAD_REQUEST)),
+            Ok(Err(error)) => Err(match error.downcast::<json::Error>() {
+                Ok(over) => unfinished(exchange.malformed((*over).into())),
+                Err(_) => exchange.refused("body_cut_off", web::status(StatusCode::BAD_REQUEST)),
+            }),
             Err(_) => refused(
                 "too_slow",
                 web::refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
@@ -143,16 +148,21 @@ impl Gateway {
     }
 }
 
-/// The bytes of a body, held once: what came in one piece is not copied.
+/// The bytes of a body, held once: what came in one piece is not copied. One that comes in several is not read further than
+/// to what makes it one that is refused.
 async fn joined<B>(mut body: B) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
     let expected = body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
     let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+    let mut gauge = Gauge::new(Limits::default());
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         if first.is_empty() && all.is_empty() {
+            if !body.is_end_stream() {
+                gauge.feed(&data)?;
+            }
             first = data;
             continue;
         }
@@ -160,6 +170,7 @@ where
             all.reserve(expected.max(first.len() + data.len()));
             all.extend_from_slice(&std::mem::take(&mut first));
         }
+        gauge.feed(&data)?;
         all.extend_from_slice(&data);
         // All of a long body may lie there already.
         workers::give_way().await;
@@ -168,8 +179,11 @@ where
 }
 
 fn too_large() -> Answer {
-    let mut answer = web::refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large");
-    // How much more of it would come is not known.
+    unfinished(web::refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large"))
+}
+
+/// An answer to a request that has not come to its end: how much more of it would come is not known.
+fn unfinished(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     answer
 }
@@ -180,11 +194,13 @@ impl Exchange {
         match parsed {
             Ok(Message::One(message)) => self.one(message).await,
             Ok(Message::Batch(messages)) => self.batch(messages).await,
-            Err(refusal) => {
-                let id = refusal.id.clone();
-                self.refuse(&Fault::malformed(refusal), Era::Modern, id.as_ref())
-            }
+            Err(refusal) => self.malformed(refusal),
         }
+    }
+
+    fn malformed(&self, refusal: envelope::Refusal) -> Answer {
+        let id = refusal.id.clone();
+        self.refuse(&Fault::malformed(refusal), Era::Modern, id.as_ref())
     }
 
     /// What answers is boxed: a large future is copied by everyone who waits for it.

@@ -212,6 +212,18 @@ async fn a_body_that_trickles_has_no_more_time_than_one_that_stops() {
     assert!(soon("the last byte", trickle).await.unwrap() < 4_000_000);
 }
 
+#[tokio::test]
+async fn what_is_over_the_limits_is_refused_before_the_rest_of_it_has_come() {
+    let gate = Gate::start(&Setup::open(&[])).await;
+    let head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4000000\r\n\r\n";
+    let keys: Vec<String> = (0..150_000).map(|key| format!("\"{key}\":1,")).collect();
+    for (begins, said) in [("[".repeat(100), "deep"), (format!("{{{}", keys.concat()), "members")] {
+        let answer = gate.raw(format!("{head}{begins}").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("connection: close"), "{answer}");
+        assert!(answer.contains("-32600") && answer.contains(said), "{answer}");
+    }
+}
+
 /// Told when the server's stream to the proxy ends.
 struct Dropped(Arc<watch::Sender<bool>>);
 
