@@ -21,8 +21,9 @@ use parking_lot::Mutex;
 
 use share::{Share, SharedClock};
 
-/// A bucket's key: 128 bits of two keyed hashes, so that neither memory nor collisions are the caller's to choose.
-type Key = u128;
+/// A bucket's key: 128 bits of two keyed hashes, so that neither memory nor collisions are the caller's to choose. Two
+/// words, not a `u128`: with its state a bucket is 24 bytes, not 32.
+type Key = [u64; 2];
 type Limiting = RateLimiter<
     Key,
     DashMapStateStore<Key, BuildHasherDefault<DefaultHasher>>,
@@ -182,12 +183,11 @@ impl Limiter {
     }
 
     fn key(&self, feed: impl Fn(&mut DefaultHasher)) -> Key {
-        let [high, low] = self.hashers.each_ref().map(|hasher| {
+        self.hashers.each_ref().map(|hasher| {
             let mut state = hasher.build_hasher();
             feed(&mut state);
             state.finish()
-        });
-        Key::from(high) << 64 | Key::from(low)
+        })
     }
 }
 
