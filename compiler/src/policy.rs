@@ -160,15 +160,20 @@ fn selector(
         let message = "targetRefs and namespaceSelector exclude each other";
         findings.error(path, Reason::InvalidUnion, message, "make two policies");
     }
+    let mut meant =
+        LabelSelector { match_labels: selector.match_labels.clone(), match_expressions: Vec::new() };
     for (index, requirement) in selector.match_expressions.iter().enumerate() {
         let wants = matches!(requirement.operator, SelectorOperator::In | SelectorOperator::NotIn);
         if wants == requirement.values.is_empty() {
+            // Whom it would have spared is not known: the invalid policy closes them, too.
             let message = "values are for In and NotIn, which need some";
             let path = format!("{path}.matchExpressions[{index}]");
             findings.error(&path, Reason::InvalidSelector, message, "add values, or remove them");
+        } else {
+            meant.match_expressions.push(requirement.clone());
         }
     }
-    inputs.is_operators(&id.namespace).then(|| selector.clone())
+    inputs.is_operators(&id.namespace).then_some(meant)
 }
 
 /// It selects nothing, and so closes nothing.

@@ -8,12 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use mcpmesh_compiler::{
     ConfigMap, Diagnostic, Inputs, Install, ObjectKind, ObjectRef, Objects, Reason, Secret, Service, Severity,
 };
-use mcpmesh_crds::{McpGateway, McpPolicy, McpServer};
+use mcpmesh_crds::{
+    AccessRule, Effect, Empty, LabelSelector, McpGateway, McpPolicy, McpPolicySpec, McpServer, Mode, Subject,
+    TargetKind, TargetRef, To,
+};
 use mcpmesh_ir::{GatewayId, PolicyId, SecretId, ServerId};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::status::write::Kinds;
 use crate::watch::Bucket;
@@ -300,56 +306,31 @@ fn finding(kind: ObjectKind, namespace: &str, name: &str, why: &str) -> Diagnost
     }
 }
 
-/// In place of a policy that cannot be read: one that is invalid and so closes the same targets. Without targets that
-/// can be read, all of its namespace.
-fn closing(object: &serde_json::Value) -> Option<McpPolicy> {
-    let namespace = object.pointer("/metadata/namespace")?;
-    let targets = object.pointer("/spec/targetRefs").cloned();
-    let everything = serde_json::json!([{"kind": "Namespace", "name": namespace}]);
-    let with = |targets: serde_json::Value| {
-        // A glob that is none: invalid on purpose.
-        let rule = serde_json::json!({"name": "closed", "effect": "Allow", "to": {"tools": ["["]}, "from": [{"anyone": {}}]});
-        let policy = serde_json::json!({
-            "apiVersion": object.get("apiVersion"), "kind": object.get("kind"), "metadata": object.get("metadata"),
-            "spec": {"targetRefs": targets, "access": [rule]},
-        });
-        serde_json::from_value(policy).ok()
+/// In place of a policy that cannot be read: one that is invalid and so closes the same. What it says of where it holds
+/// counts as far as that can be read; where it cannot, all is closed that may be meant.
+fn closing(object: &Value) -> Option<McpPolicy> {
+    let metadata = ObjectMeta::deserialize(object.get("metadata")?).ok()?;
+    let given = |field: &str| object.pointer(&format!("/spec/{field}"));
+    let namespace_selector =
+        given("namespaceSelector").map(|it| LabelSelector::deserialize(it).unwrap_or_default());
+    let targets = given("targetRefs").map(|it| Vec::<TargetRef>::deserialize(it).unwrap_or_default());
+    let target_refs = match targets {
+        Some(targets) if !targets.is_empty() => targets,
+        None if namespace_selector.is_some() => Vec::new(),
+        _ => {
+            let name = metadata.namespace.clone()?;
+            vec![TargetRef { group: None, kind: TargetKind::Namespace, name }]
+        }
     };
-    targets.and_then(with).or_else(|| with(everything))
+    // One that only watches closes nothing.
+    let mode = given("mode").and_then(|it| Mode::deserialize(it).ok()).unwrap_or_default();
+    // A glob that is none: invalid on purpose.
+    let to = To { tools: vec!["[".to_owned()], ..To::default() };
+    let from = vec![Subject { anyone: Some(Empty {}), ..Subject::default() }];
+    let access = vec![AccessRule { name: "closed".to_owned(), effect: Effect::Allow, from, to: Some(to) }];
+    let spec = McpPolicySpec { target_refs, namespace_selector, mode, access, ..McpPolicySpec::default() };
+    Some(McpPolicy { metadata, ..McpPolicy::new("", spec) })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_policy_that_cannot_be_read_closes_its_targets() {
-        let object = serde_json::json!({
-            "apiVersion": "mcpmesh.io/v1alpha1", "kind": "McpPolicy", "metadata": {"name": "p", "namespace": "a"},
-            "spec": {"targetRefs": [{"kind": "McpGateway", "name": "gw"}], "later": true},
-        });
-        let policy = closing(&object).unwrap();
-        let gateway = serde_json::json!({
-            "apiVersion": "mcpmesh.io/v1alpha1", "kind": "McpGateway", "metadata": {"name": "gw", "namespace": "a"},
-            "spec": {},
-        });
-        let mut inputs = Inputs::default();
-        let gateway = Arc::new(serde_json::from_value(gateway).unwrap());
-        inputs.of_mut("a").gateways.insert(GatewayId::new("a", "gw"), gateway);
-        inputs.of_mut("a").policies.insert(PolicyId::new("a", "p"), Arc::new(policy));
-        let compiled = mcpmesh_compiler::compile(&inputs);
-        let snapshot = &compiled.snapshots[&GatewayId::new("a", "gw")];
-        let body: mcpmesh_ir::Gateway = snapshot.resources[0].decode().unwrap();
-        assert_eq!(body.levels[0].closed, Some(PolicyId::new("a", "p")));
-    }
-
-    #[test]
-    fn without_readable_targets_the_whole_namespace_is_closed() {
-        let object = serde_json::json!({
-            "apiVersion": "mcpmesh.io/v1alpha1", "kind": "McpPolicy", "metadata": {"name": "p", "namespace": "a"},
-            "spec": {"targetRefs": [{"kind": "Later", "name": "gw"}]},
-        });
-        let policy = closing(&object).unwrap();
-        assert_eq!(policy.spec.target_refs[0].kind, mcpmesh_crds::TargetKind::Namespace);
-    }
-}
+mod tests;
