@@ -29,6 +29,9 @@ impl Server {
     pub const ALL: [Self; 5] =
         [Self::Everything, Self::EverythingSse, Self::Old2024, Self::Old202503, Self::Old202506];
 
+    /// Those that speak a revision which nothing new speaks.
+    pub const OLD: [Self; 3] = [Self::Old2024, Self::Old202503, Self::Old202506];
+
     /// A name for manifests.
     #[must_use]
     pub fn name(self) -> &'static str {

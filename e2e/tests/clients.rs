@@ -8,6 +8,7 @@ use mcpmesh_e2e::fixture::Fixture;
 use mcpmesh_e2e::http;
 use mcpmesh_e2e::mesh::{Manifests, Mesh};
 use mcpmesh_e2e::process::eventually;
+use mcpmesh_e2e::servers::Server;
 use serde_json::{Value, json};
 
 const STEPS: [&str; 9] =
@@ -72,14 +73,62 @@ async fn every_client_does_everything_on_a_fixture() -> anyhow::Result<()> {
     for client in Client::ALL {
         in_both_eras(client, &mesh.endpoint, arguments.as_flattened(), &STEPS).await?;
         cancelled += 1 + i32::from(client.speaks_modern());
-        eventually("the cancel reached the server", || async {
-            let call = json!({"name": "cancellations", "arguments": {}});
-            let counted = fixture.modern("tools/call", call).await?.response()?;
-            let counted = counted["result"]["content"][0]["text"].as_str().map(str::to_owned);
-            ensure!(counted == Some(cancelled.to_string()), "{client:?}: {counted:?} of {cancelled}");
-            Ok(())
-        })
-        .await?;
+        cancels_came((&fixture, "cancellations"), cancelled).await.with_context(|| format!("{client:?}"))?;
+    }
+    Ok(())
+}
+
+/// Waits until a server has heard of so many cancelled calls, which a tool of it tells.
+async fn cancels_came((client, tool): (&http::Client, &str), expected: i32) -> anyhow::Result<()> {
+    eventually("the cancel reached the server", || async {
+        let call = json!({"name": tool, "arguments": {}});
+        let counted = client.modern("tools/call", call).await?.response()?;
+        let counted = counted["result"]["content"][0]["text"].as_str().map(str::to_owned);
+        ensure!(counted == Some(expected.to_string()), "{tool}: {counted:?} of {expected}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_server_of_each_old_revision_does_everything_for_every_client() -> anyhow::Result<()> {
+    let manifests = Manifests::new()?;
+    let (mut text, mut processes) = (open_gateway("Always"), Vec::new());
+    for server in Server::OLD {
+        let (process, url) = server.start().await?;
+        text += &remote(server.name(), &url);
+        processes.push(process);
+    }
+    manifests.write("mesh.yaml", &text)?;
+    let mesh = Mesh::up(manifests.path(), &[]).await?;
+    let tools = Server::OLD.map(|server| format!("{}_wait", server.name()));
+    listed(&mesh, &tools.each_ref().map(String::as_str)).await?;
+    let client = http::Client::new(&mesh.endpoint)?;
+    let resources = client.modern("resources/list", json!({})).await?.response()?;
+    let resources: Vec<_> = resources["result"]["resources"].as_array().into_iter().flatten().collect();
+    for server in Server::OLD.map(Server::name) {
+        let uris = resources.iter().filter_map(|resource| resource["uri"].as_str());
+        let own = uris.clone().find(|uri| uri.contains(&format!("/{server}/")));
+        let own = own.with_context(|| format!("no resource of {server} in {resources:?}"))?;
+        let [echo, greet, wait, cancellations] =
+            ["echo", "greet", "wait", "cancellations"].map(|name| format!("{server}_{name}"));
+        let arguments = [
+            ["--call", &echo],
+            ["--args", r#"{"text": "hello"}"#],
+            ["--read", own],
+            ["--prompt", &greet],
+            ["--prompt-args", r#"{"name": "a"}"#],
+            ["--progress", &wait],
+            ["--progress-args", r#"{"seconds": 0.3}"#],
+            ["--cancel", &wait],
+            ["--cancel-args", r#"{"seconds": 60}"#],
+        ];
+        let mut cancelled = 0;
+        for one in Client::ALL {
+            in_both_eras(one, &mesh.endpoint, arguments.as_flattened(), &STEPS).await?;
+            cancelled += 1 + i32::from(one.speaks_modern());
+            cancels_came((&client, &cancellations), cancelled).await.with_context(|| format!("{one:?}"))?;
+        }
     }
     Ok(())
 }

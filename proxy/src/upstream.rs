@@ -17,6 +17,7 @@ use crate::mcp::era::Era;
 use crate::mcp::fault::{HEADER_MISMATCH, UNSUPPORTED_VERSION};
 use crate::mcp::meta::{Capabilities, LogLevel, TraceContext};
 
+mod alive;
 mod breaker;
 mod catalogue;
 mod channel;

@@ -2,6 +2,7 @@
 //! the body, answers told apart by what they are and left unread where they can be.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use mcpmesh_ir::EgressRule;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::clients::Clients;
@@ -409,6 +411,10 @@ pub(crate) struct HttpLine {
     /// For whom it was opened.
     pub(crate) assertion: Option<HeaderValue>,
     pub(crate) inbox: Arc<Inbox>,
+    /// Cancelled when the server no longer knows the session, or no longer answers in it.
+    pub(crate) lost: CancellationToken,
+    /// How many pings were sent in it.
+    pub(crate) pings: AtomicU64,
     /// Places for messages that nobody waits for.
     pub(crate) aside: Arc<Semaphore>,
 }
@@ -444,6 +450,17 @@ impl HttpLine {
         match answered.opened {
             Opened::Refused(refused) => Err(refused.to_error()),
             _ => Ok(()),
+        }
+    }
+
+    /// Does something that nobody waits for, unless too much of it is under way.
+    pub(crate) fn aside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let place = Arc::clone(&self.aside).try_acquire_owned();
+        if let (Ok(place), Ok(runtime)) = (place, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                let _held = place;
+                work.await;
+            });
         }
     }
 

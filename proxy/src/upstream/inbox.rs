@@ -84,14 +84,8 @@ impl Answerer {
                 let _ = out.try_send(Frame { call: None, body: message });
             }
             Back::Http(line) => {
-                let place = Arc::clone(&line.aside).try_acquire_owned();
-                if let (Ok(place), Ok(runtime)) = (place, tokio::runtime::Handle::try_current()) {
-                    let line = Arc::clone(line);
-                    runtime.spawn(async move {
-                        let _held = place;
-                        line.say(message).await
-                    });
-                }
+                let said = Arc::clone(line);
+                line.aside(async move { drop(said.say(message).await) });
             }
             Back::Nobody => {}
         }

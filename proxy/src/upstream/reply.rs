@@ -521,9 +521,13 @@ impl Reply {
 
     /// Gives the call up: legacy servers and channels are told, a modern HTTP stream just closes.
     fn abandon(&mut self) {
-        let open = !matches!(std::mem::replace(&mut self.state, State::Done), State::Done);
-        if let (true, Some(answerer)) = (open, &self.answerer) {
-            answerer.send_detached(wire::cancelled(self.id));
+        if matches!(std::mem::replace(&mut self.state, State::Done), State::Done) {
+            return;
+        }
+        match (&self.line, &self.answerer) {
+            (Some(line), _) => line.give_up(self.id),
+            (None, Some(answerer)) => answerer.send_detached(wire::cancelled(self.id)),
+            (None, None) => {}
         }
     }
 }

@@ -125,8 +125,6 @@ enum Line {
 
 struct HttpSession {
     line: Arc<HttpLine>,
-    /// Cancelled when the server no longer knows the session.
-    lost: CancellationToken,
     stop: CancellationToken,
     ears: Arc<Ears>,
 }
@@ -178,7 +176,7 @@ impl Greeted {
         let Self { http, handshake } = self;
         http.line.say(wire::notification(&Method::NotificationsInitialized, b"")).await?;
         let (heard, ears) = (Arc::clone(&http.line), Arc::clone(&http.ears));
-        tokio::spawn(hear(heard, ears, http.lost.clone(), http.stop.clone()));
+        tokio::spawn(hear(heard, ears, http.stop.clone()));
         Ok(Session::new(Era::Legacy, handshake, Line::Http(http)))
     }
 }
@@ -210,10 +208,14 @@ impl Session {
             revision,
             assertion: profile.assertion.clone(),
             inbox,
+            lost: CancellationToken::new(),
+            pings: AtomicU64::new(0),
             aside: Arc::new(Semaphore::new(ASIDE)),
         });
-        let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
-        Ok(Greeted { http: HttpSession { line, lost, stop, ears: Arc::default() }, handshake })
+        Ok(Greeted {
+            http: HttpSession { line, stop: CancellationToken::new(), ears: Arc::default() },
+            handshake,
+        })
     }
 
     /// At the first address that can be reached: all that follows goes there.
@@ -336,7 +338,7 @@ impl Session {
     /// Is the other side gone, or has it forgotten us?
     pub(crate) fn is_dead(&self) -> bool {
         match &self.line {
-            Line::Http(http) => http.lost.is_cancelled(),
+            Line::Http(http) => http.line.lost.is_cancelled(),
             Line::Channel(channel) => channel.dead.is_cancelled(),
         }
     }
@@ -344,7 +346,7 @@ impl Session {
     /// Resolves once the session is dead.
     pub(crate) async fn died(&self) {
         match &self.line {
-            Line::Http(http) => http.lost.cancelled().await,
+            Line::Http(http) => http.line.lost.cancelled().await,
             Line::Channel(channel) => channel.dead.cancelled().await,
         }
     }
@@ -352,7 +354,7 @@ impl Session {
     /// The server answered that it does not know the session.
     pub(crate) fn lose(&self) {
         if let Line::Http(http) = &self.line {
-            http.lost.cancel();
+            http.line.lost.cancel();
         }
     }
 
@@ -427,7 +429,7 @@ impl Session {
 impl Drop for HttpSession {
     fn drop(&mut self) {
         self.stop.cancel();
-        if self.line.session.is_none() || self.lost.is_cancelled() {
+        if self.line.session.is_none() || self.line.lost.is_cancelled() {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -457,14 +459,14 @@ fn older(raw: &[u8], tried: Revision) -> Option<Revision> {
 }
 
 /// Reads a session's own stream for as long as the server offers one.
-async fn hear(line: Arc<HttpLine>, ears: Arc<Ears>, lost: CancellationToken, stop: CancellationToken) {
+async fn hear(line: Arc<HttpLine>, ears: Arc<Ears>, stop: CancellationToken) {
     tokio::select! {
-        () = hear_all(&line, &ears, &lost) => {}
+        () = hear_all(&line, &ears) => {}
         () = stop.cancelled() => {}
     }
 }
 
-async fn hear_all(line: &Arc<HttpLine>, ears: &Ears, lost: &CancellationToken) {
+async fn hear_all(line: &Arc<HttpLine>, ears: &Ears) {
     let answerer = Answerer(Back::Http(Arc::clone(line)));
     let mut last_id: Option<String> = None;
     let mut interrupted = false;
@@ -492,7 +494,7 @@ async fn hear_all(line: &Arc<HttpLine>, ears: &Ears, lost: &CancellationToken) {
             }
             Ok(Answered { opened: Opened::Refused(refused), .. }) => {
                 if refused.status == http::StatusCode::NOT_FOUND && line.session.is_some() {
-                    lost.cancel();
+                    line.lost.cancel();
                     // The server has begun anew: what it offers may be other than before.
                     line.inbox.ring();
                 }

@@ -289,6 +289,79 @@ async fn a_dropped_reply_cancels_in_the_session_and_a_detached_one_does_not() {
     assert_eq!(cancels()[0].body["params"]["requestId"], id);
 }
 
+/// A server whose sessions are numbered. Calls of `wait` never end; a session in which one was cancelled answers nothing
+/// any more, but a ping if it `answers_pings`.
+async fn poisoned_by_cancels(answers_pings: bool) -> Fake {
+    let (opened, dead) = (AtomicUsize::new(0), Mutex::new(std::collections::BTreeSet::new()));
+    Fake::start(move |seen| {
+        let session = seen.header("mcp-session-id").unwrap_or_default().to_owned();
+        let answer = match seen.method() {
+            "initialize" => {
+                let mut answer = legacy(&seen);
+                let name = format!("s-{}", opened.fetch_add(1, Ordering::Relaxed));
+                answer.headers_mut().insert("mcp-session-id", name.parse().unwrap());
+                answer
+            }
+            "notifications/cancelled" => {
+                dead.lock().unwrap().insert(session);
+                legacy(&seen)
+            }
+            "ping" if answers_pings => legacy(&seen),
+            "tools/call" if seen.body["params"]["arguments"]["wait"] == true => {
+                let (feed, answer) = fed();
+                tokio::spawn(async move { feed.closed().await });
+                answer
+            }
+            _ if seen.verb == Verb::POST && dead.lock().unwrap().contains(&session) => {
+                events::<String>(Vec::new())
+            }
+            _ => legacy(&seen),
+        };
+        Box::pin(async move { answer })
+    })
+    .await
+}
+
+/// Gives up a call in the session that callers share, and returns the name of the session.
+async fn given_up(upstream: &Upstream, fake: &Fake) -> String {
+    let members = Bytes::from_static(br#""name":"echo","arguments":{"wait":true}"#);
+    drop(upstream.send(Outgoing::new(Era::Modern, Method::ToolsCall, members)).await.unwrap());
+    fake::until("a ping", || fake.methods().contains(&"POST ping".to_owned())).await;
+    let ping = fake.seen().into_iter().find(|seen| seen.method() == "ping").unwrap();
+    ping.header("mcp-session-id").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_shared_session_that_dies_of_a_cancel_is_replaced_before_others_fail_in_it() {
+    let fake = poisoned_by_cancels(false).await;
+    let upstream = fake.upstream();
+    ready(&upstream).await;
+    let died = given_up(&upstream, &fake).await;
+    let ended = |seen: &fake::Seen| seen.verb == Verb::DELETE && seen.header("mcp-session-id") == Some(&died);
+    fake::until("the dead session is ended", || fake.seen().iter().any(ended)).await;
+    send(&upstream, call(Era::Modern)).await.unwrap();
+    let call = fake.seen().into_iter().rfind(|seen| seen.method() == "tools/call").unwrap();
+    assert_ne!(call.header("mcp-session-id"), Some(&*died));
+}
+
+#[tokio::test]
+async fn a_session_that_answers_after_a_cancel_is_kept() {
+    let fake = poisoned_by_cancels(true).await;
+    let upstream = fake.upstream();
+    ready(&upstream).await;
+    let session = given_up(&upstream, &fake).await;
+    // It answers pings only.
+    send(&upstream, call(Era::Modern)).await.unwrap_err();
+    let call = fake.seen().into_iter().rfind(|seen| seen.method() == "tools/call").unwrap();
+    assert_eq!(call.header("mcp-session-id"), Some(&*session));
+    assert!(
+        !fake
+            .seen()
+            .iter()
+            .any(|seen| seen.verb == Verb::DELETE && seen.header("mcp-session-id") == Some(&session))
+    );
+}
+
 #[tokio::test]
 async fn a_server_that_names_an_older_version_instead_of_choosing_it_gets_it() {
     let fake = Fake::start(|seen| {
