@@ -34,6 +34,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use self::lengths::Ambiguous;
 use self::prompt::Prompt;
 use crate::access_log::AccessLog;
 use crate::certificate::Kind;
@@ -263,13 +264,13 @@ where
     let way = Arc::new(way);
     let (stream, lengths) = lengths::watched(Prompt::new(stream, HEAD_TIME));
     let service = service_fn(move |request: Request<Body>| {
-        let contradiction = lengths.contradict(request.version(), request.headers());
+        let ambiguous = lengths.ambiguous(request.version(), request.headers());
         let (serving, way, version) = (serving.clone(), Arc::clone(&way), request.version());
         // Boxed: an idle connection has no room for a request, and nobody moves it about.
         Box::pin(async move {
-            let answer = match contradiction {
-                true => two_lengths(&serving),
-                false => answered(&serving, request, &way).await,
+            let answer = match ambiguous {
+                Some(why) => refused_length(&serving, why),
+                None => answered(&serving, request, &way).await,
             };
             Ok::<_, Infallible>(if serving.readiness.is_leaving() { last(answer, version) } else { answer })
         })
@@ -278,11 +279,10 @@ where
 }
 
 /// Refuses a request that two parsers would end at different bytes, and all that follows it.
-fn two_lengths(serving: &Serving) -> Answer {
-    let message = "Content-Length and Transfer-Encoding in one request";
-    let mut answer = web::refuse(StatusCode::BAD_REQUEST, message);
+fn refused_length(serving: &Serving, why: Ambiguous) -> Answer {
+    let mut answer = web::refuse(StatusCode::BAD_REQUEST, why.message());
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    serving.log.refused(None, "", "two_lengths", &answer);
+    serving.log.refused(None, "", why.reason(), &answer);
     answer
 }
 

@@ -23,12 +23,46 @@ const LONGEST: usize = CODING.len();
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lengths(Arc<AtomicBool>);
 
+/// Why two parsers may see the end of a request at different bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ambiguous {
+    /// It says both, or one that came in the same breath does: of that connection nothing is answered any more.
+    TwoLengths,
+    /// Its transfer coding is another than `chunked`, alone and once: what another parser makes of it is not known.
+    Coding,
+}
+
+impl Ambiguous {
+    pub(super) fn message(self) -> &'static str {
+        match self {
+            Self::TwoLengths => "Content-Length and Transfer-Encoding in one request",
+            Self::Coding => "a Transfer-Encoding other than chunked",
+        }
+    }
+
+    /// For metrics and the log.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::TwoLengths => "two_lengths",
+            Self::Coding => "transfer_coding",
+        }
+    }
+}
+
 impl Lengths {
-    /// Whether this request, the next of its connection, says where its body ends in two ways. One that came in the same
-    /// breath before such a request is taken for it: nothing of that connection is answered any more.
-    pub(super) fn contradict(&self, version: Version, headers: &HeaderMap) -> bool {
+    /// What is ambiguous about where this request ends, the next of its connection.
+    pub(super) fn ambiguous(&self, version: Version, headers: &HeaderMap) -> Option<Ambiguous> {
         // HTTP/2 has frames and no chunks.
-        version < Version::HTTP_2 && headers.contains_key(TRANSFER_ENCODING) && self.0.load(Ordering::Relaxed)
+        if version >= Version::HTTP_2 {
+            return None;
+        }
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let coding = codings.next()?;
+        if self.0.load(Ordering::Relaxed) {
+            return Some(Ambiguous::TwoLengths);
+        }
+        let plain = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        (!plain).then_some(Ambiguous::Coding)
     }
 }
 
@@ -140,14 +174,29 @@ mod tests {
     }
 
     #[test]
-    fn only_a_chunked_request_can_contradict_itself() {
+    fn only_a_chunked_request_can_say_two_lengths() {
         let lengths = Lengths::default();
         let plain = HeaderMap::from_iter([(http::header::CONTENT_LENGTH, "1".parse().unwrap())]);
-        let chunked = HeaderMap::from_iter([(TRANSFER_ENCODING, "chunked".parse().unwrap())]);
-        assert!(!lengths.contradict(Version::HTTP_11, &chunked));
+        let chunked = HeaderMap::from_iter([(TRANSFER_ENCODING, "Chunked".parse().unwrap())]);
+        assert_eq!(lengths.ambiguous(Version::HTTP_11, &chunked), None);
         lengths.0.store(true, Ordering::Relaxed);
-        assert!(!lengths.contradict(Version::HTTP_11, &plain));
-        assert!(!lengths.contradict(Version::HTTP_2, &chunked));
-        assert!(lengths.contradict(Version::HTTP_11, &chunked));
+        assert_eq!(lengths.ambiguous(Version::HTTP_11, &plain), None);
+        assert_eq!(lengths.ambiguous(Version::HTTP_2, &chunked), None);
+        assert_eq!(lengths.ambiguous(Version::HTTP_11, &chunked), Some(Ambiguous::TwoLengths));
+    }
+
+    #[test]
+    fn a_coding_that_another_parser_may_not_take_for_chunks_is_ambiguous() {
+        for codings in
+            [&["gzip, chunked"][..], &["identity"], &["chunked, chunked"], &["chunked", "chunked"], &["x"]]
+        {
+            let codings = codings.iter().map(|coding| (TRANSFER_ENCODING, coding.parse().unwrap()));
+            let headers: HeaderMap = codings.fold(HeaderMap::new(), |mut headers, (name, coding)| {
+                headers.append(name, coding);
+                headers
+            });
+            let found = Lengths::default().ambiguous(Version::HTTP_11, &headers);
+            assert_eq!(found, Some(Ambiguous::Coding), "{headers:?}");
+        }
     }
 }

@@ -89,6 +89,10 @@ async fn two_lengths_for_one_body_are_refused() {
         let answer = gate.raw(&raw(&lines, &body)).await;
         assert_eq!(status(&answer), 400, "{lines}: {answer}");
     }
+    for coding in ["gzip, chunked", "chunked, chunked", "chunked\r\nTransfer-Encoding: chunked"] {
+        let answer = gate.raw_to_end(&raw(&format!("Transfer-Encoding: {coding}\r\n"), &chunked)).await;
+        assert_eq!((status(&answer), answer.matches("HTTP/1.1 ").count()), (400, 1), "{coding}: {answer}");
+    }
     assert_eq!(fake.calls().len(), calls);
     let answer = gate.raw(&raw(&format!("Content-Length: {length}\r\nConnection: close\r\n"), &body)).await;
     assert_eq!(status(&answer), 200, "{answer}");
