@@ -251,17 +251,32 @@ pub fn check_media(headers: &HeaderMap) -> Result<(), Answer> {
     Err(refuse(StatusCode::NOT_ACCEPTABLE, "Accept must name application/json and text/event-stream"))
 }
 
-/// Whether the client takes this media type; without an Accept header it takes everything.
+/// Whether the client takes this media type; without an Accept header it takes everything. What speaks of the type most
+/// closely counts, and a weight of nothing refuses it (RFC 9110, 12.5.1).
 #[must_use]
 pub fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let family = wanted.split('/').next().unwrap_or_default();
     let mut given = headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes).peekable();
-    given.peek().is_none()
-        || given.flat_map(|value| value.split(|byte| *byte == b',')).map(media).any(|one| {
-            one == b"*/*"
-                || one.eq_ignore_ascii_case(wanted.as_bytes())
-                || one.strip_suffix(b"/*").is_some_and(|kind| kind.eq_ignore_ascii_case(family.as_bytes()))
-        })
+    if given.peek().is_none() {
+        return true;
+    }
+    let closeness = |one: &[u8]| match one {
+        b"*/*" => Some(0),
+        one if one.eq_ignore_ascii_case(wanted.as_bytes()) => Some(2),
+        one => one.strip_suffix(b"/*").filter(|kind| kind.eq_ignore_ascii_case(family.as_bytes())).map(|_| 1),
+    };
+    let ranges = given.flat_map(|value| value.split(|byte| *byte == b','));
+    let spoken = ranges.filter_map(|range| Some((closeness(media(range))?, !is_refused(range))));
+    spoken.max().is_some_and(|(_, taken)| taken)
+}
+
+/// `q=0`, with or without zeros behind a point.
+fn is_refused(range: &[u8]) -> bool {
+    range.split(|byte| *byte == b';').skip(1).map(<[u8]>::trim_ascii).any(|parameter| match parameter {
+        [b'q' | b'Q', b'=', b'0'] => true,
+        [b'q' | b'Q', b'=', b'0', b'.', zeros @ ..] => zeros.iter().all(|digit| *digit == b'0'),
+        _ => false,
+    })
 }
 
 fn media(value: &[u8]) -> &[u8] {

@@ -87,3 +87,27 @@ fn a_client_that_takes_neither_form_is_told_so() {
     }
     assert!(accept("text/html").is_err());
 }
+
+#[test]
+fn accept_takes_what_it_names_most_closely_and_refuses_what_it_gives_no_weight() {
+    let taken = |accept: &str| accepts(&headers(&[("accept", accept)]), "application/json");
+    for accept in [
+        "*/*",
+        "application/*;q=0.1",
+        "text/html, Application/JSON; q=1",
+        "*/*;q=0, application/json",
+        "application/json;q=0.001",
+    ] {
+        assert!(taken(accept), "{accept}");
+    }
+    for accept in [
+        "text/event-stream",
+        "application/json;q=0",
+        "*/*, application/json; Q=0.000",
+        "application/*;q=0., */*",
+        "",
+    ] {
+        assert!(!taken(accept), "{accept}");
+    }
+    assert!(accepts(&HeaderMap::new(), "application/json"));
+}
