@@ -194,11 +194,13 @@ impl Session {
     pub fn resume(&self, last_event_id: &str) -> Option<(Arc<EventStream>, u64)> {
         let (stream, event) = last_event_id.split_once('-')?;
         let (stream, event) = (stream.parse::<u64>().ok()?, event.parse::<u64>().ok()?);
-        if stream == 0 {
-            return Some((Arc::clone(&self.outbox), event));
-        }
-        let streams = self.streams.lock();
-        streams.iter().find(|known| known.number() == stream).map(|known| (Arc::clone(known), event))
+        let found = if stream == 0 {
+            Arc::clone(&self.outbox)
+        } else {
+            Arc::clone(self.streams.lock().iter().find(|known| known.number() == stream)?)
+        };
+        // One that was never sent would silence the stream until it is.
+        (event <= found.last()).then_some((found, event))
     }
 
     /// No call is in flight and nobody reads its stream.

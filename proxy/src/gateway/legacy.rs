@@ -331,8 +331,9 @@ impl Exchange {
             Some(last) => match last.ok().and_then(|last| session.resume(last)) {
                 Some(found) => found,
                 None => {
-                    return self
-                        .refused("unknown_event", web::refuse(StatusCode::NOT_FOUND, "no such event"));
+                    // Not 404: that would be said of the session.
+                    let message = "Last-Event-ID names no event that this session was sent";
+                    return self.refused("unknown_event", web::refuse(StatusCode::BAD_REQUEST, message));
                 }
             },
         };

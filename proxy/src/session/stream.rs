@@ -62,6 +62,11 @@ impl EventStream {
         self.number
     }
 
+    /// The number of the last event.
+    pub(super) fn last(&self) -> u64 {
+        self.state.lock().last
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
