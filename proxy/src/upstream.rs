@@ -23,6 +23,7 @@ mod catalogue;
 mod channel;
 mod clients;
 mod config;
+mod definition;
 mod detect;
 mod egress;
 mod error;

@@ -18,7 +18,7 @@ pub enum Why {
     Name,
     /// Its server lists another one that would be called the same.
     Twice,
-    /// Its definition has no name, names a member twice, or is too deep to be read.
+    /// Its definition is not as the protocol defines it, names a member twice, or is too large or too deep to be read.
     Definition,
     /// The headers that mirror its arguments cannot be built (SEP-2243).
     Headers,
@@ -54,7 +54,9 @@ impl fmt::Display for Why {
                 "a name may have visible ASCII characters only (spec.tools.overrides can rename a tool)"
             }
             Self::Twice => "its server lists another one that would be called the same",
-            Self::Definition => "its definition has no name, names a member twice, or is too deep",
+            Self::Definition => {
+                "its definition is not as the protocol defines it, names a member twice, or is too deep"
+            }
             Self::Headers => "its x-mcp-header is invalid",
             Self::TaskOnly => "it runs as a task only",
             Self::Uri => "its URI could not be read",
@@ -171,7 +173,7 @@ mod tests {
         let remarks = [
             Remark::TaskOnly { tool: "a".into() },
             Remark::TaskOnly { tool: "b".into() },
-            Remark::Unreadable { method: "tools/list", items: 3 },
+            Remark::Unreadable { method: "tools/list", items: 3, first: String::new() },
             Remark::Cut { method: "tools/list" },
         ];
         let mut left_out = LeftOut::default();

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::definition;
 use super::error::{Error, Explanation, Kind};
 use super::remark::Remark;
 use crate::hidden_text::{Named, hides, visible};
@@ -174,9 +175,8 @@ impl Lists {
     pub(super) fn take(&mut self, listing: Listing) {
         *self.place(&listing.method) = listing.items.into();
         self.remarks.extend(listing.remarks);
-        if listing.unreadable > 0 {
-            let (method, items) = (listing.method.label(), listing.unreadable);
-            self.remarks.insert(Remark::Unreadable { method, items });
+        if let Some((items, first)) = listing.unreadable {
+            self.remarks.insert(Remark::Unreadable { method: listing.method.label(), items, first });
         }
     }
 
@@ -266,8 +266,8 @@ pub(crate) struct Listing {
     pub(crate) ttl_ms: u64,
     pub(crate) scope: CacheScope,
     remarks: BTreeSet<Remark>,
-    /// Items that were left out because they have no name.
-    unreadable: usize,
+    /// How many items were left out because they are none, and what is wrong with the first.
+    unreadable: Option<(usize, String)>,
 }
 
 #[derive(Deserialize)]
@@ -305,7 +305,7 @@ impl Listing {
             ttl_ms: u64::MAX,
             scope: CacheScope::Public,
             remarks: BTreeSet::new(),
-            unreadable: 0,
+            unreadable: None,
         }
     }
 
@@ -356,9 +356,12 @@ impl Listing {
             _ => keys.name,
         };
         let Some(key) = key.filter(|key| !key.is_empty()) else {
-            self.unreadable += 1;
-            return;
+            return self.leave_out(|| "one has no name, or a member twice".to_owned());
         };
+        if let Some(mistake) = definition::mistake(&self.method, raw.get()) {
+            let name: String = key.chars().take(64).collect();
+            return self.leave_out(|| format!("{name:?}: {mistake}"));
+        }
         if self.method == Method::ToolsList
             && let Some(remark) = uncallable(&key, keys.input_schema, keys.execution)
         {
@@ -370,6 +373,10 @@ impl Listing {
         } else {
             self.remarks.insert(Remark::twice(&self.method));
         }
+    }
+
+    fn leave_out(&mut self, why: impl FnOnce() -> String) {
+        self.unreadable.get_or_insert_with(|| (0, why())).0 += 1;
     }
 }
 
@@ -391,17 +398,21 @@ mod tests {
     fn a_list_is_kept_byte_for_byte_across_pages() {
         let mut list = Listing::new(Method::ToolsList);
         let next = list
-            .page(br#"{"tools":[{"name":"a", "x": 1.0}],"nextCursor":"","ttlMs":5,"cacheScope":"public"}"#);
+            .page(br#"{"tools":[{"name":"a", "x": 1.0,"inputSchema":{"type":"object"}}],"nextCursor":"","ttlMs":5,"cacheScope":"public"}"#);
         assert_eq!(next.unwrap().unwrap(), "\"cursor\":\"\"", "an empty cursor is a cursor");
         let page =
-            br#"{"tools":[{"name":"a"},{"name":"b"},{"title":"nameless"},{"name":"c","name":"d"}],"ttlMs":-1,"nextCursor":""}"#;
+            br#"{"tools":[{"name":"a","inputSchema":{"type":"object"}},{"name":"b","inputSchema":{"type":"object"}},{"title":"nameless"},{"name":"e"},{"name":"c","name":"d"}],"ttlMs":-1,"nextCursor":""}"#;
         assert_eq!(list.page(page).unwrap(), None, "a repeated cursor ends the list");
         assert_eq!((list.ttl_ms, list.scope), (0, CacheScope::Private));
         let mut lists = Lists::default();
         lists.take(list);
         assert_eq!(lists.tools.len(), 2);
-        assert_eq!(lists.tools[0].raw, r#"{"name":"a", "x": 1.0}"#);
-        let unreadable = Remark::Unreadable { method: "tools/list", items: 2 };
+        assert_eq!(lists.tools[0].raw, r#"{"name":"a", "x": 1.0,"inputSchema":{"type":"object"}}"#);
+        let unreadable = Remark::Unreadable {
+            method: "tools/list",
+            items: 3,
+            first: "one has no name, or a member twice".to_owned(),
+        };
         let remarks = [Remark::twice(&Method::ToolsList), Remark::cut(&Method::ToolsList), unreadable];
         assert_eq!(lists.remarks, remarks.into());
     }
@@ -410,8 +421,8 @@ mod tests {
     fn a_tool_that_nobody_here_can_call_is_left_out_with_a_word_about_it() {
         let mut list = Listing::new(Method::ToolsList);
         let page = br#"{"tools":[
-            {"name":"slow\n","execution":{"taskSupport":"required"}},
-            {"name":"either","execution":{"taskSupport":"optional"}},
+            {"name":"slow\n","inputSchema":{"type":"object"},"execution":{"taskSupport":"required"}},
+            {"name":"either","inputSchema":{"type":"object"},"execution":{"taskSupport":"optional"}},
             {"name":"odd","inputSchema":{"type":"object","properties":{"a":{"type":"string","x-mcp-header":"a b"}}}}
         ]}"#;
         list.page(page).unwrap();

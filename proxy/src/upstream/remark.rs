@@ -20,12 +20,14 @@ pub enum Remark {
         /// Its name.
         tool: String,
     },
-    /// Items of a list have no name that can be read, or name a member twice.
+    /// Items of a list are not as the protocol defines them: clients would refuse all of it for them.
     Unreadable {
         /// The request that asks for the list.
         method: &'static str,
         /// How many.
         items: usize,
+        /// What is wrong with the first.
+        first: String,
     },
     /// A list names one item twice: the first stands.
     Twice {
@@ -72,8 +74,11 @@ impl fmt::Display for Remark {
                 )
             }
             Self::TaskOnly { tool } => write!(f, "left out the tool {tool:?}, which runs as a task only"),
-            Self::Unreadable { method, items } => {
-                write!(f, "{method} has {items} items without a name or with a member named twice: left out")
+            Self::Unreadable { method, items, first } => {
+                write!(
+                    f,
+                    "{method} has {items} items that are not as the protocol defines them, left out; the first: {first}"
+                )
             }
             Self::Missing { method, reason } => {
                 write!(f, "{method} failed ({reason}); it is asked again, and the other lists are served")

@@ -98,7 +98,7 @@ fn oddly(fake: &Fake, more: &'static str) {
             r#"{{"jsonrpc":"2.0","id":{},"result":{{"resultType":"complete","tools":[{more}
                 {{"name":"get weather","inputSchema":{{"type":"object"}}}},
                 {{"name":"查询天气\r\nforged","inputSchema":{{"type":"object"}}}},
-                {{"name":"twice","inputSchema":{{"type":"object","type":"string"}}}},
+                {{"name":"twice","inputSchema":{{"type":"object","properties":{{"a":{{}},"a":true}}}}}},
                 {{"name":"one","name":"two","inputSchema":{{"type":"object"}}}},
                 {{"name":"task","inputSchema":{{"type":"object"}},"execution":{{"taskSupport":"required"}}}},
                 {{"name":"fine","inputSchema":{{"type":"object"}}}}]}}}}"#,
@@ -135,13 +135,18 @@ async fn what_cannot_be_listed_is_said_once_for_each_change_and_counted() {
     assert_eq!(said(left_out), 2, "{}", logged.text());
     assert_eq!(said(r#"names=["get weather", "查询天气\r\nforged"]"#), 1, "{}", logged.text());
     assert_eq!(said(r#"names=["twice"]"#), 1, "{}", logged.text());
-    assert_eq!(said("tools/list has 1 items without a name"), 1, "{}", logged.text());
+    assert_eq!(
+        said("tools/list has 1 items that are not as the protocol defines them"),
+        1,
+        "{}",
+        logged.text()
+    );
     // Whatever else changes, it is not said again.
     gate.proxy.apply(vec![setup.snapshot()]);
     gate.proxy.apply(vec![setup.clone().naming(Naming::OnConflict).snapshot()]);
     gate.proxy.apply(vec![setup.snapshot()]);
     assert_eq!(said(left_out), 2, "{}", logged.text());
-    oddly(&fake, r#"{"name":"an other"},"#);
+    oddly(&fake, r#"{"name":"an other","inputSchema":{"type":"object"}},"#);
     gate.proxy.upstream(&ServerId::new("a", "s0")).unwrap().refresh();
     until("the change is said", || said(left_out) == 3).await;
     assert_eq!(said(r#"names=["an other", "get weather""#), 1, "{}", logged.text());

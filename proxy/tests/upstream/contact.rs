@@ -53,7 +53,7 @@ fn both(seen: &Seen) -> Answer {
             json!({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}, "prompts": {}, "resources": {}}}),
         ),
         "prompts/list" => result(seen, json!({"prompts": [{"name": "ask"}]})),
-        "resources/list" => result(seen, json!({"resources": [{"uri": "file:///a"}]})),
+        "resources/list" => result(seen, json!({"resources": [{"uri": "file:///a", "name": "a"}]})),
         "resources/templates/list" => result(seen, json!({"resourceTemplates": []})),
         _ => modern(seen),
     }
@@ -354,7 +354,11 @@ async fn of_tasks(listed: &Arc<Mutex<Vec<&'static str>>>) -> Fake {
             if seen.method() != "tools/list" {
                 return modern(&seen);
             }
-            let only = |name: &&str| json!({"name": name, "execution": {"taskSupport": "required"}});
+            let only = |name: &&str| {
+                let mut one = tool(name);
+                one["execution"] = json!({"taskSupport": "required"});
+                one
+            };
             let more = may_be_asked(&seen).then(|| tool("ask"));
             result(&seen, json!({"tools": now.iter().map(only).chain(more).collect::<Vec<_>>()}))
         })

@@ -27,7 +27,9 @@ async fn play(process: &mut Process, failing: impl Fn() -> Option<Value>) {
                     whole.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
                     process.say(&whole.to_string()).await;
                 }
-                None => process.result(&message, json!({"resources": [{"uri": "file:///a"}]})).await,
+                None => {
+                    process.result(&message, json!({"resources": [{"uri": "file:///a", "name": "a"}]})).await
+                }
             },
             "resources/templates/list" => process.result(&message, json!({"resourceTemplates": []})).await,
             _ => process.legacy(&message).await,
