@@ -99,7 +99,9 @@ impl LeftOut {
                 Remark::Headers { .. } => (Why::Headers, 1),
                 Remark::TaskOnly { .. } => (Why::TaskOnly, 1),
                 Remark::Unreadable { items, .. } => (Why::Definition, *items),
-                Remark::Twice { .. } | Remark::Cut { .. } | Remark::Missing { .. } => continue,
+                Remark::Twice { .. } | Remark::Cut { .. } | Remark::Missing { .. } | Remark::Late { .. } => {
+                    continue;
+                }
             };
             self.0.entry((server, why)).or_default().count += count;
         }

@@ -181,8 +181,8 @@ impl Lists {
     }
 
     /// Takes in what came of a list that failed: nothing, or its first pages. What was known of it stands, if anything was.
-    pub(super) fn take_part(&mut self, mut part: Listing, error: &Error, known: &Self) {
-        part.remarks.insert(Remark::missing(&part.method, error));
+    pub(super) fn take_part(&mut self, mut part: Listing, why: Remark, known: &Self) {
+        part.remarks.insert(why);
         let method = part.method.clone();
         self.take(part);
         let known = known.clone().place(&method).clone();
@@ -193,7 +193,7 @@ impl Lists {
 
     /// Whether a list, or its rest, is not there.
     pub(super) fn is_partial(&self) -> bool {
-        self.remarks.iter().any(|remark| matches!(remark, Remark::Missing { .. }))
+        self.remarks.iter().any(|remark| matches!(remark, Remark::Missing { .. } | Remark::Late { .. }))
     }
 
     fn place(&mut self, method: &Method) -> &mut Arc<[Item]> {
@@ -256,7 +256,7 @@ impl Observation {
 }
 
 /// Reads a list page by page.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Listing {
     method: Method,
     items: Vec<Item>,

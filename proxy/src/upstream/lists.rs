@@ -2,10 +2,12 @@
 //! for those (2026-07-28, server/utilities/caching: what a result depends on is part of its key).
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -24,6 +26,8 @@ use crate::mcp::meta::{Capabilities, CapabilitySet};
 
 /// The lists that a server may have.
 const ALL: usize = 4;
+/// How long those that have come wait for the others: less than a client's first list waits for a server.
+const LATE: Duration = Duration::from_millis(700);
 
 /// What a client's requests declare at a server, as far as lists may depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -160,7 +164,7 @@ impl Core {
             // Of a server that cannot be reached nothing more will be known than of everyone's lists.
             return matches!(seen.state, State::Failed { .. }).then_some(Offered::Same);
         };
-        let own = self.read_lists(&live, offers, Some(declared)).await.map(|read| read.lists);
+        let own = self.read_lists(&live, offers, Some(declared), |_| {}).await.map(|read| read.lists);
         let seen = match seen.state {
             // At first contact everyone's are on their way, too.
             State::Connecting => {
@@ -182,12 +186,14 @@ impl Core {
         }
     }
 
-    /// Reads all lists that the server has, at once. One that fails hides none of the others.
+    /// Reads all lists that the server has, at once. One that fails hides none of the others; one that is late holds up none:
+    /// those that are there are `early`.
     pub(super) async fn read_lists(
         self: &Arc<Self>,
         live: &Arc<Live>,
         offers: Offers,
         declared: Option<Declared>,
+        early: impl FnOnce(Read),
     ) -> Result<Read, Error> {
         let all: [_; ALL] = [
             (offers.tools, Method::ToolsList),
@@ -196,9 +202,34 @@ impl Core {
             (offers.resources, Method::ResourcesTemplatesList),
         ];
         let at_once = declared.map_or(ALL, Declared::at_once);
-        let wanted = all.into_iter().filter(|(wanted, _)| *wanted);
-        let listings = wanted.map(|(_, method)| self.list(live, method, declared));
-        let listings = stream::iter(listings).buffered(at_once).try_collect().await?;
+        let wanted: Vec<_> =
+            all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, method)| method).collect();
+        let mut listings: Vec<_> = wanted.iter().map(|method| Came::Late(method.clone())).collect();
+        let reading = wanted.into_iter().enumerate().map(async |(place, method)| {
+            let came = self.list(live, method, declared).await;
+            (place, came)
+        });
+        let mut reading = pin!(stream::iter(reading).buffer_unordered(at_once));
+        let (mut late, mut early) = (pin!(tokio::time::sleep(LATE)), Some(early));
+        loop {
+            tokio::select! {
+                next = reading.next() => match next {
+                    Some((place, came)) => {
+                        let came = came?;
+                        if let Some(listing) = listings.get_mut(place) {
+                            *listing = came;
+                        }
+                    }
+                    None => break,
+                },
+                () = &mut late, if early.is_some() && listings.iter().any(Came::is_whole) => {
+                    let known = self.observation.borrow().lists.clone();
+                    if let (Some(early), Ok(read)) = (early.take(), Read::of(listings.clone(), &known)) {
+                        early(read);
+                    }
+                }
+            }
+        }
         Read::of(listings, &self.observation.borrow().lists)
     }
 
@@ -222,15 +253,15 @@ impl Core {
         live: &Arc<Live>,
         method: Method,
         declared: Option<Declared>,
-    ) -> Result<(Listing, Option<Error>), Error> {
+    ) -> Result<Came, Error> {
         let mut listing = Listing::new(method.clone());
         let mut members = Bytes::new();
         loop {
             let page = self.ask(live, method.clone(), members, declared).await;
             match page.and_then(|raw| take_page(&mut listing, &raw)) {
                 Ok(Some(next)) => members = next,
-                Ok(None) => return Ok((listing, None)),
-                Err(error) if is_of_one_list(&error) => return Ok((listing, Some(error))),
+                Ok(None) => return Ok(Came::Whole(listing)),
+                Err(error) if is_of_one_list(&error) => return Ok(Came::Part(listing, error)),
                 Err(error) => return Err(error),
             }
         }
@@ -258,18 +289,40 @@ impl Core {
     }
 }
 
+/// What came of one list.
+#[derive(Clone)]
+enum Came {
+    /// All of it.
+    Whole(Listing),
+    /// Its first pages, and an error.
+    Part(Listing, Error),
+    /// Nothing yet.
+    Late(Method),
+}
+
+impl Came {
+    fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole(_))
+    }
+}
+
 /// What came of reading a server's lists.
 pub(super) struct Read {
     pub(super) lists: Lists,
-    /// The first that could not be read.
-    pub(super) missing: Option<(Remark, Error)>,
+    /// The first that could not be read, or was not yet, and how the server explains that.
+    pub(super) missing: Option<(Remark, Option<Explanation>)>,
 }
 
 impl Read {
     /// What is `known` stands where a list failed; where all did there is nothing to show.
-    fn of(listings: Vec<(Listing, Option<Error>)>, known: &Lists) -> Result<Self, Error> {
-        let whole = || listings.iter().filter(|(_, failed)| failed.is_none()).map(|(listing, _)| listing);
-        if let (None, Some((_, Some(error)))) = (whole().next(), listings.first()) {
+    fn of(listings: Vec<Came>, known: &Lists) -> Result<Self, Error> {
+        let whole = || {
+            listings.iter().filter_map(|came| match came {
+                Came::Whole(listing) => Some(listing),
+                Came::Part(..) | Came::Late(_) => None,
+            })
+        };
+        if let (None, Some(Came::Part(_, error))) = (whole().next(), listings.first()) {
             return Err(error.clone());
         }
         let all = whole().count() == listings.len();
@@ -278,15 +331,20 @@ impl Read {
         let cache_scope = if public { CacheScope::Public } else { CacheScope::Private };
         let mut lists = Lists { ttl_ms: ttl_ms.unwrap_or(0), cache_scope, ..Lists::default() };
         let mut missing = None;
-        for (listing, failed) in listings {
-            match failed {
-                None => lists.take(listing),
-                Some(error) => {
-                    let remark = Remark::missing(listing.method(), &error);
-                    lists.take_part(listing, &error, known);
-                    missing.get_or_insert((remark, error));
+        for came in listings {
+            let (part, remark, explanation) = match came {
+                Came::Whole(listing) => {
+                    lists.take(listing);
+                    continue;
                 }
-            }
+                Came::Part(listing, error) => {
+                    let remark = Remark::missing(listing.method(), &error);
+                    (listing, remark, error.explanation)
+                }
+                Came::Late(method) => (Listing::new(method.clone()), Remark::late(&method), None),
+            };
+            lists.take_part(part, remark.clone(), known);
+            missing.get_or_insert((remark, explanation));
         }
         Ok(Self { lists, missing })
     }

@@ -391,12 +391,20 @@ impl Core {
     async fn publish_lists(self: &Arc<Self>, live: &Arc<Live>, handshake: Handshake) -> Result<bool, Error> {
         let offers = Offers::read(&handshake.capabilities);
         let listed = Instant::now();
-        let Read { lists, missing } = self.read_lists(live, offers, None).await?;
+        let early = |read| self.publish_read(live, handshake.clone(), read, listed);
+        let read = self.read_lists(live, offers, None, early).await?;
+        let all = read.missing.is_none();
+        self.publish_read(live, handshake, read, listed);
+        Ok(all)
+    }
+
+    fn publish_read(&self, live: &Live, handshake: Handshake, read: Read, listed: Instant) {
+        let offers = Offers::read(&handshake.capabilities);
+        let Read { lists, missing } = read;
         self.remark(&lists);
-        let all = missing.is_none();
-        let state = missing.map_or(State::Ready, |(remark, error)| State::Degraded {
+        let state = missing.map_or(State::Ready, |(remark, explanation)| State::Degraded {
             reason: remark.to_string(),
-            explanation: error.explanation,
+            explanation,
         });
         self.publish(|observation| {
             // Until it is known anew, what was known of its sessions stands.
@@ -414,7 +422,6 @@ impl Core {
                 hiding: observation.hiding,
             };
         });
-        Ok(all)
     }
 
     /// What the server says of itself: now if it is modern, else when its session was opened.

@@ -41,6 +41,11 @@ pub enum Remark {
         /// What came of it, without the server's own words.
         reason: String,
     },
+    /// A list has not come yet, though others have: what is known of it stands.
+    Late {
+        /// The request that asks for the list.
+        method: &'static str,
+    },
     /// A list has too many pages, or repeats a cursor: what came so far stands.
     Cut {
         /// The request that asks for the list.
@@ -55,6 +60,10 @@ impl Remark {
 
     pub(super) fn missing(method: &Method, error: &Error) -> Self {
         Self::Missing { method: method.label(), reason: error.to_string() }
+    }
+
+    pub(super) fn late(method: &Method) -> Self {
+        Self::Late { method: method.label() }
     }
 
     pub(super) fn cut(method: &Method) -> Self {
@@ -82,6 +91,9 @@ impl fmt::Display for Remark {
             }
             Self::Missing { method, reason } => {
                 write!(f, "{method} failed ({reason}); it is asked again, and the other lists are served")
+            }
+            Self::Late { method } => {
+                write!(f, "{method} is not answered yet; the other lists are served")
             }
             Self::Twice { method } => write!(f, "{method} names one item twice; the first stands"),
             Self::Cut { method } => write!(f, "{method} has too many pages or repeats a cursor; cut"),

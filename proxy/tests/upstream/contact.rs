@@ -367,6 +367,22 @@ async fn of_tasks(listed: &Arc<Mutex<Vec<&'static str>>>) -> Fake {
 }
 
 #[tokio::test]
+async fn a_list_that_hangs_holds_up_no_other() {
+    let prompts = Gate::shut();
+    let fake = gated([("prompts/list", prompts.clone())]).await;
+    let upstream = fake.upstream();
+    let seen = observe(&upstream, |one| !one.lists.tools.is_empty()).await;
+    let State::Degraded { reason, .. } = &seen.state else { panic!("{:?}", seen.state) };
+    assert_eq!(reason, "prompts/list is not answered yet; the other lists are served");
+    assert_eq!([seen.lists.prompts.len(), seen.lists.resources.len()], [0, 1]);
+    prompts.open();
+    let seen = ready(&upstream).await;
+    assert_eq!([seen.lists.tools.len(), seen.lists.prompts.len(), seen.lists.resources.len()], [1, 1, 1]);
+    assert!(seen.lists.remarks.is_empty());
+    assert_eq!(asked(&fake, "tools/list"), 1);
+}
+
+#[tokio::test]
 async fn what_is_left_out_of_the_lists_is_said_once_whomever_they_are_for() {
     let (log, _traced) = Log::start();
     let fake = of_tasks(&Arc::new(Mutex::new(vec!["only"]))).await;
