@@ -36,9 +36,8 @@ impl Gauge {
                     b'\\' => self.within = Within::Escape,
                     // Most of a long text.
                     _ => {
-                        piece = rest
-                            .get(memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len())..)
-                            .unwrap_or_default()
+                        let end = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+                        piece = rest.get(end..).unwrap_or_default();
                     }
                 },
                 Within::Structure => self.structure(*first)?,

@@ -28,7 +28,7 @@ async fn play(process: &mut Process, failing: impl Fn() -> Option<Value>) {
                     process.say(&whole.to_string()).await;
                 }
                 None => {
-                    process.result(&message, json!({"resources": [{"uri": "file:///a", "name": "a"}]})).await
+                    process.result(&message, json!({"resources": [{"uri": "file:///a", "name": "a"}]})).await;
                 }
             },
             "resources/templates/list" => process.result(&message, json!({"resourceTemplates": []})).await,
