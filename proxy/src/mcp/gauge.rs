@@ -38,7 +38,7 @@ impl Gauge {
                     _ => {
                         piece = rest
                             .get(memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len())..)
-                            .unwrap_or_default()
+                            .unwrap_or_default();
                     }
                 },
                 Within::Structure => self.structure(*first)?,
