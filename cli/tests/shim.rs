@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -73,6 +73,27 @@ fn a_server_that_heeds_its_stdin_ends_by_itself() {
     let output = shim.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\nbye\n");
     assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
+fn a_server_that_closes_its_stdin_and_runs_on_is_ended_though_ours_stays_open() {
+    let mut shim = Command::new(MCPMESH)
+        .args(["__shim", "--", "sh", "-c", "exec <&-; echo closed; exec sleep 1000"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = shim.stdin.take().unwrap();
+    let mut said = [0; 7];
+    shim.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"closed\n");
+    stdin.write_all(b"{}\n").unwrap();
+    let status = wait_for("the end of the server", || shim.try_wait().unwrap());
+    assert_eq!(status.code(), Some(128 + 15), "by SIGTERM");
+    let mut complaint = String::new();
+    shim.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
+    assert!(complaint.contains("closed its standard input"), "{complaint}");
 }
 
 #[test]

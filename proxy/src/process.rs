@@ -17,10 +17,14 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod flood;
 pub mod shim;
+
+use flood::Flood;
 
 /// Longest line of a server's stderr that is logged whole, in bytes.
 const LONGEST_LINE: u64 = 8 * 1024;
@@ -142,6 +146,7 @@ pub struct Children {
     tasks: TaskTracker,
     stop: CancellationToken,
     words: Arc<Mutex<BTreeMap<ServerId, Words>>>,
+    floods: Arc<Mutex<BTreeMap<ServerId, Flood>>>,
 }
 
 /// What the processes of a server said last.
@@ -181,20 +186,46 @@ impl Children {
         Ok(Running { stdin, stdout, guard: Guard { _end: end }, ended })
     }
 
-    /// Logs every line that a server writes, under its name. The task ends with the output.
+    /// Logs the lines that a server writes, under its name, and how many it left out of a flood. The task ends with the
+    /// output.
     pub fn log(&self, server: &ServerId, output: impl AsyncRead + Unpin + Send + 'static) -> JoinHandle<()> {
-        let (server, words) = (server.clone(), self.words.clone());
+        let (children, server) = (self.clone(), server.clone());
         self.tasks.spawn(async move {
             let mut lines = Lines::new(output);
-            while let Some(line) = lines.next().await {
-                if !line.is_empty() {
-                    tracing::info!("{server}: {line}");
-                    if tells(&line) {
-                        words.lock().entry(server.clone()).or_default().line = line;
+            loop {
+                let shut = children.floods.lock().get(&server).and_then(Flood::shut);
+                let line = tokio::select! {
+                    biased;
+                    () = at(shut) => {
+                        children.say_left_out(&server);
+                        continue;
                     }
+                    line = lines.next() => line,
+                };
+                match line {
+                    Some(line) if line.is_empty() => {}
+                    Some(line) => children.heard(&server, line),
+                    None => return children.say_left_out(&server),
                 }
             }
         })
+    }
+
+    fn heard(&self, server: &ServerId, line: String) {
+        if self.floods.lock().entry(server.clone()).or_default().takes(Instant::now(), line.len()) {
+            tracing::info!("{server}: {line}");
+        }
+        // The last one may say why the process ended, however many there were.
+        if tells(&line) {
+            self.words.lock().entry(server.clone()).or_default().line = line;
+        }
+    }
+
+    fn say_left_out(&self, server: &ServerId) {
+        let left_out = self.floods.lock().get_mut(server).and_then(Flood::left_out);
+        if let Some(left_out) = left_out {
+            tracing::warn!("{server}: {left_out}");
+        }
     }
 
     /// How the last process of a server ended, if it did so by itself: more than the silence on its output tells.
@@ -240,6 +271,14 @@ impl Children {
         } else {
             format!("{line} ({ended})")
         });
+    }
+}
+
+/// Never, where there is no such moment.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -294,18 +333,22 @@ fn command(plan: &Plan) -> std::io::Result<Command> {
 /// Lines of text that a stranger writes: bounded, and without anything that could forge a line or move the cursor.
 struct Lines<R> {
     reader: BufReader<R>,
+    /// What was read of the next one, when nobody waited for the rest.
+    begun: Vec<u8>,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     fn new(reader: R) -> Self {
-        Self { reader: BufReader::new(reader) }
+        Self { reader: BufReader::new(reader), begun: Vec::new() }
     }
 
+    /// May be dropped and called again: nothing is lost.
     async fn next(&mut self) -> Option<String> {
-        let mut bytes = Vec::new();
-        let mut limited = tokio::io::AsyncReadExt::take(&mut self.reader, LONGEST_LINE);
-        let read = limited.read_until(b'\n', &mut bytes).await.ok()?;
-        (read > 0).then(|| printable(String::from_utf8_lossy(&bytes).trim_end()))
+        let room = LONGEST_LINE.saturating_sub(self.begun.len() as u64);
+        let mut limited = tokio::io::AsyncReadExt::take(&mut self.reader, room);
+        limited.read_until(b'\n', &mut self.begun).await.ok()?;
+        let bytes = std::mem::take(&mut self.begun);
+        (!bytes.is_empty()).then(|| printable(String::from_utf8_lossy(&bytes).trim_end()))
     }
 }
 
@@ -322,6 +365,8 @@ fn printable(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[test]
@@ -382,6 +427,33 @@ mod tests {
         assert_eq!(ended.try_recv(), Err(oneshot::error::TryRecvError::Empty));
         drop(stdin);
         assert!(ended.await.is_err(), "dropped");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_on_stderr_is_cut_short_and_said_to_be_so_while_it_lasts_and_at_its_end() {
+        let log = Log::default();
+        let subscriber = {
+            let log = log.clone();
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish()
+        };
+        let _here = tracing::subscriber::set_default(subscriber);
+        let (children, server) = (Children::default(), ServerId::new("ns", "s"));
+        let (mut stderr, read) = tokio::io::duplex(1 << 16);
+        let logged = children.log(&server, read);
+        let text = || String::from_utf8(log.0.lock().clone()).unwrap();
+        stderr.write_all("noise\n".repeat(100_000).as_bytes()).await.unwrap();
+        stderr.write_all(b"begun").await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(11)).await;
+        assert!(text().matches("noise").count() < 1000);
+        assert_eq!(text().matches("left out").count(), 1, "while it is silent");
+        stderr.write_all(b" and ended\n").await.unwrap();
+        stderr.write_all("noise\n".repeat(100_000).as_bytes()).await.unwrap();
+        stderr.write_all(b"out of memory\n").await.unwrap();
+        drop(stderr);
+        logged.await.unwrap();
+        assert_eq!(text().matches("left out").count(), 2, "at its end");
+        assert!(text().contains("ns/s: begun and ended"));
+        assert_eq!(children.words.lock()[&server].line, "out of memory");
     }
 
     #[derive(Clone, Default)]

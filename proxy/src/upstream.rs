@@ -396,7 +396,7 @@ impl Core {
             Ok(Ok(live)) => live.as_ref().map(Arc::clone).ok_or(Error::unsent(Kind::Unavailable)),
             Ok(Err(_)) => Err(Error::unsent(Kind::Unavailable)),
             Err(_) => Err(match &self.observation.borrow().state {
-                State::Failed { reason, .. } => Error::connect(reason.clone()),
+                State::Failed { reason, .. } => Error::still(reason),
                 _ => Error::unsent(Kind::Timeout(Phase::Connect)),
             }),
         }

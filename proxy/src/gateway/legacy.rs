@@ -254,10 +254,7 @@ impl Exchange {
         loop {
             match pump.step().await {
                 Step::Response(body) => return first.finish(pump.answer(body).await),
-                Step::Failed(fault) => {
-                    let (bytes, status) = pump.failed(&fault);
-                    return first.finish(web::json(status, [bytes]));
-                }
+                Step::Failed(fault) => return first.finish(pump.fail(&fault)),
                 Step::Message(message) if asker.streams => {
                     let stream = Closing(session.stream());
                     let First { answer, call } = first;

@@ -81,10 +81,7 @@ impl Exchange {
                 Step::Response(body) => return pump.answer(body).await,
                 Step::Message(first) if asker.streams => return pump.events(first),
                 Step::Message(_) => {}
-                Step::Failed(fault) => {
-                    let (bytes, status) = pump.failed(&fault);
-                    return web::json(status, [bytes]);
-                }
+                Step::Failed(fault) => return pump.fail(&fault),
             }
         }
     }
@@ -104,7 +101,7 @@ impl Exchange {
         record.waits();
         let sent = attached.upstream.send(plan.outgoing).await;
         record.heard();
-        let reply = sent.map_err(|error| fault_of(&error))?;
+        let reply = sent.map_err(|error| fault_of(&error, record.server()))?;
         Ok((reply, plan.rules, attached.id.clone()))
     }
 }

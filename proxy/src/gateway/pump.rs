@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, unfold};
 use futures_util::{FutureExt, StreamExt};
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 
 use super::answer;
 use super::plan::Asker;
@@ -121,7 +122,7 @@ impl Pump {
                     }
                 }
                 Some(Ok(Event::Response(body))) => return Step::Response(body),
-                Some(Err(error)) => return Step::Failed(fault_of(&error)),
+                Some(Err(error)) => return Step::Failed(fault_of(&error, self.record.server())),
                 None => return Step::Failed(Fault::Upstream("the server ended without an answer".into())),
             }
         }
@@ -192,7 +193,7 @@ impl Pump {
         self.record.heard();
         let raw = match collected {
             Ok(raw) => raw,
-            Err(error) => return self.failed(&fault_of(&error)),
+            Err(error) => return self.fails(&error),
         };
         let rules = self.rules.clone();
         match workers::read(raw.len(), move || rewrite_whole(&raw, rules)).await {
@@ -205,13 +206,18 @@ impl Pump {
     fn refused(&mut self, bad: Malformed) -> (Bytes, StatusCode) {
         let urls = bad == Malformed::Code(URL_ELICITATION_REQUIRED) && self.rules.upstream == Era::Legacy;
         if urls && self.target().era() == Era::Legacy {
-            tracing::warn!("a server wants a URL opened by a client that did not declare that it opens any");
+            let server = self.record.server();
+            tracing::warn!(
+                server,
+                "a server wants a URL opened by a client that did not declare that it opens any"
+            );
             return self.in_words(
                 "This call needs the user to open a URL first (elicitation in url mode), which this client did \
                  not declare that it can.",
             );
         }
-        self.failed(&unusable(bad))
+        let fault = unusable(bad, self.record.server());
+        self.failed(&fault)
     }
 
     async fn finished(&mut self, bytes: Bytes, outcome: &Outcome) -> (Bytes, StatusCode) {
@@ -283,6 +289,21 @@ impl Pump {
         }
     }
 
+    /// The answer that is an error of ours: with a header that says when to come again, where that is known.
+    pub(super) fn fail(&mut self, fault: &Fault) -> Answer {
+        let (bytes, status) = self.failed(fault);
+        let mut answer = web::json(status, [bytes]);
+        if let Some(wait) = fault.retry_after_header() {
+            answer.headers_mut().insert(RETRY_AFTER, wait);
+        }
+        answer
+    }
+
+    fn fails(&mut self, error: &upstream::Error) -> (Bytes, StatusCode) {
+        let fault = fault_of(error, self.record.server());
+        self.failed(&fault)
+    }
+
     /// An error of ours in place of a response.
     pub(super) fn failed(&mut self, fault: &Fault) -> (Bytes, StatusCode) {
         self.over = true;
@@ -320,7 +341,7 @@ impl Pump {
                     chunks.push(chunk);
                 }
                 Some(Err(error)) => {
-                    let (bytes, status) = self.failed(&fault_of(&error));
+                    let (bytes, status) = self.fails(&error);
                     return web::json(status, [bytes]);
                 }
                 None => {
@@ -341,7 +362,7 @@ impl Pump {
                 let read = rewriter.feed_bytes(&chunk, &mut pieces).and_then(|()| self.judge(&rewriter));
                 read.map_err(|bad| self.refused(bad))
             }
-            Some(Err(error)) => Err(self.failed(&fault_of(&error))),
+            Some(Err(error)) => Err(self.fails(&error)),
             None => Err(self.failed(&Fault::Upstream("the server's response is empty".into()))),
         };
         if let Err((bytes, status)) = first {
@@ -360,6 +381,11 @@ impl Pump {
                     web::json(status, [bytes])
                 }
             },
+            // Nothing has been sent yet.
+            Some(Some(Err(error))) => {
+                let (bytes, status) = self.fails(&error);
+                web::json(status, [bytes])
+            }
             ahead => web::json_stream(
                 Streamed { pump: self, rewriter, stream, ahead: ahead.flatten() }.run(pieces),
             ),
@@ -464,8 +490,8 @@ fn across_eras(needed: &str) -> String {
 }
 
 /// What a client is told of a response that is not for it.
-fn unusable(bad: Malformed) -> Fault {
-    tracing::warn!(%bad, "an upstream's response cannot be forwarded");
+fn unusable(bad: Malformed, server: &str) -> Fault {
+    tracing::warn!(server, %bad, "an upstream's response cannot be forwarded");
     let text = match bad {
         Malformed::Code(URL_ELICITATION_REQUIRED) => {
             "the server wants the user to open a URL, which cannot be asked"
@@ -521,13 +547,18 @@ pub(super) fn updated(raw: &Bytes, wrap: Option<&str>) -> Option<Bytes> {
 }
 
 /// What a client is told of an upstream's failure: its kind, never its words.
-pub(super) fn fault_of(error: &upstream::Error) -> Fault {
+pub(super) fn fault_of(error: &upstream::Error, server: &str) -> Fault {
     match &error.kind {
         Kind::CircuitOpen | Kind::Overloaded | Kind::Crowded | Kind::NoInstance => {
             Fault::Unavailable { message: error.to_string().into(), retry_after: error.retry_after }
         }
+        Kind::Status(429) => Fault::Throttled { retry_after: error.retry_after },
+        // A page in between that says nothing of time may stand for anything.
+        Kind::Status(503) if error.retry_after.is_some() => {
+            Fault::Unavailable { message: error.to_string().into(), retry_after: error.retry_after }
+        }
         Kind::Connect(what) => {
-            tracing::warn!(%what, "a server cannot be reached");
+            tracing::warn!(server, %what, "a server cannot be reached");
             Fault::Upstream("the server cannot be reached".into())
         }
         _ => Fault::Upstream(error.to_string().into()),
@@ -542,12 +573,10 @@ mod tests {
     fn what_a_client_can_try_again_is_503_with_a_time() {
         let time = std::time::Duration::from_secs(7);
         for kind in [Kind::CircuitOpen, Kind::Overloaded, Kind::Crowded, Kind::NoInstance] {
-            let fault = fault_of(&upstream::Error {
-                kind,
-                executed: false,
-                retry_after: Some(time),
-                explanation: None,
-            });
+            let fault = fault_of(
+                &upstream::Error { kind, executed: false, retry_after: Some(time), explanation: None },
+                "ns/s",
+            );
             assert!(
                 matches!(fault, Fault::Unavailable { retry_after: Some(after), .. } if after == time),
                 "{fault:?}"

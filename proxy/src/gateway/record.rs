@@ -124,6 +124,11 @@ impl Record {
         self.audit = Some(format!("deny: rate_limited by {}/{}", exceeded.policy, exceeded.limit));
     }
 
+    /// The server that the call leads to, for the log.
+    pub(super) fn server(&self) -> &str {
+        self.server.as_deref().unwrap_or_default()
+    }
+
     /// From here on the server is waited for.
     pub(super) fn waits(&mut self) {
         self.server_time.begin(Instant::now());
@@ -155,7 +160,7 @@ impl Record {
             return;
         }
         self.done(match fault {
-            Fault::Upstream(_) | Fault::Unavailable { .. } => "upstream_error",
+            Fault::Upstream(_) | Fault::Unavailable { .. } | Fault::Throttled { .. } => "upstream_error",
             Fault::Internal => "internal",
             Fault::UnknownObject { .. } => "unknown",
             Fault::TooMany(_) => "limited",

@@ -72,6 +72,12 @@ pub enum Fault {
     /// The caller holds as many of something as one caller may.
     #[error("{0}")]
     TooMany(Text),
+    /// The server takes no more calls of ours for now: HTTP 429.
+    #[error("the server's own rate limit is exceeded")]
+    Throttled {
+        /// When to come again, where the server said so.
+        retry_after: Option<Duration>,
+    },
     /// No room or no working upstream: circuit open, queue full.
     #[error("{message}")]
     Unavailable {
@@ -177,7 +183,9 @@ impl Fault {
             Self::MethodNotFound(_) if era == Era::Legacy => StatusCode::OK,
             Self::MethodNotFound(_) => StatusCode::NOT_FOUND,
             Self::InvalidParams(_) | Self::UnknownObject { .. } | Self::Upstream(_) => StatusCode::OK,
-            Self::RateLimited { .. } | Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited { .. } | Self::TooMany(_) | Self::Throttled { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -196,7 +204,7 @@ impl Fault {
             Self::HeaderMismatch(_) => HEADER_MISMATCH,
             Self::MissingCapability { .. } => MISSING_CAPABILITY,
             Self::UnsupportedVersion { .. } => UNSUPPORTED_VERSION,
-            Self::RateLimited { .. } | Self::TooMany(_) => RATE_LIMITED,
+            Self::RateLimited { .. } | Self::TooMany(_) | Self::Throttled { .. } => RATE_LIMITED,
             Self::Unavailable { .. } => UNAVAILABLE,
             Self::Upstream(_) | Self::Internal => INTERNAL_ERROR,
         }
@@ -207,9 +215,15 @@ impl Fault {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after } => Some(*retry_after),
-            Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::Unavailable { retry_after, .. } | Self::Throttled { retry_after } => *retry_after,
             _ => None,
         }
+    }
+
+    /// The same in whole seconds, rounded up: a client that comes at that second finds room.
+    #[must_use]
+    pub fn retry_after_header(&self) -> Option<HeaderValue> {
+        self.retry_after().map(|wait| HeaderValue::from(wait.as_millis().div_ceil(1000) as u64))
     }
 
     /// The JSON-RPC error message. Without an id the member is left out, as the schema has it.
@@ -265,9 +279,8 @@ impl Fault {
     pub fn render(&self, era: Era, id: Option<&Id>) -> Rendered {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(wait) = self.retry_after() {
-            // Whole seconds, rounded up: a client that comes at that second finds room.
-            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000) as u64));
+        if let Some(wait) = self.retry_after_header() {
+            headers.insert(RETRY_AFTER, wait);
         }
         Rendered { status: self.status(era), headers, body: self.to_body(era, id) }
     }

@@ -203,6 +203,8 @@ struct Seen {
     other_id: bool,
     result: bool,
     error: bool,
+    code: bool,
+    message: bool,
     result_type: bool,
     ttl: bool,
     scope: bool,
@@ -357,8 +359,11 @@ impl Rewriter {
         let mut new = None;
         match self.slot {
             Slot::Code => {
-                self.outcome.error_code = number();
-                new = self.mapped_code()?.map(|code| code.to_string().into_bytes());
+                // A client that is strict takes no other than a whole number.
+                let said = number();
+                self.outcome.error_code = said.or(Some(fault::INTERNAL_ERROR));
+                let mapped = self.mapped_code()?.or(self.outcome.error_code.filter(|_| said.is_none()));
+                new = mapped.map(|code| code.to_string().into_bytes());
             }
             Slot::ResultType => {
                 let name = text().ok_or(Malformed::ResultType)?.into_owned();

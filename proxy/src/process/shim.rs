@@ -1,7 +1,8 @@
 //! The process between us and a server that we run: it leads the server's process group and ends it with us.
 //!
 //! Its stdin is a pipe from `mcpmesh up` or `mcpmesh-proxy bridge`. When that closes, for whatever reason (a `kill -9` of us included), the
-//! server's stdin is closed, then the group gets SIGTERM, then SIGKILL. On Linux the shim also adopts orphaned
+//! server's stdin is closed, then the group gets SIGTERM, then SIGKILL. The same befalls a server that closed its stdin and
+//! runs on: nothing reaches it any more. On Linux the shim also adopts orphaned
 //! grandchildren, so that one that left the group is ended as well. Plain threads: no runtime, a few pages of memory.
 
 use std::ffi::OsString;
@@ -35,6 +36,8 @@ enum Event {
     Alone,
     /// Whoever started us is gone or wants us to end.
     Ending,
+    /// The server took no more of its stdin: it is ending, or cannot be asked anything any more.
+    Deaf,
 }
 
 struct Plan {
@@ -96,7 +99,7 @@ fn supervise(plan: &Plan) -> io::Result<u8> {
     let pid = Pid::from_child(&child);
     let from_us = io::stdin().as_fd().try_clone_to_owned()?;
     if let Some(to_child) = child.stdin.take() {
-        forward(from_us.try_clone()?, to_child);
+        forward(from_us.try_clone()?, to_child, events.clone());
     }
     hang_up(from_us, events.clone());
     let asked = events.clone();
@@ -109,9 +112,11 @@ fn supervise(plan: &Plan) -> io::Result<u8> {
     Ok(code)
 }
 
-/// Copies our stdin to the server's, and closes the server's with ours.
-fn forward(from_us: OwnedFd, mut to_child: ChildStdin) {
-    thread::spawn(move || io::copy(&mut File::from(from_us), &mut to_child));
+/// Copies our stdin to the server's, and closes the server's with ours. The end of ours is what `hang_up` tells.
+fn forward(from_us: OwnedFd, mut to_child: ChildStdin, events: Sender<Event>) {
+    thread::spawn(move || {
+        io::copy(&mut File::from(from_us), &mut to_child).or_else(|_| events.send(Event::Deaf).map(|()| 0))
+    });
 }
 
 /// Notices that the other end of our stdin is gone even while `forward` is stuck on a server that does not read.
@@ -149,13 +154,19 @@ fn exit_code(status: WaitStatus) -> u8 {
 
 fn wait_and_end(inbox: &Receiver<Event>) -> u8 {
     let mut code = None;
+    let mut deaf = false;
     // Until the server ends by itself or is to end.
-    if let Ok(Event::Exited(own)) = inbox.recv() {
-        code = Some(own);
+    match inbox.recv() {
+        Ok(Event::Exited(own)) => code = Some(own),
+        Ok(Event::Deaf) => deaf = true,
+        Ok(Event::Alone | Event::Ending) | Err(_) => {}
     }
-    // It has seen the end of its stdin: most servers go now.
+    // It has seen the end of its stdin: most servers go now. One that was ending anyway has said why.
     if code.is_none() && alone_within(inbox, GRACE, &mut code) {
         return code.unwrap_or(0);
+    }
+    if deaf && code.is_none() {
+        complain(format_args!("it closed its standard input and runs on, so it is ended"));
     }
     descendants::signal(Signal::TERM);
     if alone_within(inbox, GRACE, &mut code) {
@@ -177,7 +188,7 @@ fn alone_within(inbox: &Receiver<Event>, time: Duration, code: &mut Option<u8>) 
         match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Event::Alone) => return true,
             Ok(Event::Exited(own)) => *code = Some(own),
-            Ok(Event::Ending) => {}
+            Ok(Event::Ending | Event::Deaf) => {}
             Err(_) => return false,
         }
     }

@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use crate::hidden_text::deceives;
 
+/// How the text of [`Kind::Connect`] begins.
+const CANNOT_CONNECT: &str = "cannot connect to the upstream: ";
+
 /// The part of a call that took too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -122,6 +125,11 @@ impl Error {
         Self::unsent(Kind::Connect(what.into()))
     }
 
+    /// The server could not be reached before, for this reason: the text of an error, which says so itself.
+    pub(crate) fn still(reason: &str) -> Self {
+        Self::connect(reason.strip_prefix(CANNOT_CONNECT).unwrap_or(reason).to_owned())
+    }
+
     pub(crate) fn protocol(what: &'static str) -> Self {
         Self::sent(Kind::Protocol(what))
     }
@@ -145,7 +153,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Connect(what) => write!(f, "cannot connect to the upstream: {what}"),
+            Kind::Connect(what) => write!(f, "{CANNOT_CONNECT}{what}"),
             Kind::Timeout(Phase::Connect) => f.write_str("connecting to the upstream took too long"),
             Kind::Timeout(Phase::FirstByte) => f.write_str("the upstream did not begin to answer in time"),
             Kind::Timeout(Phase::Total) => f.write_str("the upstream did not answer in time"),
@@ -168,6 +176,14 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fails_for_an_earlier_failure_says_so_once() {
+        let first = Error::connect("connection refused");
+        assert_eq!(Error::still(&first.to_string()), first);
+        let late = Error::sent(Kind::Timeout(Phase::Connect)).to_string();
+        assert_eq!(Error::still(&late).to_string(), format!("cannot connect to the upstream: {late}"));
+    }
 
     #[test]
     fn a_refusal_is_explained_in_its_own_words_by_one_line_that_can_be_printed() {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -37,6 +37,8 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const MAX_REFUSAL: usize = 64 << 10;
 /// Headers that each request has besides: its media types, host, length, observer.
 const ADDED: usize = 5;
+/// The longest that a server may tell its callers to wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 3;
 
@@ -318,13 +320,8 @@ impl Answered {
             // An error without a body, or with one cut short, is still that error.
             let body =
                 if plain { read_bounded(body, MAX_REFUSAL).await.unwrap_or_default() } else { Bytes::new() };
-            let retry_after =
-                head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            Opened::Refused(Refused {
-                status: head.status,
-                body,
-                retry_after: retry_after.map(Duration::from_secs),
-            })
+            let retry_after = retry_after(&head.headers, SystemTime::now());
+            Opened::Refused(Refused { status: head.status, body, retry_after })
         } else if !plain {
             // We ask for no compression: a bomb is not unpacked.
             return Err(Error::protocol("a compressed answer that nobody asked for"));
@@ -379,6 +376,18 @@ pub(crate) enum Whole {
     Refused(Refused),
     /// A success without a message.
     Other,
+}
+
+/// When to come again: seconds or a date (RFC 9110, 10.2.3), and no later than in an hour. Anything else says nothing.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        value.parse().map_or(LONGEST_WAIT, Duration::from_secs)
+    } else {
+        // What is past is now.
+        httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default()
+    };
+    Some(wait.min(LONGEST_WAIT))
 }
 
 fn media_type(headers: &HeaderMap) -> &str {
@@ -497,4 +506,27 @@ pub(crate) fn modern_headers(
         headers.insert(header.clone(), value.clone());
     }
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_come_again_is_digits_or_a_date_and_bounded() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let read = |value: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
+            retry_after(&headers, now).map(|wait| wait.as_secs())
+        };
+        assert_eq!(read("7"), Some(7));
+        assert_eq!(read("Sun, 06 Nov 1994 08:50:07 GMT"), Some(30));
+        assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
+        for long in ["3601", "99999999999999999999999", "Sat, 06 Nov 2094 08:49:37 GMT"] {
+            assert_eq!(read(long), Some(3600), "{long}");
+        }
+        for other in ["", "+7", "-7", "1.5", "7s", "soon"] {
+            assert_eq!(read(other), None, "{other:?}");
+        }
+    }
 }

@@ -142,6 +142,42 @@ async fn the_access_log_has_the_status_that_the_client_was_sent() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_when_to_come_again_is_quoted_in_both_eras_and_opens_no_circuit() {
+    let fake = Fake::modern(&["limited", "starting", "down"]).await;
+    fake.hook(|seen| {
+        (seen.method() == "tools/call").then_some(())?;
+        let (code, after) = match seen.body["params"]["name"].as_str()? {
+            "limited" => (429, Some("7")),
+            "starting" => (503, Some("99999")),
+            _ => (503, None),
+        };
+        let mut answer = fake::status(code, "");
+        if let Some(after) = after {
+            answer.headers_mut().insert("retry-after", after.parse().unwrap());
+        }
+        Some(async { answer }.boxed())
+    });
+    let gate = Gate::start(&Setup::open(&[&fake])).await;
+    let (modern, legacy) = (gate.modern(None), gate.legacy(None, "2025-11-25").await);
+    // More than it takes to open a circuit.
+    for _ in 0..20 {
+        assert_eq!(modern.call("s0_limited", json!({})).await.status, 429);
+    }
+    for (name, status, code, after) in [
+        ("s0_limited", 429, 42900, Some("7")),
+        ("s0_starting", 503, 50300, Some("3600")),
+        ("s0_down", 200, -32603, None),
+    ] {
+        for answered in [modern.call(name, json!({})).await, legacy.call(name, json!({})).await] {
+            assert_eq!((answered.status.as_u16(), answered.code()), (status, code), "{name}");
+            assert_eq!(answered.header("retry-after"), after, "{name}");
+            let precise = answered.json()["error"]["data"]["retryAfterMs"].as_u64();
+            assert_eq!(precise, after.map(|after| after.parse::<u64>().unwrap() * 1000), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn one_bad_server_of_many_is_named_and_the_others_work() {
     let fakes = [Fake::modern(&["x"]).await, Fake::legacy(&["x"]).await, Fake::modern(&["x"]).await];
     let mut setup = Setup::open(&[&fakes[0], &fakes[1], &fakes[2]]);

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::place::{self, Place, Slot};
 use super::writer::{Sink, Writer};
 use super::{Frame, Lane, MAX_DEPTH, Malformed, Rewriter, Seen, State};
+use crate::mcp::fault::INTERNAL_ERROR;
 use crate::mcp::json;
 
 /// Marks an error's place; the caller knows the offset.
@@ -143,7 +144,7 @@ impl Rewriter {
             Slot::Document if byte != b'{' => return Err(HERE),
             Slot::Inside(Place::Result | Place::Error) if byte != b'{' => return Err(HERE),
             Slot::Inside(Place::Result) if self.seen.other_id => return Err(Malformed::Id),
-            Slot::Id if container => return Err(HERE),
+            Slot::Id | Slot::Code if container => return Err(HERE),
             Slot::ResultType if byte != b'"' => return Err(Malformed::ResultType),
             Slot::Uri | Slot::State if byte != b'"' => {
                 self.slot = Slot::Pass;
@@ -210,6 +211,7 @@ impl Rewriter {
         match frame.place {
             Place::Top => self.end_top(frame, writer)?,
             Place::Result => self.end_result(frame, writer)?,
+            Place::Error => self.end_error(frame, writer),
             Place::InputRequest => self.input_done(),
             _ => {}
         }
@@ -242,6 +244,22 @@ impl Rewriter {
             append(frame.written, b"\"id\":", id.as_json(), writer);
         }
         Ok(())
+    }
+
+    /// An error without a code or a message is still one: clients that are strict would take it for no answer at all.
+    fn end_error<S: Sink>(&mut self, frame: Frame, writer: &mut Writer<'_, S>) {
+        if !self.seen.code {
+            self.outcome.error_code = Some(INTERNAL_ERROR);
+            append(frame.written, b"\"code\":", INTERNAL_ERROR.to_string().as_bytes(), writer);
+        }
+        if !self.seen.message {
+            append(
+                frame.written || !self.seen.code,
+                b"\"message\":",
+                b"\"the server does not say what failed\"",
+                writer,
+            );
+        }
     }
 
     fn end_result<S: Sink>(&mut self, frame: Frame, writer: &mut Writer<'_, S>) -> Result<(), Malformed> {
@@ -351,13 +369,15 @@ impl Rewriter {
             }
         };
         let slot = place::member(frame.place, &key, &self.rules, self.request).ok_or(Malformed::Ambiguous)?;
-        let result = frame.place == Place::Result;
+        let (result, error) = (frame.place == Place::Result, frame.place == Place::Error);
         let seen = &mut self.seen;
         self.input.tools |= slot == Slot::Tools;
         let once = match slot {
             Slot::Id => Some(&mut seen.id),
             Slot::Inside(Place::Result) => Some(&mut seen.result),
             Slot::Inside(Place::Error) => Some(&mut seen.error),
+            Slot::Code => Some(&mut seen.code),
+            _ if error && key == "message" => Some(&mut seen.message),
             Slot::ResultType => Some(&mut seen.result_type),
             _ if result && key == "requestState" => Some(&mut seen.state),
             Slot::Inside(Place::InputRequests) => Some(&mut seen.input_requests),

@@ -97,8 +97,14 @@ fn resource_not_found_has_the_code_of_the_clients_era() {
 
 #[test]
 fn an_error_without_an_id_is_given_the_clients() {
-    assert_eq!(whole(r#"{"error":{"code":1}}"#, modern()), r#"{"error":{"code":1},"id":"c-7"}"#);
-    assert_eq!(whole(r#"{"id":null,"error":{"code":1}}"#, modern()), r#"{"id":"c-7","error":{"code":1}}"#);
+    assert_eq!(
+        whole(r#"{"error":{"code":1,"message":"m"}}"#, modern()),
+        r#"{"error":{"code":1,"message":"m"},"id":"c-7"}"#
+    );
+    assert_eq!(
+        whole(r#"{"id":null,"error":{"code":1,"message":"m"}}"#, modern()),
+        r#"{"id":"c-7","error":{"code":1,"message":"m"}}"#
+    );
 }
 
 #[test]
@@ -121,9 +127,15 @@ fn only_the_response_to_our_request_is_a_clients() {
     }
     assert_eq!(refused(r#"{"result":{}}"#, rules.clone()), Malformed::Id);
     // An error may be about a request whose id could not be read: old servers refuse under any.
-    assert_eq!(whole(r#"{"error":{"code":1}}"#, rules.clone()), r#"{"error":{"code":1},"id":"c-7"}"#);
+    assert_eq!(
+        whole(r#"{"error":{"code":1,"message":"m"}}"#, rules.clone()),
+        r#"{"error":{"code":1,"message":"m"},"id":"c-7"}"#
+    );
     for any in ["null", "18", r#""server-error""#] {
-        for text in [format!(r#"{{"error":{{}},"id":{any}}}"#), format!(r#"{{"id":{any},"error":{{}}}}"#)] {
+        for text in [
+            format!(r#"{{"error":{{"code":1,"message":"m"}},"id":{any}}}"#),
+            format!(r#"{{"id":{any},"error":{{"code":1,"message":"m"}}}}"#),
+        ] {
             assert_eq!(whole(&text, rules.clone()), text.replace(any, r#""c-7""#));
         }
     }
@@ -382,4 +394,27 @@ fn a_path_is_set_made_or_removed() {
     assert_eq!(remove_path(&raw, &["a", "b"]), r#"{ "a": {"c":2}}"#);
     assert_eq!(remove_path(&raw, &["a", "x"]), raw);
     assert_eq!(remove_path(&raw, &["a", "b", "c"]), raw);
+}
+
+#[test]
+fn an_error_that_a_strict_client_could_not_read_gains_a_code_and_a_message() {
+    let (code, message) = (r#""code":-32603"#, r#""message":"the server does not say what failed""#);
+    for (said, read) in [
+        ("", format!("{code},{message}")),
+        (r#""message":"m""#, format!(r#""message":"m",{code}"#)),
+        (r#""code":7"#, format!(r#""code":7,{message}"#)),
+        (r#""code":"E1","message":"m""#, format!(r#"{code},"message":"m""#)),
+        (r#""code":1.5,"message":"m","data":[]"#, format!(r#"{code},"message":"m","data":[]"#)),
+        (r#""code":null,"message":"m""#, format!(r#"{code},"message":"m""#)),
+        (r#""code":-1,"message":"m""#, r#""code":-1,"message":"m""#.to_owned()),
+    ] {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{{said}}}}}"#);
+        let (bytes, outcome) = rewrite_whole(text.as_bytes(), modern()).unwrap();
+        let expected = format!(r#"{{"jsonrpc":"2.0","id":"c-7","error":{{{read}}}}}"#);
+        assert_eq!(String::from_utf8_lossy(&bytes), expected, "{said}");
+        assert!(outcome.error_code.is_some(), "{said}");
+    }
+    for odd in [r#""code":{},"message":"m""#, r#""code":1,"code":2,"message":"m""#] {
+        refused(&format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{{odd}}}}}"#), modern());
+    }
 }
