@@ -1,9 +1,7 @@
-//! The process between us and a server that we run: it leads the server's process group and ends it with us.
-//!
-//! Its stdin is a pipe from `mcpmesh up` or `mcpmesh-proxy bridge`. When that closes, for whatever reason (a `kill -9` of us included), the
-//! server's stdin is closed, then the group gets SIGTERM, then SIGKILL. The same befalls a server that closed its stdin and
-//! runs on: nothing reaches it any more. On Linux the shim also adopts orphaned
-//! grandchildren, so that one that left the group is ended as well. Plain threads: no runtime, a few pages of memory.
+//! The process between us and a server that we run: it leads the server's process group and ends it with us, when the pipe that is
+//! its stdin closes for whatever reason (a `kill -9` of us included), or with a server that closed its own stdin and runs on: the
+//! server's stdin is closed, then the group gets SIGTERM, then SIGKILL. On Linux the shim also adopts orphaned grandchildren, so
+//! that one that left the group is ended as well. Plain threads: no runtime, a few pages of memory.
 
 use std::ffi::OsString;
 use std::fs::File;
