@@ -259,14 +259,21 @@ impl<T: Send + Sync + 'static> Follower<T> {
             }
             WatchEvent::Deleted(object) => {
                 let version = object.metadata.resource_version.clone().unwrap_or_default();
-                self.store.apply(self.scope(), key(&object), None, number(&version));
-                self.resume = Some(version);
+                let key = key(&object);
+                // Else the end of the list would bring it back. Nor is there a place to resume at before that end.
+                match &mut self.list {
+                    Some(list) => list.retain(|(listed, ..)| *listed != key),
+                    None => self.resume = Some(version.clone()),
+                }
+                self.store.apply(self.scope(), key, None, number(&version));
             }
             WatchEvent::Bookmark(bookmark) => {
                 let version = bookmark.metadata.resource_version;
-                if bookmark.metadata.annotations.contains_key(END_OF_LIST)
-                    && let Some(list) = self.list.take()
-                {
+                let ends = bookmark.metadata.annotations.contains_key(END_OF_LIST);
+                if self.list.is_some() && !ends {
+                    return Ok(());
+                }
+                if let Some(list) = self.list.take() {
                     self.store.reset(self.scope(), list, number(&version));
                 } else {
                     self.store.seen(self.scope(), number(&version));

@@ -40,6 +40,17 @@ pub(super) struct Conditions<'a> {
     list: Vec<Condition>,
 }
 
+/// The characters that the API server takes in a condition's message (meta/v1 Condition, maxLength).
+const MESSAGE: usize = 32_768;
+
+/// At most so many characters; what was cut ends in an ellipsis.
+pub(super) fn cut(text: String, most: usize) -> String {
+    if text.chars().nth(most).is_none() {
+        return text;
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
 impl<'a> Conditions<'a> {
     pub(super) fn new(before: &'a [Condition], generation: Option<i64>, now: Timestamp) -> Self {
         Self { before, generation, now, list: Vec::new() }
@@ -53,7 +64,7 @@ impl<'a> Conditions<'a> {
             type_: kind.to_owned(),
             status,
             reason,
-            message,
+            message: cut(message, MESSAGE),
             observed_generation: self.generation,
             last_transition_time: since,
         });
@@ -93,5 +104,23 @@ impl<'a> Conditions<'a> {
     pub(super) fn finish(mut self) -> Vec<Condition> {
         self.list.sort_by(|left, right| left.type_.cmp(&right.type_));
         self.list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters_and_shows_it() {
+        assert_eq!(cut("ä".repeat(4), 4), "ääää");
+        assert_eq!(cut("ä".repeat(5), 4), "äää…");
+    }
+
+    #[test]
+    fn a_message_is_no_longer_than_the_api_server_takes() {
+        let mut conditions = Conditions::new(&[], None, Timestamp::UNIX_EPOCH);
+        conditions.set("Ready", said(Answer::False, "Broken", "ä".repeat(40_000)));
+        assert_eq!(conditions.list[0].message.chars().count(), MESSAGE);
     }
 }

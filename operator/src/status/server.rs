@@ -7,7 +7,7 @@ use mcpmesh_crds::{
 use mcpmesh_ir::catalog::{CatalogIndex, Observed, ObservedState};
 use mcpmesh_ir::{FleetId, GatewayId, ServerId};
 
-use super::conditions::{Answer, Conditions, Said, said};
+use super::conditions::{Answer, Conditions, Said, cut, said};
 use super::{View, keys, lock};
 use mcpmesh_compiler::child::{DIRECT_PORT, SIDECAR_PORT, base_name};
 
@@ -106,9 +106,13 @@ fn ready(view: &View, fleet: &FleetId, (answer, reason, message): Said) -> Said 
     }
 }
 
+/// The characters of a name or version that a status repeats: the server chose them, and every reader pays for them.
+const SERVER_INFO: usize = 256;
+
 fn info(seen: &Observed) -> Option<ServerInfo> {
     let info = seen.server_info.as_ref()?;
-    Some(ServerInfo { name: info.name.clone(), version: info.version.clone() })
+    let bounded = |text: &String| cut(text.clone(), SERVER_INFO);
+    Some(ServerInfo { name: bounded(&info.name), version: bounded(&info.version) })
 }
 
 fn catalog(index: &CatalogIndex) -> CatalogStatus {
