@@ -192,10 +192,7 @@ fn read(source: &Source) -> anyhow::Result<Reading> {
 
 /// The text of a file, or why there is none.
 fn text_of(read: io::Result<Vec<u8>>) -> Result<String, (String, &'static str)> {
-    let bytes = read.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => ("it does not exist".to_owned(), "name one that does"),
-        _ => (format!("it cannot be read: {error}"), "make it readable"),
-    })?;
+    let bytes = read.map_err(|error| (format!("it cannot be read: {error}"), "make it readable"))?;
     let text = String::from_utf8(bytes);
     let text = text.map_err(|_| ("the file is not UTF-8".to_owned(), "save it as UTF-8"))?;
     Ok(text.trim_start_matches('\u{feff}').to_owned())
