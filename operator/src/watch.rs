@@ -300,3 +300,6 @@ fn entry<T>(object: DynamicObject, keep: Keep<T>) -> Option<(Key, T, u64)> {
 fn number(version: &str) -> u64 {
     version.parse().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;
