@@ -5,7 +5,7 @@ pub mod downgrade;
 pub mod envelope;
 pub mod era;
 pub mod fault;
-pub(crate) mod gauge;
+pub mod gauge;
 pub mod handle;
 pub mod header;
 pub mod json;

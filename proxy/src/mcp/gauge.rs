@@ -3,7 +3,7 @@
 use super::json::{Error, Limits};
 
 /// Judges only what [`super::json::check`] refuses, too; whether the text is JSON at all it does not say.
-pub(crate) struct Gauge {
+pub struct Gauge {
     limits: Limits,
     open: usize,
     members: usize,
@@ -18,7 +18,9 @@ enum Within {
 }
 
 impl Gauge {
-    pub(crate) fn new(limits: Limits) -> Self {
+    /// Of a text that begins.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
         Self { limits, open: 0, members: 0, within: Within::Structure }
     }
 
@@ -26,7 +28,7 @@ impl Gauge {
     ///
     /// # Errors
     /// [`Error::Depth`] or [`Error::Members`] once the text is over its limits.
-    pub(crate) fn feed(&mut self, mut piece: &[u8]) -> Result<(), Error> {
+    pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), Error> {
         while let [first, rest @ ..] = piece {
             piece = rest;
             match self.within {
